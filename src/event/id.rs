@@ -1,0 +1,51 @@
+use std::fmt;
+
+/// An event's identity: 1 to 128 visible ASCII characters (0x21 to 0x7E).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(Box<str>);
+
+impl EventId {
+    pub const MAX: usize = 128;
+
+    /// A new UUIDv7 (RFC 9562, section 5.7): unique, and sorted by the time it was made.
+    pub fn new() -> Self {
+        EventId(uuid::Uuid::now_v7().hyphenated().to_string().into())
+    }
+
+    /// Takes what a client chose, if it is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::is_valid(text).then(|| EventId(text.into()))
+    }
+
+    pub fn is_valid(text: &str) -> bool {
+        (1..=Self::MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for EventId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::borrow::Borrow<str> for EventId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EventId({})", self.0)
+    }
+}

@@ -1,0 +1,37 @@
+//! What an event is: parsing and validating what was submitted, its identity and time, and its form as a Kafka
+//! record (CloudEvents 1.0 Kafka binding, binary mode). Knows neither Kafka's client nor HTTP.
+
+pub mod cloudevents;
+mod id;
+pub mod json;
+mod parse;
+mod record;
+pub mod time;
+
+pub use id::EventId;
+pub use parse::{FieldError, Format, Limits, Parsed, Refused, parse, parse_form};
+pub use record::{Headers, Record, WhoAndWhat};
+
+use bytes::Bytes;
+
+/// A valid event, ready to become a Kafka record.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub id: EventId,
+    /// Whether the client chose the id.
+    pub id_was_given: bool,
+    /// RFC 3339, as submitted or the server's own: the `ce_time` header.
+    pub time: String,
+    /// The same in milliseconds since 1970.
+    pub time_ms: i64,
+    /// The record's key: one user's events keep their order.
+    pub user: String,
+    /// The record's value: the JSON object exactly as it was submitted.
+    pub value: Bytes,
+    /// The headers beside `ce_specversion`, `ce_id`, `ce_time` and `content-type`; `None` stands for the
+    /// configured `ce_source` and `ce_type`.
+    pub source: Option<String>,
+    pub kind: Option<String>,
+    /// CloudEvents extensions (`ce_…`) and trace context, passed on unchanged.
+    pub extra_headers: Vec<(String, String)>,
+}

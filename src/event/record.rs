@@ -1,0 +1,287 @@
+//! A record as it stands in Kafka, whoever wrote it. Reading never trusts: key, value and headers are any bytes.
+//!
+//! A record lives in one allocation: the feed keeps tens of thousands of them and the tail makes
+//! hundreds of thousands a second.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+
+use super::cloudevents::{self, Envelope};
+use super::id::EventId;
+use super::parse::{Member, Text, is_deeper};
+
+/// One record of the topic.
+#[derive(Clone)]
+pub struct Record {
+    partition: i32,
+    offset: i64,
+    /// Milliseconds since 1970, or [`NO_TIMESTAMP`].
+    timestamp: i64,
+    /// Key, value and headers, one behind the other: the lengths are below, the headers each with theirs.
+    data: Box<[u8]>,
+    key_len: u32,
+    value_len: u32,
+}
+
+const NO_TIMESTAMP: i64 = i64::MIN;
+/// Deeper JSON than this counts as none: many readers' parsers give up on it.
+const READABLE_DEPTH: usize = 128;
+/// The length that stands for "null", in Kafka as here.
+const NULL: u32 = u32::MAX;
+
+impl Record {
+    /// Copies what Kafka delivered. `timestamp_ms` is the record's own (CreateTime or LogAppendTime).
+    pub fn new<'a>(
+        partition: i32,
+        offset: i64,
+        timestamp_ms: Option<i64>,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
+    ) -> Self {
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let header_bytes: usize = headers.clone().map(|(name, value)| 8 + name.len() + length(value)).sum();
+        let mut data = Vec::with_capacity(length(key) + length(value) + header_bytes);
+        data.extend_from_slice(key.unwrap_or_default());
+        data.extend_from_slice(value.unwrap_or_default());
+        for (name, value) in headers {
+            data.extend_from_slice(&(name.len() as u32).to_le_bytes());
+            data.extend_from_slice(&value.map_or(NULL, |v| v.len() as u32).to_le_bytes());
+            data.extend_from_slice(name.as_bytes());
+            data.extend_from_slice(value.unwrap_or_default());
+        }
+        Record {
+            partition,
+            offset,
+            timestamp: timestamp_ms.unwrap_or(NO_TIMESTAMP),
+            data: data.into_boxed_slice(),
+            key_len: key.map_or(NULL, |k| k.len() as u32),
+            value_len: value.map_or(NULL, |v| v.len() as u32),
+        }
+    }
+
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// Kafka's timestamp in milliseconds since 1970.
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        (self.timestamp != NO_TIMESTAMP).then_some(self.timestamp)
+    }
+
+    pub fn key(&self) -> Option<&[u8]> {
+        (self.key_len != NULL).then(|| &self.data[..self.key_end()])
+    }
+
+    /// `None` is a tombstone.
+    pub fn value(&self) -> Option<&[u8]> {
+        (self.value_len != NULL).then(|| &self.data[self.key_end()..self.value_end()])
+    }
+
+    /// The headers in their order; a name may come more than once, a value may be null or any bytes.
+    pub fn headers(&self) -> Headers<'_> {
+        Headers { rest: &self.data[self.value_end()..] }
+    }
+
+    /// The last header of that name (as Kafka's `lastHeader`), if it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let value = self.headers().filter(|(n, _)| *n == name).last()?.1?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The event's identity (`ce_id`; CloudEvents Kafka binding, section 3.2.1), where the record has one that is one.
+    pub fn id(&self) -> Option<Cow<'_, str>> {
+        self.attribute(cloudevents::ID, |envelope| envelope.id).filter(|id| EventId::is_valid(id))
+    }
+
+    /// When it happened (`ce_time`), else Kafka's timestamp; milliseconds since 1970.
+    pub fn time_ms(&self) -> Option<i64> {
+        let time = self.attribute(cloudevents::TIME, |envelope| envelope.time);
+        time.and_then(|time| super::time::parse_ms(&time)).or(self.timestamp_ms())
+    }
+
+    /// A CloudEvents attribute: of its envelope in structured mode, else the last header of that name.
+    fn attribute<'a>(
+        &'a self,
+        name: &str,
+        of: impl FnOnce(Envelope<'a>) -> Option<Cow<'a, str>>,
+    ) -> Option<Cow<'a, str>> {
+        let (mut found, mut content_type) = (None, None);
+        for (header, value) in self.headers() {
+            if header == name {
+                found = value;
+            } else if header == cloudevents::CONTENT_TYPE {
+                content_type = value;
+            }
+        }
+        match self.envelope_of(content_type) {
+            Some(envelope) => of(envelope),
+            None => std::str::from_utf8(found?).ok().map(Cow::Borrowed),
+        }
+    }
+
+    fn envelope(&self) -> Option<Envelope<'_>> {
+        let content_type = self.headers().filter(|(name, _)| *name == cloudevents::CONTENT_TYPE).last()?.1;
+        self.envelope_of(content_type)
+    }
+
+    fn envelope_of(&self, content_type: Option<&[u8]>) -> Option<Envelope<'_>> {
+        if !cloudevents::is_structured(std::str::from_utf8(content_type?).ok()?) {
+            return None;
+        }
+        serde_json::from_slice(self.value()?).ok()
+    }
+
+    /// The value as JSON text; `None` for a tombstone, for what is not JSON, and for what is nested over 128 levels deep.
+    pub fn json(&self) -> Option<&str> {
+        let text = std::str::from_utf8(self.value()?).ok()?;
+        serde_json::from_str::<IgnoredAny>(text).ok()?;
+        (!is_deeper(text, READABLE_DEPTH)).then_some(text)
+    }
+
+    /// `user` and `action` of the value, where it is a JSON object that has them as strings.
+    pub fn who_and_what(&self) -> WhoAndWhat<'_> {
+        self.event_json().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// The text that should be the event's JSON: the value, or the `data` in CloudEvents structured mode. `None` if it is no
+    /// text.
+    pub fn event_json(&self) -> Option<&str> {
+        match self.envelope().and_then(|envelope| envelope.data) {
+            Some(data) => Some(data.get()),
+            None => self.value().and_then(|value| std::str::from_utf8(value).ok()),
+        }
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn size(&self) -> usize {
+        std::mem::size_of::<Self>() + self.data.len()
+    }
+
+    /// Bytes of key, value and headers.
+    pub fn data_size(&self) -> usize {
+        self.data.len()
+    }
+
+    fn key_end(&self) -> usize {
+        if self.key_len == NULL { 0 } else { self.key_len as usize }
+    }
+
+    fn value_end(&self) -> usize {
+        self.key_end() + if self.value_len == NULL { 0 } else { self.value_len as usize }
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record({}-{}, {} bytes)", self.partition, self.offset, self.data.len())
+    }
+}
+
+/// Iterates over a record's headers.
+#[derive(Clone)]
+pub struct Headers<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name_len, rest) = self.rest.split_first_chunk::<4>()?;
+        let (value_len, rest) = rest.split_first_chunk::<4>()?;
+        let (name, rest) = rest.split_at(u32::from_le_bytes(*name_len) as usize);
+        let value_len = u32::from_le_bytes(*value_len);
+        let (value, rest) = rest.split_at(if value_len == NULL { 0 } else { value_len as usize });
+        self.rest = rest;
+        // The name came from a &str.
+        Some((std::str::from_utf8(name).unwrap_or_default(), (value_len != NULL).then_some(value)))
+    }
+}
+
+/// The two fields that the filters and the page look at.
+#[derive(Debug, Default, PartialEq)]
+pub struct WhoAndWhat<'a> {
+    pub user: Option<Cow<'a, str>>,
+    pub action: Option<Cow<'a, str>>,
+}
+
+impl<'de> Deserialize<'de> for WhoAndWhat<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = WhoAndWhat<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut found = WhoAndWhat::default();
+                while let Some(name) = map.next_key::<Text>()? {
+                    let field = match &*name.0 {
+                        "user" => &mut found.user,
+                        "action" => &mut found.action,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *field = match map.next_value()? {
+                        Member::Text(text) => Some(text),
+                        Member::Other(_) => None,
+                    };
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(value: Option<&[u8]>) -> Record {
+        let headers: [(&str, Option<&[u8]>); 3] = [("a", Some(b"1")), ("b", None), ("a", Some(b"2"))];
+        Record::new(1, 812, Some(5), Some(b"John"), value, headers.into_iter())
+    }
+
+    #[test]
+    fn a_record_gives_back_what_kafka_delivered() {
+        let record = record(Some(b"{}"));
+        assert_eq!(record.key(), Some(&b"John"[..]));
+        assert_eq!(record.value(), Some(&b"{}"[..]));
+        assert_eq!(record.headers().collect::<Vec<_>>(), [("a", Some(&b"1"[..])), ("b", None), ("a", Some(&b"2"[..]))]);
+        assert_eq!(record.header("a"), Some("2"));
+    }
+
+    #[test]
+    fn null_and_empty_are_two_things() {
+        let nulls = Record::new(0, 0, None, None, None, std::iter::empty());
+        assert_eq!((nulls.key(), nulls.value(), nulls.timestamp_ms()), (None, None, None));
+        let empties = Record::new(0, 0, Some(0), Some(b""), Some(b""), std::iter::empty());
+        assert_eq!((empties.key(), empties.value()), (Some(&b""[..]), Some(&b""[..])));
+    }
+
+    #[test]
+    fn user_and_action_are_read_where_they_are_strings() {
+        let record = record(Some(br#"{"user":"Jo\u0068n","n":[1],"action":7}"#));
+        assert_eq!(record.who_and_what(), WhoAndWhat { user: Some("John".into()), action: None });
+        assert_eq!(self::record(Some(b"[1]")).who_and_what(), WhoAndWhat::default());
+        assert_eq!(self::record(Some(b"\xff")).who_and_what(), WhoAndWhat::default());
+    }
+
+    #[test]
+    fn invalid_utf8_inside_a_string_is_not_json() {
+        assert_eq!(record(Some(b"{\"a\":\"\xff\"}")).json(), None);
+    }
+}

@@ -1,0 +1,65 @@
+//! Times as the contracts write them: RFC 3339, UTC, milliseconds.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Now, in milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Milliseconds since 1970 of an RFC 3339 date-time, finer digits cut off.
+pub fn parse_ms(text: &str) -> Option<i64> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
+}
+
+/// `2026-11-23T12:00:00.123Z`. A time that RFC 3339 cannot write (before year 0, after 9999) is written as the nearest.
+pub fn format_ms(ms: i64) -> String {
+    const EARLIEST: i64 = -62_167_219_200_000;
+    const LATEST: i64 = 253_402_300_799_999;
+    let ms = ms.clamp(EARLIEST, LATEST);
+    let Ok(t) = OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000)) else {
+        return String::new(); // not reached: the bounds above are those of the type
+    };
+    // Written digit by digit: the formatting machinery takes ten times as long, and every event has a time.
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let parts = [
+        (0, 4, t.year() as u32),
+        (5, 2, u32::from(u8::from(t.month()))),
+        (8, 2, u32::from(t.day())),
+        (11, 2, u32::from(t.hour())),
+        (14, 2, u32::from(t.minute())),
+        (17, 2, u32::from(t.second())),
+        (20, 3, ms.rem_euclid(1000) as u32),
+    ];
+    for (start, digits, mut number) in parts {
+        for digit in text[start..start + digits].iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_in_any_zone_and_written_in_utc() {
+        let ms = parse_ms("2026-11-23T13:00:00.1239+01:00").expect("a time");
+        assert_eq!(format_ms(ms), "2026-11-23T12:00:00.123Z");
+        assert_eq!(parse_ms("2026-11-23"), None);
+        assert_eq!(parse_ms("yesterday"), None);
+    }
+
+    #[test]
+    fn a_time_out_of_range_is_written_as_the_nearest() {
+        assert_eq!(format_ms(i64::MAX), "9999-12-31T23:59:59.999Z");
+        assert_eq!(format_ms(i64::MIN), "0000-01-01T00:00:00.000Z");
+        assert_eq!(format_ms(-1), "1969-12-31T23:59:59.999Z");
+    }
+}

@@ -1,0 +1,167 @@
+use std::fmt;
+use std::str::FromStr;
+
+/// A place in the topic: the next offset of every partition, by partition number from 0.
+///
+/// Written `0-812.1-790.2-455`. It needs no server state and means the same on every replica. A partition that a
+/// cursor does not name was added later and starts at 0.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cursor(Vec<i64>);
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("`{0}` is no cursor; expected the next offset of every partition, such as 0-812.1-790.2-455")]
+pub struct BadCursor(String);
+
+/// Partitions in one cursor at most: a cursor comes from outside, and Kafka's own advice stays below this.
+const MAX_PARTITIONS: usize = 10_000;
+
+impl Cursor {
+    pub fn new(positions: impl Into<Vec<i64>>) -> Self {
+        Cursor(positions.into())
+    }
+
+    /// The next offset of every partition.
+    pub fn positions(&self) -> &[i64] {
+        &self.0
+    }
+
+    pub fn get(&self, partition: i32) -> i64 {
+        usize::try_from(partition).ok().and_then(|index| self.0.get(index)).copied().unwrap_or(0)
+    }
+
+    /// Moves past a record, or to any other offset.
+    pub fn set(&mut self, partition: i32, next: i64) {
+        if let Ok(index) = usize::try_from(partition) {
+            self.grow(index + 1);
+            self.0[index] = next;
+        }
+    }
+
+    pub fn partitions(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn grow(&mut self, partitions: usize) {
+        if self.0.len() < partitions {
+            self.0.resize(partitions, 0);
+        }
+    }
+
+    /// Whether nothing before `other` is missing here: every partition is at least as far.
+    pub fn covers(&self, other: &Cursor) -> bool {
+        (0..self.0.len().max(other.0.len()) as i32).all(|partition| self.get(partition) >= other.get(partition))
+    }
+
+    /// The farther of two in every partition.
+    pub fn max(&self, other: &Cursor) -> Cursor {
+        let partitions = self.0.len().max(other.0.len()) as i32;
+        Cursor((0..partitions).map(|partition| self.get(partition).max(other.get(partition))).collect())
+    }
+
+    /// Offsets that lie between this cursor and one that is farther.
+    pub fn distance(&self, farther: &Cursor) -> u64 {
+        (0..farther.0.len() as i32).map(|p| (farther.get(p) - self.get(p)).max(0) as u64).sum()
+    }
+
+    /// Appends it as text.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut digits = Digits::default();
+        for (partition, next) in self.0.iter().enumerate() {
+            if partition > 0 {
+                out.push(b'.');
+            }
+            out.extend_from_slice(digits.of(partition as u64));
+            out.push(b'-');
+            out.extend_from_slice(digits.of(next.unsigned_abs()));
+        }
+    }
+}
+
+/// A number as decimal digits, without an allocation: a cursor stands in every frame.
+#[derive(Default)]
+struct Digits([u8; 20]);
+
+impl Digits {
+    fn of(&mut self, mut number: u64) -> &[u8] {
+        let mut start = self.0.len();
+        loop {
+            start -= 1;
+            self.0[start] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return &self.0[start..];
+            }
+        }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(self.0.len() * 12);
+        self.write(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = BadCursor;
+
+    fn from_str(text: &str) -> Result<Self, BadCursor> {
+        let bad = || BadCursor(text.chars().take(80).collect());
+        let number = |digits: &str| {
+            let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+            plain.then(|| digits.parse::<i64>().ok()).flatten()
+        };
+        let mut positions = Vec::new();
+        for part in text.split('.') {
+            let (partition, next) = part.split_once('-').ok_or_else(bad)?;
+            if number(partition) != Some(positions.len() as i64) || positions.len() == MAX_PARTITIONS {
+                return Err(bad());
+            }
+            positions.push(number(next).ok_or_else(bad)?);
+        }
+        Ok(Cursor(positions))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_what_it_wrote() {
+        let cursor = Cursor::new([812, 0, i64::MAX]);
+        assert_eq!(cursor.to_string(), "0-812.1-0.2-9223372036854775807");
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        for text in [
+            "",
+            "0",
+            "0-",
+            "-",
+            "1-5",
+            "0-1.2-3",
+            "0--1",
+            "0-1.",
+            "0-+1",
+            "0-01",
+            "0-1 ",
+            "0-99999999999999999999",
+            "0-1.0-2",
+            "x",
+        ] {
+            assert!(text.parse::<Cursor>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_partition_that_is_not_named_starts_at_0() {
+        let (short, long) = (Cursor::new([5]), Cursor::new([5, 3]));
+        assert!(long.covers(&short) && !short.covers(&long));
+        assert_eq!(short.distance(&long), 3);
+        assert_eq!(short.max(&long), long);
+    }
+}

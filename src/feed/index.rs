@@ -1,0 +1,82 @@
+//! Which records of a block have a user or an action: a filter that asks for one looks only at those, so that what many
+//! filters cost grows with what they let through and not with filters times records.
+
+use std::collections::HashMap;
+
+use super::Filter;
+use crate::event::Record;
+
+/// Places of records, by the two fields that filters compare whole.
+#[derive(Default)]
+pub(super) struct Index {
+    users: HashMap<Box<str>, Vec<u32>>,
+    actions: HashMap<Box<str>, Vec<u32>>,
+}
+
+impl Index {
+    pub fn new(records: &[Record]) -> Self {
+        let mut index = Index::default();
+        for (place, record) in records.iter().enumerate() {
+            let told = record.who_and_what();
+            for (map, name) in [(&mut index.users, told.user), (&mut index.actions, told.action)] {
+                let Some(name) = name else { continue };
+                match map.get_mut(&*name) {
+                    Some(places) => places.push(place as u32),
+                    None => _ = map.insert(name.into(), vec![place as u32]),
+                }
+            }
+        }
+        index
+    }
+
+    /// Places, in order, outside of which nothing matches a filter; `None` if it asks for neither field. What stands there
+    /// need not match.
+    pub fn candidates(&self, filter: &Filter) -> Option<Vec<u32>> {
+        let (map, wanted) = match (filter.users.is_empty(), filter.actions.is_empty()) {
+            (false, _) => (&self.users, &filter.users),
+            (true, false) => (&self.actions, &filter.actions),
+            (true, true) => return None,
+        };
+        let mut places: Vec<u32> = wanted.iter().filter_map(|name| map.get(name.as_str())).flatten().copied().collect();
+        // One list is in order; a name may be asked for twice.
+        if wanted.len() > 1 {
+            places.sort_unstable();
+            places.dedup();
+        }
+        Some(places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_finds_what_the_filter_finds() {
+        let record = |n: i64| {
+            let value = format!(r#"{{"user":"u{}","action":"a{}"}}"#, n % 7, n % 3);
+            Record::new(0, n, None, None, Some(value.as_bytes()), std::iter::empty())
+        };
+        let mut records: Vec<Record> = (0..50).map(record).collect();
+        records.push(Record::new(0, 50, None, None, Some(b"\xff"), std::iter::empty()));
+        records.push(Record::new(0, 51, None, None, None, std::iter::empty()));
+        let index = Index::new(&records);
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        for (users, actions) in [
+            (&["u3"][..], &[][..]),
+            (&["u6", "u3", "u3"], &[]),
+            (&["u1"], &["a2", "a0"]),
+            (&[], &["a1"]),
+            (&["nobody"], &[]),
+            (&["nobody"], &["a1"]),
+        ] {
+            let filter = Filter { users: names(users), actions: names(actions), ..Filter::default() };
+            let expected: Vec<i64> = records.iter().filter(|r| filter.matches(r)).map(Record::offset).collect();
+            let places = index.candidates(&filter).expect("it asks for one of the fields");
+            let found = places.iter().map(|place| &records[*place as usize]);
+            let found: Vec<i64> = found.filter(|r| filter.matches(r)).map(Record::offset).collect();
+            assert_eq!(found, expected, "{users:?} {actions:?}");
+        }
+        assert_eq!(index.candidates(&Filter::default()), None);
+    }
+}

@@ -1,0 +1,508 @@
+//! The ring: blocks of records as the tail published them, each encoded at most once for each way to look at it.
+//!
+//! The writer is one thread (the tail's); readers are subscriptions, which hold a block only while they copy it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
+
+use super::index::Index;
+use super::{Cursor, Dialect, Filter, Frames, Gap};
+use crate::event::Record;
+
+/// Time between two publications, for each subscription: with many of them, each gets more in one write.
+const PACE_PER_STREAM: Duration = Duration::from_micros(20);
+/// Also with few or none: a block for each of a hundred thousand records a second would cost more than they do.
+const FASTEST_PACE: Duration = Duration::from_micros(500);
+const SLOWEST_PACE: Duration = Duration::from_millis(100);
+/// Records in one block at most, so that memory moves on in steps that are small beside the ring.
+const BLOCK: usize = 1000;
+
+/// What the feed counts.
+#[derive(Debug, Default, Clone)]
+pub struct Metrics {
+    pub streams: Gauge,
+    pub records: Counter,
+    pub dropped: Counter,
+    pub gaps: Counter,
+}
+
+/// Records that were published together.
+pub(super) struct Block {
+    /// Its number, counted over the process's life.
+    pub number: u64,
+    /// Records that were published before it.
+    pub before: u64,
+    pub records: Box<[Record]>,
+    /// The places before and after it.
+    pub start: Arc<Cursor>,
+    pub end: Arc<Cursor>,
+    /// What nobody will get any more lies before this block.
+    pub gap: Option<Gap>,
+    size: usize,
+    /// Bytes of its frames, and of the frames of all blocks.
+    encoded: AtomicUsize,
+    all_encoded: Arc<AtomicUsize>,
+    json: OnceLock<Bytes>,
+    html: OnceLock<Bytes>,
+    filtered: Mutex<HashMap<(Dialect, Arc<str>), Bytes>>,
+    index: OnceLock<Index>,
+}
+
+impl Block {
+    /// All its frames, encoded by whoever comes first.
+    pub fn frames(&self, frames: &Frames, topic: &str, dialect: Dialect) -> Bytes {
+        let cell = match dialect {
+            Dialect::Json => &self.json,
+            Dialect::Html => &self.html,
+        };
+        cell.get_or_init(|| self.encode(frames, topic, dialect, |_, _| true)).clone()
+    }
+
+    /// The frames that a filter lets through, encoded once for all who share it; empty if there are none.
+    pub fn filtered(&self, frames: &Frames, topic: &str, dialect: Dialect, key: &Arc<str>, filter: &Filter) -> Bytes {
+        let candidates = match filter.users.is_empty() && filter.actions.is_empty() {
+            true => None,
+            false => self.index.get_or_init(|| Index::new(&self.records)).candidates(filter),
+        };
+        if candidates.as_ref().is_some_and(Vec::is_empty) {
+            return Bytes::new();
+        }
+        let known = |map: &HashMap<_, Bytes>| map.get(&(dialect, key.clone())).cloned();
+        if let Some(bytes) = known(&self.filtered.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return bytes;
+        }
+        let mut candidates = candidates.map(|places| places.into_iter().peekable());
+        let bytes = self.encode(frames, topic, dialect, |place, record| {
+            let candidate = candidates.as_mut().is_none_or(|places| places.next_if_eq(&(place as u32)).is_some());
+            candidate && filter.matches(record)
+        });
+        let mut map = self.filtered.lock().unwrap_or_else(PoisonError::into_inner);
+        map.entry((dialect, key.clone())).or_insert(bytes).clone()
+    }
+
+    /// Which of its records a filter lets through.
+    pub fn matching(&self, filter: &Filter) -> Vec<usize> {
+        let all = 0..self.records.len();
+        if filter.is_empty() {
+            return all.collect();
+        }
+        let candidates = match filter.users.is_empty() && filter.actions.is_empty() {
+            true => None,
+            false => self.index.get_or_init(|| Index::new(&self.records)).candidates(filter),
+        };
+        let matches = |place: &usize| filter.matches(&self.records[*place]);
+        match candidates {
+            Some(places) => places.into_iter().map(|place| place as usize).filter(matches).collect(),
+            None => all.filter(matches).collect(),
+        }
+    }
+
+    fn encode(
+        &self,
+        frames: &Frames,
+        topic: &str,
+        dialect: Dialect,
+        mut wants: impl FnMut(usize, &Record) -> bool,
+    ) -> Bytes {
+        let mut out = Vec::new();
+        let mut cursor = Cursor::clone(&self.start);
+        for (place, record) in self.records.iter().enumerate() {
+            cursor.set(record.partition(), record.offset() + 1);
+            if wants(place, record) {
+                frames.event(&mut out, dialect, topic, record, &cursor);
+            }
+        }
+        for counted in [&self.encoded, &*self.all_encoded] {
+            counted.fetch_add(out.capacity(), Ordering::Relaxed);
+        }
+        out.into()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.all_encoded.fetch_sub(*self.encoded.get_mut(), Ordering::Relaxed);
+    }
+}
+
+/// The blocks in memory.
+struct Ring {
+    blocks: VecDeque<Arc<Block>>,
+    /// The place after the newest record.
+    head: Arc<Cursor>,
+    /// Number of the next block, and how many records were published before it.
+    next: u64,
+    published: u64,
+    /// Records in memory, their bytes, and those of their frames.
+    records: usize,
+    bytes: usize,
+    encoded: Arc<AtomicUsize>,
+    /// Until the tail has read up to where the topic ended at its start, "now" lies there and not at the head.
+    ends: Cursor,
+    started: bool,
+}
+
+struct Bounds {
+    records: usize,
+    bytes: usize,
+}
+
+/// The live feed: cheap to clone.
+#[derive(Clone)]
+pub struct Feed {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    topic: Box<str>,
+    frames: Frames,
+    bounds: Bounds,
+    ring: RwLock<Ring>,
+    /// Number of the next block; a change wakes the subscriptions.
+    published: watch::Sender<u64>,
+    streams: AtomicUsize,
+    metrics: Metrics,
+}
+
+impl Feed {
+    /// A feed that keeps at most so many records, and bytes of them and their frames.
+    pub fn new(topic: &str, frames: Frames, records: usize, bytes: usize) -> Self {
+        let ring = Ring {
+            blocks: VecDeque::new(),
+            head: Arc::default(),
+            next: 0,
+            published: 0,
+            records: 0,
+            bytes: 0,
+            encoded: Arc::default(),
+            ends: Cursor::default(),
+            started: false,
+        };
+        let shared = Shared {
+            topic: topic.into(),
+            frames,
+            bounds: Bounds { records, bytes },
+            ring: RwLock::new(ring),
+            published: watch::channel(0).0,
+            streams: AtomicUsize::new(0),
+            metrics: Metrics::default(),
+        };
+        Feed { shared: Arc::new(shared) }
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.shared.topic
+    }
+
+    pub fn frames(&self) -> &Frames {
+        &self.shared.frames
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// The one who fills it.
+    pub fn writer(&self) -> Writer {
+        Writer { feed: self.clone(), pending: Vec::new(), published: None }
+    }
+
+    /// The place where the live feed is now; `None` until the tail has started.
+    pub fn now(&self) -> Option<Cursor> {
+        self.read(|ring| ring.started.then(|| ring.head.max(&ring.ends)))
+    }
+
+    /// Waits until the tail has started; the place where the live feed is then.
+    pub async fn started(&self) -> Cursor {
+        let mut published = self.published();
+        loop {
+            if let Some(now) = self.now() {
+                return now;
+            }
+            // The sender lives as long as the feed.
+            let _ = published.changed().await;
+        }
+    }
+
+    /// The place after the newest record in memory.
+    pub fn head(&self) -> Cursor {
+        self.read(|ring| Cursor::clone(&ring.head))
+    }
+
+    /// The place before the oldest record in memory.
+    pub fn oldest(&self) -> Cursor {
+        self.read(|ring| Cursor::clone(ring.blocks.front().map_or(&ring.head, |block| &block.start)))
+    }
+
+    /// Whether memory has everything that a place has not seen.
+    pub fn remembers(&self, place: &Cursor) -> bool {
+        self.locate(place).is_ok()
+    }
+
+    /// Waits until a record was read from the topic.
+    pub async fn reaches(&self, partition: i32, offset: i64) {
+        let mut published = self.published();
+        while !self.read(|ring| ring.started && ring.head.get(partition) > offset) {
+            // The sender lives as long as the feed.
+            let _ = published.changed().await;
+        }
+    }
+
+    /// The newest records that match, newest first, and the place after the newest of all.
+    pub fn latest(&self, filter: &Filter, count: usize) -> (Vec<Record>, Option<Cursor>) {
+        self.read(|ring| {
+            let newest_first = ring.blocks.iter().rev().flat_map(|block| block.records.iter().rev());
+            let records = newest_first.filter(|record| filter.matches(record)).take(count).cloned().collect();
+            (records, ring.started.then(|| Cursor::clone(&ring.head)))
+        })
+    }
+
+    /// Mean bytes of key, value and headers of the latest `count` records, by partition; a partition that has none of them
+    /// is left out.
+    pub fn mean_sizes(&self, count: usize) -> BTreeMap<i32, f64> {
+        let mut sums: BTreeMap<i32, (usize, usize)> = BTreeMap::new();
+        self.read(|ring| {
+            let newest_first = ring.blocks.iter().rev().flat_map(|block| block.records.iter().rev());
+            for record in newest_first.take(count) {
+                let (bytes, records) = sums.entry(record.partition()).or_default();
+                *bytes += record.data_size();
+                *records += 1;
+            }
+        });
+        sums.into_iter().map(|(partition, (bytes, records))| (partition, bytes as f64 / records as f64)).collect()
+    }
+
+    /// The place from which the last `count` matching records are in memory; with it, how many there are.
+    pub fn back(&self, filter: &Filter, count: usize) -> (Cursor, usize) {
+        self.read(|ring| {
+            let mut place = Cursor::clone(&ring.head);
+            let mut found = 0;
+            let newest_first = ring.blocks.iter().rev().flat_map(|block| block.records.iter().rev());
+            for record in newest_first.filter(|record| filter.matches(record)).take(count) {
+                place.set(record.partition(), record.offset());
+                found += 1;
+            }
+            (place, found)
+        })
+    }
+
+    /// The place before the first record in memory that happened at or after a time (milliseconds since 1970).
+    pub fn since(&self, ms: i64) -> Cursor {
+        self.read(|ring| {
+            let mut place = Cursor::clone(&ring.head);
+            let mut found = vec![false; place.partitions()];
+            for record in ring.blocks.iter().flat_map(|block| block.records.iter()) {
+                let seen = &mut found[record.partition() as usize];
+                if !*seen && record.time_ms().is_some_and(|time| time >= ms) {
+                    *seen = true;
+                    place.set(record.partition(), record.offset());
+                }
+            }
+            place
+        })
+    }
+
+    /// Streams that are open.
+    pub fn streams(&self) -> usize {
+        self.shared.streams.load(Ordering::Relaxed)
+    }
+
+    /// Counts a stream as open until the guard is dropped; `None` if `most` are open already.
+    pub fn open(&self, most: usize) -> Option<OpenStream> {
+        let more = |open| (open < most).then_some(open + 1);
+        self.shared.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        self.shared.metrics.streams.inc();
+        Some(OpenStream { feed: self.clone() })
+    }
+
+    pub(super) fn published(&self) -> watch::Receiver<u64> {
+        self.shared.published.subscribe()
+    }
+
+    /// The block of a number, and whether memory still reaches back to it: `Err` is the one to go on with where it does
+    /// not, half a ring behind the head, so that the reader is not overtaken again at once.
+    pub(super) fn block(&self, number: u64) -> Option<Result<Arc<Block>, Arc<Block>>> {
+        self.read(|ring| {
+            let oldest = ring.blocks.front()?.number;
+            if number < oldest {
+                return ring.blocks.get(ring.blocks.len() / 2).cloned().map(Err);
+            }
+            ring.blocks.get((number - oldest) as usize).cloned().map(Ok)
+        })
+    }
+
+    /// Number of the block with which a reader goes on who has seen everything before a place, and the records that
+    /// were published before it. Where memory does not reach back to the place, `Err` says to where it does.
+    pub(super) fn locate(&self, place: &Cursor) -> Result<(u64, u64), Arc<Cursor>> {
+        self.read(|ring| {
+            let oldest = ring.blocks.front().map_or(&ring.head, |block| &block.start);
+            if !place.covers(oldest) {
+                return Err(oldest.clone());
+            }
+            let behind = ring.blocks.partition_point(|block| place.covers(&block.end));
+            Ok(ring.blocks.get(behind).map_or((ring.next, ring.published), |block| (block.number, block.before)))
+        })
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Ring) -> T) -> T {
+        look(&self.shared.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One of the open streams.
+pub struct OpenStream {
+    feed: Feed,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.feed.shared.streams.fetch_sub(1, Ordering::Relaxed);
+        self.feed.shared.metrics.streams.dec();
+    }
+}
+
+/// Fills the feed. Records that come in quick succession are published together; a lone one at once.
+pub struct Writer {
+    feed: Feed,
+    pending: Vec<Record>,
+    published: Option<Instant>,
+}
+
+impl Writer {
+    pub fn push(&mut self, record: Record) {
+        self.pending.push(record);
+        if self.pending.len() >= BLOCK {
+            self.flush();
+        }
+    }
+
+    /// Publishes if it is time; says how long there will be nothing to do.
+    pub fn publish(&mut self) -> Duration {
+        if self.pending.is_empty() {
+            return Duration::MAX;
+        }
+        let pace = (PACE_PER_STREAM * self.feed.streams() as u32).clamp(FASTEST_PACE, SLOWEST_PACE);
+        let since = self.published.map_or(Duration::MAX, |published| published.elapsed());
+        if since >= pace {
+            self.flush();
+            return Duration::MAX;
+        }
+        pace - since
+    }
+
+    /// Reading begins at these offsets, while the topic ended at `ends`.
+    pub fn start(&mut self, positions: &[i64], ends: &[i64]) {
+        self.edit(|ring| {
+            ring.head = Arc::new(Cursor::new(positions));
+            ring.ends = Cursor::new(ends);
+            ring.started = true;
+        });
+    }
+
+    /// Partitions were added, each of them from its offset 0.
+    pub fn grow(&mut self, partitions: usize) {
+        self.edit(|ring| Arc::make_mut(&mut ring.head).grow(partitions));
+    }
+
+    /// The records of a partition up to `next` are gone for good.
+    pub fn skip(&mut self, partition: i32, next: i64) {
+        let mut resumed = self.feed.read(|ring| Cursor::clone(&ring.head));
+        let requested = resumed.to_string();
+        let missed = (next - resumed.get(partition)).max(0) as u64;
+        resumed.set(partition, next);
+        self.gap(Gap { requested, resumed, missed: Some(missed), reason: "expired" }, false);
+    }
+
+    /// The topic was made anew: what is in memory is of another topic.
+    pub fn restart(&mut self, positions: &[i64]) {
+        let requested = self.feed.read(|ring| ring.head.to_string());
+        let gap = Gap { requested, resumed: Cursor::new(positions), missed: None, reason: "topic recreated" };
+        self.gap(gap, true);
+    }
+
+    fn gap(&mut self, gap: Gap, forget: bool) {
+        self.flush();
+        self.edit(|ring| {
+            if forget {
+                ring.blocks.clear();
+                (ring.records, ring.bytes) = (0, 0);
+                ring.ends = Cursor::default();
+            }
+            ring.head = Arc::new(gap.resumed.clone());
+            let head = ring.head.clone();
+            ring.append(Box::new([]), head, Some(gap));
+        });
+    }
+
+    fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let records = std::mem::take(&mut self.pending).into_boxed_slice();
+        self.feed.shared.metrics.records.inc_by(records.len() as u64);
+        let bounds = &self.feed.shared.bounds;
+        self.edit(|ring| {
+            let start = ring.head.clone();
+            let head = Arc::make_mut(&mut ring.head);
+            for record in &records {
+                head.set(record.partition(), record.offset() + 1);
+            }
+            ring.append(records, start, None);
+            while ring.blocks.len() > 1 && (ring.records > bounds.records || ring.size() > bounds.bytes) {
+                if let Some(oldest) = ring.blocks.pop_front() {
+                    ring.records -= oldest.records.len();
+                    ring.bytes -= oldest.size;
+                }
+            }
+        });
+        self.published = Some(Instant::now());
+    }
+
+    fn edit(&self, change: impl FnOnce(&mut Ring)) {
+        let next = {
+            let mut ring = self.feed.shared.ring.write().unwrap_or_else(PoisonError::into_inner);
+            change(&mut ring);
+            ring.next
+        };
+        self.feed.shared.published.send_replace(next);
+    }
+}
+
+impl Ring {
+    /// Bytes that it takes. A block's frames are made when they are first asked for, so they count a block late.
+    fn size(&self) -> usize {
+        self.bytes + self.encoded.load(Ordering::Relaxed)
+    }
+
+    /// Appends what lies between `start` and the head.
+    fn append(&mut self, records: Box<[Record]>, start: Arc<Cursor>, gap: Option<Gap>) {
+        let count = records.len();
+        let size = records.iter().map(Record::size).sum();
+        self.blocks.push_back(Arc::new(Block {
+            number: self.next,
+            before: self.published,
+            records,
+            start,
+            end: self.head.clone(),
+            gap,
+            size,
+            encoded: AtomicUsize::new(0),
+            all_encoded: self.encoded.clone(),
+            json: OnceLock::new(),
+            html: OnceLock::new(),
+            filtered: Mutex::default(),
+            index: OnceLock::new(),
+        }));
+        self.next += 1;
+        self.published += count as u64;
+        self.records += count;
+        self.bytes += size;
+    }
+}

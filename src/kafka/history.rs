@@ -1,0 +1,456 @@
+//! Bounded reads of the topic, beside the tail: a page of history, one record, and what a stream missed.
+//!
+//! Everything here blocks, for at most a few seconds without progress. Consumers are kept for the next read, as
+//! connecting one costs more than most reads.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::watch;
+
+use super::cluster::TopicId;
+use super::{Connection, QUESTION, Quiet, State, TopicState, partition_of, record};
+use crate::event::Record;
+
+/// Consumers that wait for the next read; each costs threads and sockets.
+const KEPT: usize = 4;
+/// Records of a partition that a search reads at a time, at most.
+const MOST_AT_ONCE: i64 = 20_000;
+/// A read that gets nothing for this long is given up.
+const STALLED: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    #[error("kafka is away: {0}")]
+    Away(String),
+    /// Retention deleted what was asked for, while it was read.
+    #[error("records of partition {0} expired while they were read")]
+    Expired(i32),
+    /// The embedded broker has no index by time.
+    #[error("the embedded broker cannot search by time; it can with Apache Kafka (kafka.bootstrap_servers)")]
+    NoTimeIndex,
+    #[error("kafka: {0}")]
+    Client(#[from] KafkaError),
+}
+
+/// A bounded read in order of time.
+pub struct Query {
+    /// First offset of every partition, and the one after the last. Equal or crossed bounds read nothing.
+    pub from: Vec<i64>,
+    pub to: Vec<i64>,
+    pub newest_first: bool,
+    /// Records to return at most.
+    pub limit: usize,
+    /// Records to look at, about, before it stops with what it has.
+    pub scan: u64,
+}
+
+/// Its answer.
+pub struct Page {
+    /// Partitions are merged by time; within a partition the order is the offsets'.
+    pub records: Vec<Record>,
+    pub end: End,
+}
+
+/// How far a search went.
+pub struct End {
+    /// Where to go on: `from` of the next query if oldest came first, `to` if newest did. `None`: there is no more.
+    pub next: Option<Vec<i64>>,
+    pub scanned: u64,
+}
+
+/// What a search tells on its way.
+pub enum Step {
+    Found(Record),
+    Progress {
+        scanned: u64,
+        /// As in [`End`]; what was found so far has been told.
+        next: Vec<i64>,
+        /// The time up to which everything was looked at, in milliseconds since 1970.
+        reached_ms: Option<i64>,
+    },
+}
+
+impl Query {
+    /// Records between the bounds.
+    pub fn total(&self) -> u64 {
+        self.from.iter().zip(&self.to).map(|(from, to)| (to - from).max(0) as u64).sum()
+    }
+}
+
+pub struct History {
+    config: ClientConfig,
+    topic: Arc<str>,
+    embedded: bool,
+    state: watch::Receiver<State>,
+    /// With the id of the topic that they know: one that knew an earlier topic of the name cannot read this one.
+    idle: Mutex<Vec<(TopicId, BaseConsumer<Quiet>)>>,
+}
+
+impl History {
+    pub fn new(connection: &Connection, state: watch::Receiver<State>) -> Self {
+        let mut config = connection.reader();
+        config.set("enable.partition.eof", "true");
+        // It never waits for what is still to come, and the next read would wait for this one's last fetch.
+        config.set("fetch.wait.max.ms", "10");
+        config.set("queued.min.messages", "50000");
+        config.set("queued.max.messages.kbytes", "4096");
+        History {
+            config,
+            topic: connection.topic.clone(),
+            embedded: connection.is_embedded(),
+            state,
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// First and next offset of every partition.
+    pub fn bounds(&self) -> Result<Vec<(i64, i64)>, HistoryError> {
+        let partitions = self.topic_state()?.partitions.len();
+        self.with_consumer(|consumer| {
+            (0..partitions)
+                .map(|partition| Ok(consumer.fetch_watermarks(&self.topic, partition as i32, QUESTION)?))
+                .collect()
+        })
+    }
+
+    /// The first offset of every partition whose record's timestamp is at or after a time, in milliseconds since 1970.
+    pub fn offsets_since(&self, ms: i64) -> Result<Vec<i64>, HistoryError> {
+        if self.embedded {
+            return Err(HistoryError::NoTimeIndex);
+        }
+        let bounds = self.bounds()?;
+        let mut times = TopicPartitionList::with_capacity(bounds.len());
+        for partition in 0..bounds.len() {
+            times.add_partition_offset(&self.topic, partition as i32, Offset::Offset(ms.max(0)))?;
+        }
+        let found = self.with_consumer(|consumer| Ok(consumer.offsets_for_times(times, QUESTION)?))?;
+        let offset = |partition: usize| found.find_partition(&self.topic, partition as i32).map(|p| p.offset());
+        Ok(bounds
+            .iter()
+            .enumerate()
+            .map(|(partition, (_, end))| match offset(partition) {
+                Some(Offset::Offset(offset)) if offset >= 0 => offset,
+                _ => *end,
+            })
+            .collect())
+    }
+
+    /// One record; `None` if there is none at that offset.
+    pub fn record(&self, partition: i32, offset: i64) -> Result<Option<Record>, HistoryError> {
+        let bounds = self.bounds()?;
+        let Some((low, high)) = usize::try_from(partition).ok().and_then(|index| bounds.get(index)) else {
+            return Ok(None);
+        };
+        if !(*low..*high).contains(&offset) {
+            return Ok(None);
+        }
+        let (mut from, mut to) = (vec![0; bounds.len()], vec![0; bounds.len()]);
+        from[partition as usize] = offset;
+        to[partition as usize] = offset + 1;
+        let mut found = None;
+        self.read(&from, &to, |record| {
+            found = Some(record);
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// The record of an event's id, among those of its user (in the partition of that key) since a time. Clocks may differ
+    /// by a minute.
+    pub fn find(&self, id: &str, user: &[u8], since_ms: i64) -> Result<Option<Record>, HistoryError> {
+        let ends: Vec<i64> = self.bounds()?.into_iter().map(|(_, high)| high).collect();
+        let partition = partition_of(user, ends.len()) as usize;
+        let mut from = ends.clone();
+        from[partition] = match self.offsets_since(since_ms - 60_000) {
+            Ok(offsets) => offsets[partition],
+            Err(HistoryError::NoTimeIndex) => 0,
+            Err(error) => return Err(error),
+        };
+        let mut found = None;
+        self.read(&from, &ends, |record| {
+            if record.id().as_deref() == Some(id) {
+                found = Some(record);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// Reads `[from, to)` of every partition in the order in which it arrives, until `visit` breaks off.
+    pub fn read(
+        &self,
+        from: &[i64],
+        to: &[i64],
+        mut visit: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), HistoryError> {
+        let mut assignment = TopicPartitionList::new();
+        let mut open = vec![false; to.len()];
+        for (partition, (from, to)) in from.iter().zip(to).enumerate() {
+            if from < to {
+                assignment.add_partition_offset(&self.topic, partition as i32, Offset::Offset(*from))?;
+                open[partition] = true;
+            }
+        }
+        let mut left = assignment.count();
+        if left == 0 {
+            return Ok(());
+        }
+        self.with_consumer(|consumer| {
+            consumer.assign(&assignment)?;
+            let mut progress = Instant::now();
+            while left > 0 {
+                let ended = match consumer.poll(Duration::from_millis(100)) {
+                    Some(Ok(message)) => {
+                        progress = Instant::now();
+                        let (partition, offset) = (message.partition(), message.offset());
+                        let index = partition as usize;
+                        if !open.get(index).is_some_and(|open| *open) {
+                            continue;
+                        }
+                        if offset < to[index] && visit(record(&message)).is_break() {
+                            break;
+                        }
+                        (offset + 1 >= to[index]).then_some(partition)
+                    }
+                    Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition),
+                    Some(Err(error)) => match error.rdkafka_error_code() {
+                        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                            return Err(HistoryError::Expired(open.iter().position(|open| *open).unwrap_or(0) as i32));
+                        }
+                        _ if progress.elapsed() > STALLED => return Err(HistoryError::Away(error.to_string())),
+                        _ => None,
+                    },
+                    None if progress.elapsed() > STALLED => {
+                        return Err(HistoryError::Away(format!("nothing came for {} s", STALLED.as_secs())));
+                    }
+                    None => None,
+                };
+                if let Some(partition) = ended
+                    && std::mem::take(&mut open[partition as usize])
+                {
+                    left -= 1;
+                    let mut done = TopicPartitionList::with_capacity(1);
+                    done.add_partition(&self.topic, partition);
+                    consumer.pause(&done)?;
+                }
+            }
+            // A pause outlives the assignment; undone later, it would not wake the idle fetcher for a second.
+            consumer.resume(&assignment)?;
+            consumer.unassign()?;
+            // What was fetched and not wanted would keep its memory, and the client from ending.
+            while consumer.poll(Duration::ZERO).is_some() {}
+            Ok(())
+        })
+    }
+
+    /// A page in order of time.
+    pub fn page(&self, query: &Query, keep: impl Fn(&Record) -> bool) -> Result<Page, HistoryError> {
+        let mut records = Vec::new();
+        let end = self.search(query, keep, |step| {
+            if let Step::Found(record) = step {
+                records.push(record);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(Page { records, end })
+    }
+
+    /// Searches in order of time: partitions are read chunk by chunk and merged. A record is told as soon as no partition
+    /// can still have one that comes before it. Memory is bounded by a chunk of each partition.
+    pub fn search(
+        &self,
+        query: &Query,
+        keep: impl Fn(&Record) -> bool,
+        mut tell: impl FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<End, HistoryError> {
+        let newest_first = query.newest_first;
+        let mut lanes: Vec<Lane> =
+            query.from.iter().zip(&query.to).map(|(from, to)| Lane::new(*from, (*to).max(*from))).collect();
+        let (mut found, mut scanned) = (0, 0);
+        let mut chunk = query.limit.clamp(100, 1000) as i64;
+        let place = |lanes: &[Lane]| lanes.iter().map(|lane| lane.next(newest_first)).collect::<Vec<_>>();
+        while found < query.limit {
+            let time = |lane: &Lane| lane.found.front().map(|record| self.order_ms(record));
+            let full = lanes.iter().enumerate().filter(|(_, lane)| !lane.found.is_empty());
+            let best = match newest_first {
+                true => full.max_by_key(|(_, lane)| time(lane)),
+                false => full.min_by_key(|(_, lane)| time(lane)),
+            };
+            let best = best.map(|(index, lane)| (index, time(lane).unwrap_or(i64::MIN)));
+            let open: Vec<usize> =
+                (0..lanes.len()).filter(|index| lanes[*index].may_have_before(best, newest_first)).collect();
+            if open.is_empty() {
+                let Some(record) = best.and_then(|(index, _)| lanes[index].found.pop_front()) else { break };
+                found += 1;
+                if tell(Step::Found(record)).is_break() {
+                    break;
+                }
+                continue;
+            }
+            if scanned >= query.scan {
+                break;
+            }
+            let before: usize = lanes.iter().map(|lane| lane.found.len()).sum();
+            scanned += self.load(&mut lanes, &open, chunk, newest_first, &keep)?;
+            let after: usize = lanes.iter().map(|lane| lane.found.len()).sum();
+            // Few matches: look at more at a time.
+            if after - before < query.limit.min(1000) / 10 + 1 {
+                chunk = (chunk * 2).min(MOST_AT_ONCE);
+            }
+            let edges = lanes.iter().filter(|lane| lane.from < lane.to).map(|lane| lane.edge_ms);
+            let reached_ms = if newest_first { edges.flatten().max() } else { edges.flatten().min() };
+            if tell(Step::Progress { scanned, next: place(&lanes), reached_ms }).is_break() {
+                break;
+            }
+        }
+        let more = lanes.iter().any(|lane| lane.from < lane.to || !lane.found.is_empty());
+        Ok(End { next: more.then(|| place(&lanes)), scanned })
+    }
+
+    /// Reads the next chunk of some lanes.
+    fn load(
+        &self,
+        lanes: &mut [Lane],
+        which: &[usize],
+        chunk: i64,
+        newest_first: bool,
+        keep: &impl Fn(&Record) -> bool,
+    ) -> Result<u64, HistoryError> {
+        let (mut from, mut to) = (vec![0; lanes.len()], vec![0; lanes.len()]);
+        for index in which {
+            (from[*index], to[*index]) = lanes[*index].take(chunk, newest_first);
+        }
+        let mut scanned = 0;
+        let (mut begun, mut found) = (vec![false; lanes.len()], vec![Vec::new(); lanes.len()]);
+        self.read(&from, &to, |record| {
+            scanned += 1;
+            let index = record.partition() as usize;
+            // The record that lies next to what was not read yet.
+            if !newest_first || !std::mem::replace(&mut begun[index], true) {
+                lanes[index].edge_ms = Some(self.order_ms(&record));
+            }
+            if keep(&record) {
+                found[index].push(record);
+            }
+            ControlFlow::Continue(())
+        })?;
+        for (lane, found) in lanes.iter_mut().zip(found) {
+            match newest_first {
+                true => lane.found.extend(found.into_iter().rev()),
+                false => lane.found.extend(found),
+            }
+        }
+        Ok(scanned)
+    }
+
+    /// By what pages are ordered: Kafka's timestamp; the embedded broker's is a constant, so there it is the event's.
+    fn order_ms(&self, record: &Record) -> i64 {
+        let ms = if self.embedded { record.time_ms() } else { record.timestamp_ms() };
+        ms.unwrap_or(i64::MIN)
+    }
+
+    fn topic_state(&self) -> Result<Arc<TopicState>, HistoryError> {
+        match &*self.state.borrow() {
+            State::Up(topic) => Ok(topic.clone()),
+            State::Connecting { reason, .. } | State::Away { reason, .. } => Err(HistoryError::Away(reason.clone())),
+        }
+    }
+
+    fn with_consumer<T>(
+        &self,
+        work: impl FnOnce(&BaseConsumer<Quiet>) -> Result<T, HistoryError>,
+    ) -> Result<T, HistoryError> {
+        let id = self.topic_state()?.id;
+        let (kept, stale) = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let stale: Vec<_> = idle.extract_if(.., |(known, _)| *known != id).collect();
+            (idle.pop(), stale)
+        };
+        if !stale.is_empty() {
+            let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(stale));
+        }
+        let consumer = match kept {
+            Some((_, consumer)) => consumer,
+            None => BaseConsumer::from_config_and_context(&self.config, Quiet)?,
+        };
+        let result = work(&consumer);
+        // One that failed may be in any state.
+        if result.is_ok() {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < KEPT {
+                idle.push((id, consumer));
+                return result;
+            }
+        }
+        // Ending a client waits for its threads, which nobody who reads should have to.
+        let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(consumer));
+        result
+    }
+}
+
+/// A partition's part of a page.
+struct Lane {
+    /// What was not read yet.
+    from: i64,
+    to: i64,
+    /// What was found and not handed out yet, the next one first.
+    found: VecDeque<Record>,
+    /// The time of the record where reading goes on; `None` before the first.
+    edge_ms: Option<i64>,
+}
+
+impl Lane {
+    fn new(from: i64, to: i64) -> Self {
+        Lane { from, to, found: VecDeque::new(), edge_ms: None }
+    }
+
+    /// Whether what was not read yet may come before the best that was found; offsets being in order of time.
+    fn may_have_before(&self, best: Option<(usize, i64)>, newest_first: bool) -> bool {
+        if !self.found.is_empty() || self.from >= self.to {
+            return false;
+        }
+        match (best, self.edge_ms) {
+            (Some((_, best)), Some(edge)) => {
+                if newest_first {
+                    edge >= best
+                } else {
+                    edge <= best
+                }
+            }
+            _ => true,
+        }
+    }
+
+    /// Cuts the next chunk off what was not read.
+    fn take(&mut self, chunk: i64, newest_first: bool) -> (i64, i64) {
+        if newest_first {
+            let start = (self.to - chunk).max(self.from);
+            let range = (start, self.to);
+            self.to = start;
+            range
+        } else {
+            let end = (self.from + chunk).min(self.to);
+            let range = (self.from, end);
+            self.from = end;
+            range
+        }
+    }
+
+    fn next(&self, newest_first: bool) -> i64 {
+        match (self.found.front(), newest_first) {
+            (Some(record), true) => record.offset() + 1,
+            (Some(record), false) => record.offset(),
+            (None, true) => self.to,
+            (None, false) => self.from,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Talking to Kafka: the only folder that names rdkafka. What the rest of the house may use is in this file's `pub use`.
+//!
+//! Every call that may block says so; callers on the async side go through `spawn_blocking`.
+
+mod admin;
+mod cluster;
+mod embedded;
+mod groups;
+mod history;
+mod inspect;
+mod partitioner;
+mod producer;
+mod tail;
+mod topics;
+mod worker;
+
+pub use cluster::{Cluster, PartitionState, State, TopicState};
+pub use groups::{Assigned, Group, GroupPartition, Groups, Member, groups};
+pub use history::{End, History, HistoryError, Page, Query, Step};
+pub use inspect::{
+    BrokerSummary, ClusterSummary, InspectError, Inspector, Missing, PartitionDetail, Snapshot, TopicDetail,
+};
+pub use partitioner::partition_of;
+pub use producer::{Completion, Delivered, Message, ProduceError, Producer};
+pub use tail::{Sink, Tail};
+pub use topics::{TopicSummary, topics};
+pub use worker::{Options, WorkerError, consume};
+
+use std::borrow::Cow;
+use std::ffi::CStr;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+
+use crate::config::KafkaSettings;
+use crate::event::Record;
+
+/// Where Kafka is and how to reach it. Cheap to clone; keeps the embedded broker alive.
+#[derive(Clone)]
+pub struct Connection {
+    base: ClientConfig,
+    topic: Arc<str>,
+    servers: Arc<str>,
+    embedded: Option<Arc<embedded::Broker>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// A property that librdkafka does not know or that contradicts another one.
+    #[error("configuration: kafka: {0}")]
+    Client(#[source] KafkaError),
+    #[error("the embedded broker does not start: {0}")]
+    Embedded(#[source] KafkaError),
+}
+
+impl Connection {
+    /// Prepares the clients' settings, and starts the embedded broker where no servers are configured. No broker need
+    /// be reachable.
+    pub fn new(settings: &KafkaSettings) -> Result<Self, ConnectionError> {
+        let embedded = match settings.embedded() {
+            true => Some(Arc::new(embedded::Broker::start(settings).map_err(ConnectionError::Embedded)?)),
+            false => None,
+        };
+        let servers = embedded.as_ref().map_or(settings.bootstrap_servers.as_str(), |broker| broker.servers());
+        let mut base = Self::config(settings);
+        base.set("bootstrap.servers", servers);
+        base.create_native_config().map_err(ConnectionError::Client)?;
+        Ok(Connection { base, topic: settings.topic.as_str().into(), servers: servers.into(), embedded })
+    }
+
+    fn config(settings: &KafkaSettings) -> ClientConfig {
+        let mut base = ClientConfig::new();
+        base.set("client.id", "footfall");
+        base.set("topic.metadata.refresh.interval.ms", "10000");
+        base.set("reconnect.backoff.ms", "50");
+        base.set("reconnect.backoff.max.ms", "1000");
+        base.set("socket.keepalive.enable", "true");
+        base.set("socket.nagle.disable", "true");
+        base.set("log.connection.close", "false");
+        for (property, value) in &settings.properties {
+            base.set(property, &value.0);
+        }
+        for (property, value) in [
+            ("security.protocol", settings.security_protocol.as_str()),
+            ("sasl.mechanism", &settings.sasl_mechanism),
+            ("sasl.username", &settings.sasl_username),
+            ("sasl.password", settings.sasl_password.reveal()),
+            ("ssl.ca.location", &settings.ssl_ca_location),
+            ("ssl.certificate.location", &settings.ssl_certificate_location),
+            ("ssl.key.location", &settings.ssl_key_location),
+            ("ssl.key.password", settings.ssl_key_password.reveal()),
+        ] {
+            if !value.is_empty() {
+                base.set(property, value);
+            }
+        }
+        base.set("bootstrap.servers", &settings.bootstrap_servers);
+        base.set_log_level(RDKafkaLogLevel::Warning);
+        base
+    }
+
+    /// Whether librdkafka accepts the settings; starts and reaches nothing.
+    pub fn check(settings: &KafkaSettings) -> Result<(), ConnectionError> {
+        let config = Self::config(settings);
+        // Some contradictions (a key without its certificate) only show when a client is made.
+        match settings.embedded() {
+            true => Ok(()),
+            false => rdkafka::client::Client::new(
+                &config,
+                config.create_native_config().map_err(ConnectionError::Client)?,
+                rdkafka::types::RDKafkaType::RD_KAFKA_PRODUCER,
+                Quiet,
+            )
+            .map(|_| ())
+            .map_err(ConnectionError::Client),
+        }
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// `host:port` of the brokers to begin with, separated by commas.
+    pub fn addresses(&self) -> &str {
+        &self.servers
+    }
+
+    /// The brokers in words, for logs and the page.
+    pub fn servers(&self) -> &str {
+        if self.is_embedded() { "embedded broker" } else { &self.servers }
+    }
+
+    /// Whether the broker lives in this process, and the events only as long as it.
+    pub fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// Settings that all our readers share: offsets are ours to keep, and one that is gone is an error to tell, not to
+    /// jump over.
+    fn reader(&self) -> ClientConfig {
+        let mut config = self.base.clone();
+        config.set("group.id", "footfall");
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "error");
+        config.set("allow.auto.create.topics", "false");
+        config.set("fetch.error.backoff.ms", "100");
+        config.set("fetch.queue.backoff.ms", "5");
+        // The broker inside the process does not answer a waiting fetch when data arrives.
+        config.set("fetch.wait.max.ms", if self.is_embedded() { "10" } else { "500" });
+        config
+    }
+}
+
+/// A client's callbacks: its log lines become ours, at a level that a broker's absence does not flood.
+#[derive(Clone, Default)]
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_client(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(kafka.error = %error, kafka.reason = reason, "kafka client");
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for Quiet {}
+
+/// librdkafka repeats itself while a broker is away; what changed is logged once, by `cluster`.
+fn log_client(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(kafka.facility = facility, "{message}");
+        }
+        _ => tracing::debug!(kafka.facility = facility, "{message}"),
+    }
+}
+
+/// A record of ours out of librdkafka's message.
+fn record(message: &BorrowedMessage<'_>) -> Record {
+    let headers = headers(message);
+    Record::new(
+        message.partition(),
+        message.offset(),
+        message.timestamp().to_millis(),
+        message.key(),
+        message.payload(),
+        headers.iter().map(|(name, value)| (&**name, *value)),
+    )
+}
+
+/// A message's headers. rdkafka's own iterator panics on a name that is not UTF-8, and anybody may write such a name.
+fn headers<'a>(message: &'a BorrowedMessage<'_>) -> Vec<(Cow<'a, str>, Option<&'a [u8]>)> {
+    let mut list = Vec::new();
+    let (mut native, mut name, mut value, mut size) = (ptr::null_mut(), ptr::null(), ptr::null(), 0);
+    // The pointers lead into the message, which outlives what is returned.
+    unsafe {
+        use sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR as OK;
+        if sys::rd_kafka_message_headers(message.ptr(), &mut native) != OK {
+            return list;
+        }
+        while sys::rd_kafka_header_get_all(native, list.len(), &mut name, &mut value, &mut size) == OK {
+            let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size));
+            list.push((CStr::from_ptr(name).to_string_lossy(), value));
+        }
+    }
+    list
+}
+
+/// How long one question to Kafka may take.
+const QUESTION: Duration = Duration::from_secs(5);

@@ -1,0 +1,283 @@
+//! The one background reader of a process: all partitions of the topic, no consumer group, in the order Kafka gives.
+//!
+//! It hands on every record once, or says that it could not: a retention that overtook it and a topic made anew are
+//! told to the sink, never jumped over in silence. It starts without a reachable broker and heals by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::statistics::Statistics;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::watch;
+
+use super::cluster::{Known, TopicId};
+use super::{Cluster, Connection, ConnectionError, QUESTION, State, record};
+use crate::event::Record;
+
+/// Where the tail puts what it reads. Called on the tail's thread.
+pub trait Sink: Send + 'static {
+    /// Reading begins at these offsets, one for each partition; the topic ended at `ends` then.
+    fn start(&mut self, positions: &[i64], ends: &[i64]);
+    /// Partitions were added; each is read from its offset 0.
+    fn grow(&mut self, partitions: usize);
+    /// The records of a partition from where reading was up to `next` are gone for good.
+    fn skip(&mut self, partition: i32, next: i64);
+    /// The topic was deleted and made anew: reading begins at these offsets, and earlier offsets mean nothing any more.
+    fn restart(&mut self, positions: &[i64]);
+    fn push(&mut self, record: Record);
+    /// Publishes what is due, and says how long nothing will be.
+    fn publish(&mut self) -> Duration;
+}
+
+/// Reads until it is dropped.
+pub struct Tail {
+    lag: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Tail {
+    /// Begins with about the last `preload` records of the topic.
+    pub fn start(
+        connection: &Connection,
+        cluster: &Cluster,
+        preload: usize,
+        sink: impl Sink,
+    ) -> Result<Self, ConnectionError> {
+        let mut config = connection.reader();
+        config.set("queued.min.messages", "20000");
+        config.set("queued.max.messages.kbytes", "8192");
+        config.set("fetch.message.max.bytes", "1048576");
+        config.set("statistics.interval.ms", "5000");
+        let lag = Arc::new(AtomicU64::new(0));
+        let context = TailContext { lag: lag.clone(), known: cluster.known() };
+        let consumer = BaseConsumer::from_config_and_context(&config, context.clone());
+        let consumer = consumer.map_err(ConnectionError::Client)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let reader = Reader {
+            consumer,
+            config,
+            context,
+            topic: connection.topic.clone(),
+            topic_id: TopicId::default(),
+            positions: Vec::new(),
+            preload,
+            cluster: cluster.state(),
+            stop: stop.clone(),
+            cut_off: None,
+            troubled: false,
+            sink,
+        };
+        let thread = std::thread::Builder::new().name("kafka-tail".into()).spawn(move || reader.run()).ok();
+        Ok(Tail { lag, stop, thread })
+    }
+
+    /// Records that stand in the topic and were not read yet, as of at most five seconds ago.
+    pub fn lag(&self) -> Arc<AtomicU64> {
+        self.lag.clone()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic of it was printed
+        }
+    }
+}
+
+/// How long a topic that ends too early is given to turn out to be another one.
+const CUT_OFF: Duration = Duration::from_secs(3);
+/// How long to wait at most before looking at the cluster's state and at `stop` again.
+const LOOK_UP: Duration = Duration::from_millis(100);
+
+struct Reader<S> {
+    consumer: BaseConsumer<TailContext>,
+    config: ClientConfig,
+    context: TailContext,
+    topic: Arc<str>,
+    topic_id: TopicId,
+    /// The next offset of every partition; empty until the first start.
+    positions: Vec<i64>,
+    preload: usize,
+    cluster: watch::Receiver<State>,
+    stop: Arc<AtomicBool>,
+    /// Since when the topic ends before what was read: the topic's new id may only be known a moment later.
+    cut_off: Option<Instant>,
+    /// Whether the last poll failed: a change is logged, a repetition is not.
+    troubled: bool,
+    sink: S,
+}
+
+impl<S: Sink> Reader<S> {
+    fn run(mut self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            if self.cluster.has_changed().unwrap_or(false) || self.positions.is_empty() {
+                self.follow_the_topic();
+            }
+            if self.cut_off.is_some_and(|since| since.elapsed() > CUT_OFF) {
+                tracing::warn!(kafka.topic = &*self.topic, "the topic was cut off before what was read");
+                self.start_over();
+            }
+            // Many polls a look: the state is only worth a glance now and then.
+            for _ in 0..1000 {
+                let wait = self.sink.publish().min(LOOK_UP);
+                if !self.poll(wait) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes in one message; false if there was none.
+    fn poll(&mut self, wait: Duration) -> bool {
+        match self.consumer.poll(wait) {
+            None => return false,
+            Some(Ok(message)) => {
+                let index = message.partition() as usize;
+                // A message of an assignment that was replaced in between.
+                if self.positions.get(index).is_some_and(|next| *next <= message.offset()) {
+                    self.positions[index] = message.offset() + 1;
+                    let record = record(&message);
+                    drop(message);
+                    self.sink.push(record);
+                }
+                if std::mem::take(&mut self.troubled) {
+                    tracing::info!(kafka.topic = &*self.topic, "the tail reads again");
+                }
+                return true;
+            }
+            Some(Err(error)) => {
+                if matches!(
+                    error.rdkafka_error_code(),
+                    Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+                ) {
+                    self.out_of_range();
+                } else if !std::mem::replace(&mut self.troubled, true) {
+                    tracing::warn!(kafka.topic = &*self.topic, error = %error, "the tail cannot read");
+                }
+            }
+        }
+        // Errors come in a quick row while brokers are down.
+        std::thread::sleep(Duration::from_millis(20));
+        false
+    }
+
+    /// Starts, adds partitions or starts over, as the topic's description says.
+    fn follow_the_topic(&mut self) {
+        let Some(topic) = self.cluster.borrow_and_update().topic().cloned() else { return };
+        let count = topic.partitions.len();
+        if self.positions.is_empty() {
+            let Some(marks) = self.watermarks(count) else { return };
+            let each = (self.preload / count.max(1)) as i64;
+            self.positions = marks.iter().map(|(low, high)| (high - each).max(*low)).collect();
+            let ends: Vec<i64> = marks.iter().map(|(_, high)| *high).collect();
+            self.sink.start(&self.positions, &ends);
+            self.topic_id = topic.id;
+            self.assign();
+        } else if topic.id != self.topic_id {
+            tracing::warn!(kafka.topic = &*self.topic, "the topic was deleted and made anew");
+            self.positions = vec![0; count];
+            self.topic_id = topic.id;
+            // A client that knew the old topic does not fetch from the new one (librdkafka 2.12 keeps its leader epochs).
+            match BaseConsumer::from_config_and_context(&self.config, self.context.clone()) {
+                Ok(consumer) => self.consumer = consumer,
+                Err(error) => tracing::error!(error = %error, "no new consumer for the topic made anew"),
+            }
+            self.start_over();
+        } else if count > self.positions.len() {
+            tracing::info!(kafka.topic = &*self.topic, partitions = count, "the topic has more partitions");
+            self.positions.resize(count, 0);
+            self.sink.grow(count);
+            self.assign();
+        }
+    }
+
+    /// Reads the topic from its beginning: earlier offsets mean nothing any more.
+    fn start_over(&mut self) {
+        let Some(marks) = self.watermarks(self.positions.len()) else {
+            self.cut_off.get_or_insert_with(Instant::now); // comes here again
+            return;
+        };
+        self.cut_off = None;
+        self.positions = marks.iter().map(|(low, _)| *low).collect();
+        self.sink.restart(&self.positions);
+        self.assign();
+    }
+
+    fn assign(&mut self) {
+        let mut list = TopicPartitionList::with_capacity(self.positions.len());
+        for (partition, next) in self.positions.iter().enumerate() {
+            // Fails only for offsets that are none.
+            let _ = list.add_partition_offset(&self.topic, partition as i32, Offset::Offset(*next));
+        }
+        if let Err(error) = self.consumer.assign(&list) {
+            tracing::error!(kafka.topic = &*self.topic, error = %error, "the tail cannot be assigned its partitions");
+        }
+    }
+
+    /// An offset that we want is not there: retention was faster, or the log was cut off or made anew.
+    fn out_of_range(&mut self) {
+        let Some(marks) = self.watermarks(self.positions.len()) else { return };
+        if self.positions.iter().zip(&marks).any(|(next, (_, high))| next > high) {
+            self.cut_off.get_or_insert_with(Instant::now);
+            return;
+        }
+        for (partition, (low, _)) in marks.iter().enumerate() {
+            if self.positions[partition] < *low {
+                let missed = low - self.positions[partition];
+                tracing::warn!(kafka.topic = &*self.topic, partition, missed, "records expired before they were read");
+                self.positions[partition] = *low;
+                self.sink.skip(partition as i32, *low);
+            }
+        }
+        self.assign();
+    }
+
+    /// First and next offset of every partition; `None` if Kafka does not say.
+    fn watermarks(&self, partitions: usize) -> Option<Vec<(i64, i64)>> {
+        let ask = |partition| self.consumer.fetch_watermarks(&self.topic, partition as i32, QUESTION);
+        match (0..partitions).map(ask).collect::<Result<_, _>>() {
+            Ok(marks) => Some(marks),
+            Err(error) => {
+                tracing::debug!(kafka.topic = &*self.topic, error = %error, "no watermarks");
+                std::thread::sleep(LOOK_UP);
+                None
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct TailContext {
+    lag: Arc<AtomicU64>,
+    known: Known,
+}
+
+impl ClientContext for TailContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log_client(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.known.hear(&error, reason);
+        tracing::debug!(kafka.error = %error, kafka.reason = reason, "kafka tail");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        // librdkafka counts what it has not assigned as partition -1, and what it does not know yet as below 0.
+        let known = partitions.filter(|p| p.partition >= 0 && p.hi_offset >= 0 && p.app_offset >= 0);
+        self.lag.store(known.map(|p| (p.hi_offset - p.app_offset).max(0) as u64).sum(), Ordering::Relaxed);
+    }
+}
+
+impl ConsumerContext for TailContext {}

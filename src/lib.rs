@@ -1,0 +1,250 @@
+//! Footfall: user-activity events in, live feed out, on Apache Kafka.
+//!
+//! [`rocket()`] is the one place where the parts are put together. An event goes `web/api.rs` -> `event` -> `ingest` ->
+//! `kafka/producer.rs` -> Kafka -> `kafka/tail.rs` -> `feed` -> `web/live.rs` -> page.
+
+pub mod config;
+pub mod event;
+pub mod feed;
+pub mod ingest;
+pub mod kafka;
+pub mod stats;
+pub mod telemetry;
+pub mod web;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rocket::fairing::AdHoc;
+use rocket::figment::Figment;
+use rocket::{Build, Rocket};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use config::Settings;
+use event::Record;
+use feed::{Feed, Frames, Writer};
+use ingest::Ingest;
+use kafka::{Cluster, Connection, ConnectionError, History, HistoryError, Inspector, Producer, Sink, Tail};
+use stats::Stats;
+
+/// How long accepted events may take to be delivered after the last request.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// Beside the deadline of the posts under way: how long requests may take to end once the process is asked to.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Records of the topic that are read at the start, at most, so that pages show something and ids are known: an idle
+/// process stays small, whatever is in the topic.
+const PRELOAD: usize = 10_000;
+
+/// Records whose mean size estimates what a partition holds.
+const SIZED: usize = 500;
+
+/// What the overview counts at the start: the last day, and of that so many records at most (a few seconds of reading).
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const COUNTED: usize = 2_000_000;
+
+/// The parts that outlive the requests.
+pub struct Parts {
+    producer: Arc<Producer>,
+    ingest: Arc<Ingest>,
+    requests: TaskTracker,
+    closing: CancellationToken,
+    _tail: Tail,
+    _cluster: Cluster,
+    /// Keeps the embedded broker until all that was accepted is delivered; dropped last.
+    connection: Connection,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// In one line: the Debug of Rocket's error would print the configuration with its secrets.
+    #[error("{0}")]
+    Rocket(String),
+    #[error("some accepted events were not delivered to Kafka in time")]
+    Undelivered,
+}
+
+impl Parts {
+    /// Where Kafka's clients reach the broker, also the embedded one.
+    pub fn servers(&self) -> &str {
+        self.connection.addresses()
+    }
+
+    /// Serves until `stop` resolves; then, in bounded time: readiness and new posts turn 503, streams say bye, requests
+    /// under way are answered, and what was accepted is delivered.
+    ///
+    /// Rocket's own graceful shutdown waits for its whole grace period while any connection is open, so it gets a second,
+    /// when all requests have ended.
+    pub async fn serve(
+        self,
+        rocket: Rocket<Build>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let failed = |error: rocket::Error| Failure::Rocket(error.to_string());
+        let rocket = rocket.ignite().await.map_err(failed)?;
+        let end = rocket.shutdown();
+        let (ingest, requests, closing) = (self.ingest.clone(), self.requests.clone(), self.closing.clone());
+        let within = self.ingest.settings().deadline + DRAIN;
+        tokio::spawn(async move {
+            stop.await;
+            tracing::info!("shutting down");
+            ingest.close();
+            closing.cancel();
+            requests.close();
+            if tokio::time::timeout(within, requests.wait()).await.is_err() {
+                tracing::warn!(requests = requests.len(), "requests did not end in time");
+            }
+            end.notify();
+        });
+        rocket.launch().await.map_err(failed)?;
+        self.ingest.close();
+        let producer = self.producer.clone();
+        match tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await {
+            Ok(true) => Ok(()),
+            _ => Err(Failure::Undelivered),
+        }
+    }
+}
+
+/// The application, ready to be served by its parts; no broker need be reachable.
+pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Parts), ConnectionError> {
+    let connection = Connection::new(&settings.kafka)?;
+    let cluster = Cluster::watch(&connection, &settings.kafka)?;
+    let producer = Arc::new(Producer::new(&connection, &cluster, &settings.ingest)?);
+    let history = Arc::new(History::new(&connection, cluster.state()));
+    let ingest = Arc::new(Ingest::new(producer.clone(), cluster.state(), history.clone(), settings.ingest.clone()));
+    let memory = settings.feed.bytes.as_u64() as usize;
+    let feed = Feed::new(connection.topic(), Frames::new(web::view::event_html), settings.feed.events, memory);
+    let stats = Arc::new(Stats::new(connection.is_embedded()));
+    let (requests, closing) = (TaskTracker::new(), CancellationToken::new());
+    let day = LastDay { stats: stats.clone(), history: history.clone(), closing: closing.clone() };
+    let sink = FeedSink { writer: feed.writer(), ingest: ingest.clone(), day };
+    let tail = Tail::start(&connection, &cluster, settings.feed.events.min(PRELOAD), sink)?;
+    let sizes = feed.clone();
+    let sizes = Box::new(move || sizes.mean_sizes(SIZED));
+    let inspector = Arc::new(Inspector::new(&connection, &cluster, history.clone(), sizes));
+    let metrics = telemetry::Metrics::new(&ingest, &feed, producer.clone(), cluster.state(), tail.lag());
+    let app = web::App {
+        stats,
+        overview: web::Overviews::default(),
+        history,
+        inspector,
+        kafka: cluster.state(),
+        ingest: ingest.clone(),
+        feed,
+        reads: Arc::new(Semaphore::new(web::READS)),
+        searches: Arc::new(Semaphore::new(web::SEARCHES)),
+        metrics,
+        requests: requests.clone(),
+        closing: closing.clone(),
+        limits: web::RateLimit::new(settings.ingest.rate_limit, settings.ingest.max_batch),
+        connection: connection.clone(),
+        settings,
+    };
+    // Signals are ours, and when Rocket is told to end no request is under way any more; but the last bytes of an answer
+    // may still be on their way from Rocket to the socket, and without a grace period they would be cut off.
+    let figment = figment
+        .merge(("shutdown.ctrlc", false))
+        .merge(("shutdown.signals", Vec::<String>::new()))
+        .merge(("shutdown.grace", 1))
+        .merge(("shutdown.mercy", 1));
+    let rocket = web::mount(rocket::custom(figment), app).attach(AdHoc::on_liftoff("Listening", |rocket| {
+        Box::pin(async move {
+            let config = rocket.config();
+            let scheme = if config.tls_enabled() { "https" } else { "http" };
+            let address = format!("{scheme}://{}", std::net::SocketAddr::new(config.address, config.port));
+            tracing::info!(address, "listening");
+        })
+    }));
+    Ok((rocket, Parts { producer, ingest, requests, closing, _tail: tail, _cluster: cluster, connection }))
+}
+
+/// Where the tail's records go: to the feed, and their ids to the memory of ids.
+struct FeedSink {
+    writer: Writer,
+    ingest: Arc<Ingest>,
+    day: LastDay,
+}
+
+/// The statistics of the last day: what the tail does not read is read beside it.
+struct LastDay {
+    stats: Arc<Stats>,
+    history: Arc<History>,
+    closing: CancellationToken,
+}
+
+impl LastDay {
+    /// Counts what lies before the places where the tail begins.
+    fn fill(&self, positions: &[i64]) {
+        let (stats, history, closing, ends) =
+            (self.stats.clone(), self.history.clone(), self.closing.clone(), positions.to_vec());
+        let work = move || {
+            let day_ago = event::time::now_ms() - DAY.as_millis() as i64;
+            let mut since_ms = day_ago;
+            let read = || -> Result<(), HistoryError> {
+                let day = match history.offsets_since(day_ago) {
+                    Err(HistoryError::NoTimeIndex) => vec![0; ends.len()],
+                    found => found?,
+                };
+                let most = (COUNTED / ends.len().max(1)) as i64;
+                let from: Vec<i64> = day.iter().zip(&ends).map(|(day, end)| *day.max(&(end - most))).collect();
+                history.read(&from, &ends, |record| {
+                    let cut = from
+                        .get(record.partition() as usize)
+                        .is_some_and(|from| *from == record.offset() && *from > day[record.partition() as usize]);
+                    if cut {
+                        since_ms = since_ms.max(record.timestamp_ms().unwrap_or(day_ago));
+                    }
+                    stats.observe(&record);
+                    if closing.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })
+            };
+            if let Err(error) = {
+                let mut read = read;
+                read()
+            } {
+                tracing::warn!(error = %error, "the last day was not counted whole");
+                since_ms = event::time::now_ms();
+            }
+            stats.filled(since_ms);
+        };
+        if let Err(error) = std::thread::Builder::new().name("stats".into()).spawn(work) {
+            tracing::error!(error = %error, "the last day is not counted");
+        }
+    }
+}
+
+impl Sink for FeedSink {
+    fn start(&mut self, positions: &[i64], ends: &[i64]) {
+        self.writer.start(positions, ends);
+        self.ingest.open();
+        self.day.fill(positions);
+    }
+
+    fn grow(&mut self, partitions: usize) {
+        self.writer.grow(partitions);
+    }
+
+    fn skip(&mut self, partition: i32, next: i64) {
+        self.writer.skip(partition, next);
+    }
+
+    fn restart(&mut self, positions: &[i64]) {
+        self.writer.restart(positions);
+        self.day.stats.clear();
+    }
+
+    fn push(&mut self, record: Record) {
+        self.ingest.observe(&record);
+        self.day.stats.observe(&record);
+        self.writer.push(record);
+    }
+
+    fn publish(&mut self) -> Duration {
+        self.writer.publish()
+    }
+}

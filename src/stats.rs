@@ -1,0 +1,374 @@
+//! What the topic's events add up to: their rate, the top actions and users, and how many users are active.
+//!
+//! Memory is bounded whatever the number of users: counts by time are exact, users are counted by a HyperLogLog sketch, the
+//! top ones by a frequent-items sketch (Apache DataSketches). Fed by the tail, and by a read of the last day at the start.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use datasketches::common::NumStdDev;
+use datasketches::frequencies::{ErrorType, FrequentItemsSketch};
+use datasketches::hll::{HllSketch, HllType, HllUnion};
+use serde::Serialize;
+
+use crate::event::Record;
+use crate::event::time::{format_ms, now_ms};
+
+const MINUTE: i64 = 60_000;
+const QUARTER: i64 = 15 * MINUTE;
+const DAY: i64 = 24 * 60 * MINUTE;
+/// 2^12 registers: a standard error of 1.6 %.
+const LG_REGISTERS: u8 = 12;
+/// Names whose counts are exact are three quarters of it; the error beyond that is told with each.
+const NAMES: usize = 256;
+/// Names that are told.
+const TOP: usize = 10;
+/// Longer names are counted and not listed.
+const LONGEST_NAME: usize = 800;
+
+/// The events of the last day, by the time at which Kafka took them.
+pub struct Stats {
+    windows: Mutex<Windows>,
+    /// The embedded broker's timestamps are a constant, so there it is the event's own time.
+    embedded: bool,
+}
+
+struct Windows {
+    /// The last quarter of an hour, by the minute; an older minute becomes part of its quarter.
+    minutes: VecDeque<Period>,
+    quarters: VecDeque<Period>,
+    fine: Line,
+    coarse: Line,
+    /// Everything since then was counted, in milliseconds since 1970.
+    since_ms: i64,
+    filling: bool,
+}
+
+/// What happened in a minute, or in a quarter of an hour.
+struct Period {
+    /// Its number since 1970.
+    number: i64,
+    events: u64,
+    users: HllSketch,
+    top_users: FrequentItemsSketch<String>,
+    top_actions: FrequentItemsSketch<String>,
+}
+
+impl Period {
+    fn new(number: i64) -> Self {
+        let names = || FrequentItemsSketch::new(NAMES).expect("a power of two");
+        let users = HllSketch::new(LG_REGISTERS, HllType::Hll8).expect("between 4 and 21");
+        Period { number, events: 0, users, top_users: names(), top_actions: names() }
+    }
+
+    fn count(&mut self, user: Option<&str>, action: Option<&str>) {
+        self.events += 1;
+        if let Some(user) = user {
+            self.users.update(user);
+        }
+        for (name, top) in [(user, &mut self.top_users), (action, &mut self.top_actions)] {
+            if let Some(name) = name.filter(|name| name.len() <= LONGEST_NAME) {
+                top.update_ref(name);
+            }
+        }
+    }
+
+    fn merge(&mut self, other: &Period) {
+        self.events += other.events;
+        let mut union = HllUnion::new(LG_REGISTERS).expect("between 4 and 21");
+        union.update(&self.users);
+        union.update(&other.users);
+        self.users = union.to_sketch(HllType::Hll8);
+        self.top_users.merge(&other.top_users);
+        self.top_actions.merge(&other.top_actions);
+    }
+}
+
+/// Counts by steps of time; exact.
+struct Line {
+    step_ms: i64,
+    /// By the step's number, modulo the length: the number that is counted there, and the count.
+    steps: Vec<(i64, u64)>,
+}
+
+impl Line {
+    fn new(step_ms: i64, span_ms: i64) -> Self {
+        Line { step_ms, steps: vec![(0, 0); (span_ms / step_ms) as usize + 1] }
+    }
+
+    fn count(&mut self, ms: i64) {
+        let number = ms / self.step_ms;
+        let length = self.steps.len() as i64;
+        let step = &mut self.steps[(number % length) as usize];
+        if step.0 < number {
+            *step = (number, 0);
+        }
+        if step.0 == number {
+            step.1 += 1;
+        }
+    }
+
+    fn points(&self, now: i64) -> Points {
+        let length = self.steps.len() as i64;
+        // The step under way is not at its end yet.
+        let first = now / self.step_ms - length + 1;
+        let count = |number: i64| {
+            let (counted, count) = self.steps[(number % length) as usize];
+            if counted == number { count } else { 0 }
+        };
+        let counts = (first..first + length - 1).map(count).collect();
+        Points { start: format_ms(first * self.step_ms), step_s: self.step_ms / 1000, counts }
+    }
+}
+
+/// Events in steps of time.
+#[derive(Debug, Clone, Serialize)]
+pub struct Points {
+    /// When the first step begins.
+    pub start: String,
+    /// Seconds a step.
+    pub step_s: i64,
+    pub counts: Vec<u64>,
+}
+
+/// A name and how often it came.
+#[derive(Debug, Clone, Serialize)]
+pub struct Named {
+    pub name: String,
+    /// At most so many; at least this less `error`.
+    pub count: u64,
+    pub error: u64,
+}
+
+/// A number of different users: the estimate, and bounds that hold with 95 % confidence.
+#[derive(Debug, Clone, Serialize)]
+pub struct Users {
+    pub estimate: u64,
+    pub low: u64,
+    pub high: u64,
+}
+
+/// What happened in a stretch of time up to now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stretch {
+    pub events: u64,
+    pub users: Users,
+    pub top_actions: Vec<Named>,
+    pub top_users: Vec<Named>,
+}
+
+/// All of it at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    pub now: String,
+    /// Everything since then was counted; a day ago, unless the topic holds more than is read at the start.
+    pub since: String,
+    /// Whether the last day is still being read.
+    pub filling: bool,
+    /// Over the last ten whole seconds.
+    pub events_per_second: f64,
+    /// Different users of this minute and the one before.
+    pub users_now: Users,
+    #[serde(rename = "last_15m")]
+    pub quarter: Stretch,
+    #[serde(rename = "last_24h")]
+    pub day: Stretch,
+    #[serde(rename = "line_15m")]
+    pub fine: Points,
+    #[serde(rename = "line_24h")]
+    pub coarse: Points,
+}
+
+impl Stats {
+    pub fn new(embedded: bool) -> Self {
+        Stats { windows: Mutex::new(Windows::new()), embedded }
+    }
+
+    /// Counts a record, wherever in the last day it lies.
+    pub fn observe(&self, record: &Record) {
+        let told = record.who_and_what();
+        let name = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
+        let ms = if self.embedded { record.time_ms() } else { record.timestamp_ms() };
+        let now = now_ms();
+        // Of a clock that goes ahead it happened now.
+        let ms = ms.unwrap_or(now).min(now);
+        if ms <= now - DAY {
+            return;
+        }
+        let (user, action) = (name(told.user), name(told.action));
+        self.with(|windows| windows.count(ms, user.as_deref(), action.as_deref()));
+    }
+
+    /// The last day has been read as far as it is going to be.
+    pub fn filled(&self, since_ms: i64) {
+        self.with(|windows| {
+            windows.since_ms = since_ms;
+            windows.filling = false;
+        });
+    }
+
+    /// The topic was made anew.
+    pub fn clear(&self) {
+        self.with(|windows| *windows = Windows { filling: false, ..Windows::new() });
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let now = now_ms();
+        self.with(|windows| windows.snapshot(now))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Windows) -> T) -> T {
+        work(&mut self.windows.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Windows {
+    fn new() -> Self {
+        Windows {
+            minutes: VecDeque::new(),
+            quarters: VecDeque::new(),
+            fine: Line::new(5000, QUARTER),
+            coarse: Line::new(5 * MINUTE, DAY),
+            since_ms: now_ms(),
+            filling: true,
+        }
+    }
+
+    fn count(&mut self, ms: i64, user: Option<&str>, action: Option<&str>) {
+        self.fine.count(ms);
+        self.coarse.count(ms);
+        let minute = ms / MINUTE;
+        if self.minutes.back().is_none_or(|newest| newest.number < minute) {
+            self.minutes.push_back(Period::new(minute));
+            while self.minutes.front().is_some_and(|oldest| oldest.number <= minute - 16) {
+                if let Some(old) = self.minutes.pop_front() {
+                    period(&mut self.quarters, old.number * MINUTE / QUARTER).merge(&old);
+                }
+            }
+            let oldest = ms / QUARTER - DAY / QUARTER;
+            self.quarters.retain(|quarter| quarter.number >= oldest);
+        }
+        let oldest = self.minutes.back().map_or(minute, |newest| newest.number) - 15;
+        match minute >= oldest {
+            true => period(&mut self.minutes, minute).count(user, action),
+            false => period(&mut self.quarters, ms / QUARTER).count(user, action),
+        }
+    }
+
+    fn snapshot(&self, now: i64) -> Snapshot {
+        let minutes = |from: i64| self.minutes.iter().filter(move |period| period.number > now / MINUTE - from);
+        let quarters = self.quarters.iter().filter(|period| period.number >= (now - DAY) / QUARTER);
+        let fine = self.fine.points(now);
+        let recent: u64 = fine.counts.iter().rev().take(2).sum();
+        Snapshot {
+            now: format_ms(now),
+            since: format_ms(self.since_ms.max(now - DAY)),
+            filling: self.filling,
+            events_per_second: recent as f64 / 10.0,
+            users_now: stretch(minutes(2)).users,
+            quarter: stretch(minutes(15)),
+            day: stretch(quarters.chain(self.minutes.iter().filter(|period| period.number * MINUTE > now - DAY))),
+            fine,
+            coarse: self.coarse.points(now),
+        }
+    }
+}
+
+/// The period of a number, in its place among the others.
+fn period(periods: &mut VecDeque<Period>, number: i64) -> &mut Period {
+    let place = periods.partition_point(|period| period.number < number);
+    if periods.get(place).is_none_or(|period| period.number != number) {
+        periods.insert(place, Period::new(number));
+    }
+    &mut periods[place]
+}
+
+fn stretch<'a>(periods: impl Iterator<Item = &'a Period>) -> Stretch {
+    let mut sum = Period::new(0);
+    let mut users = HllUnion::new(LG_REGISTERS).expect("between 4 and 21");
+    for period in periods {
+        sum.events += period.events;
+        users.update(&period.users);
+        sum.top_users.merge(&period.top_users);
+        sum.top_actions.merge(&period.top_actions);
+    }
+    let top = |names: &FrequentItemsSketch<String>| {
+        let mut rows: Vec<Named> = names
+            .frequent_items(ErrorType::NoFalseNegatives)
+            .iter()
+            .map(|row| Named {
+                name: row.item().clone(),
+                count: row.upper_bound(),
+                error: row.upper_bound() - row.lower_bound(),
+            })
+            .collect();
+        rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+        rows.truncate(TOP);
+        rows
+    };
+    Stretch {
+        events: sum.events,
+        users: Users {
+            estimate: users.estimate().round() as u64,
+            low: users.lower_bound(NumStdDev::Two).round() as u64,
+            high: users.upper_bound(NumStdDev::Two).round() as u64,
+        },
+        top_actions: top(&sum.top_actions),
+        top_users: top(&sum.top_users),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(windows: &mut Windows, ms: i64, user: &str, action: &str) {
+        windows.count(ms, Some(user), Some(action));
+    }
+
+    #[test]
+    fn events_are_counted_where_they_happened_in_whatever_order_they_come() {
+        let now = 1_795_435_200_000;
+        let mut windows = Windows::new();
+        for minutes_ago in [0, 1, 3, 200, 14, 700, 20, 1439, 2] {
+            for n in 0..10 {
+                count(&mut windows, now - minutes_ago * MINUTE, &format!("u{n}"), "view");
+            }
+        }
+        let told = windows.snapshot(now);
+        assert_eq!((told.quarter.events, told.day.events), (50, 90));
+        assert_eq!((told.users_now.estimate, told.quarter.users.estimate, told.day.users.estimate), (10, 10, 10));
+        assert_eq!((told.quarter.top_actions[0].count, told.day.top_actions[0].count), (50, 90));
+        assert_eq!(told.day.top_users[0].count, 9);
+        assert_eq!(told.coarse.counts.iter().sum::<u64>(), 80, "the step under way is left out");
+        // Minutes that have become old are part of their quarters.
+        count(&mut windows, now + 60 * MINUTE, "later", "view");
+        let told = windows.snapshot(now + 60 * MINUTE);
+        assert_eq!((told.quarter.events, told.day.events, told.day.users.estimate), (1, 81, 11));
+    }
+
+    #[test]
+    fn a_million_users_take_little_memory_and_are_estimated_within_the_bounds() {
+        let now = 1_795_435_200_000;
+        let mut windows = Windows::new();
+        for n in 0..1_000_000 {
+            let user = if n % 10 == 0 { "often".to_owned() } else { format!("user-{n}") };
+            count(&mut windows, now - n % (10 * MINUTE), &user, "view");
+        }
+        let told = windows.snapshot(now);
+        assert_eq!(told.quarter.events, 1_000_000);
+        let users = &told.quarter.users;
+        assert!((users.low..=users.high).contains(&900_001), "{users:?}");
+        assert!(users.estimate.abs_diff(900_001) < 50_000, "{users:?}");
+        let often = &told.quarter.top_users[0];
+        assert_eq!(often.name, "often");
+        assert!(often.count >= 100_000 && often.count - often.error <= 100_000, "{often:?}");
+        let size: usize = windows
+            .minutes
+            .iter()
+            .map(|period| period.users.estimated_size() + period.top_users.estimated_size())
+            .sum();
+        assert!(size < 1 << 20, "{size} bytes");
+    }
+}

@@ -1,0 +1,136 @@
+//! The files of `static/`, compiled in and sent with gzip to those who take it. An address with the content's hash may be kept for ever; a plain one is asked
+//! about again each time, which costs a 304.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{Cursor, Read};
+use std::sync::OnceLock;
+
+use flate2::Compression;
+use flate2::read::GzEncoder;
+
+use rocket::get;
+use rocket::http::{ContentType, Header, Status};
+use rocket::request::Request;
+use rocket::response::{self, Responder, Response};
+
+use super::problem::{Kind, Problem};
+
+struct File {
+    name: &'static str,
+    bytes: &'static [u8],
+}
+
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$(File { name: $name, bytes: include_bytes!(concat!("../../static/", $name)) }),*]
+    };
+}
+
+const FILES: &[File] = files![
+    "app.css",
+    "app.js",
+    "backlog.js",
+    "copy.js",
+    "feed.js",
+    "form.js",
+    "history.js",
+    "json.js",
+    "keys.js",
+    "overview.js",
+    "record.js",
+    "refresh.js",
+    "stream.js",
+    "time.js",
+    "favicon.svg",
+];
+
+/// What is made of a file once, when the first is asked for.
+struct Made {
+    hash: String,
+    gzip: Vec<u8>,
+}
+
+fn made() -> &'static [Made] {
+    static MADE: OnceLock<Vec<Made>> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let make = |file: &File| {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(file.bytes);
+            let mut gzip = Vec::new();
+            let mut encoder = GzEncoder::new(file.bytes, Compression::best());
+            encoder.read_to_end(&mut gzip).expect("memory can be read and written");
+            Made { hash: format!("{:016x}", hasher.finish())[..8].to_owned(), gzip }
+        };
+        FILES.iter().map(make).collect()
+    })
+}
+
+/// The address that changes with the content: `/static/app.1f2e3d4c.css`.
+pub fn address(name: &str) -> String {
+    let hash = FILES.iter().position(|file| file.name == name).map(|index| &made()[index].hash);
+    match (name.rsplit_once('.'), hash) {
+        (Some((stem, extension)), Some(hash)) => format!("/static/{stem}.{hash}.{extension}"),
+        _ => format!("/static/{name}"),
+    }
+}
+
+pub struct Asset {
+    index: usize,
+    immutable: bool,
+}
+
+#[get("/static/<name>")]
+pub fn hashed(name: &str) -> Result<Asset, Problem> {
+    let plain = |index: &usize| FILES[*index].name == name;
+    let hashed = |index: &usize| address(FILES[*index].name).strip_prefix("/static/") == Some(name);
+    let found = |wanted: &dyn Fn(&usize) -> bool| (0..FILES.len()).find(|index| wanted(index));
+    match (found(&hashed), found(&plain)) {
+        (Some(index), _) => Ok(Asset { index, immutable: true }),
+        (None, Some(index)) => Ok(Asset { index, immutable: false }),
+        (None, None) => Err(Problem::new(Kind::NotFound, format!("there is no file {name}"))),
+    }
+}
+
+/// What browsers ask for by themselves.
+#[get("/favicon.ico")]
+pub fn favicon() -> Result<Asset, Problem> {
+    hashed("favicon.svg")
+}
+
+impl<'r> Responder<'r, 'static> for Asset {
+    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
+        let (file, made) = (&FILES[self.index], &made()[self.index]);
+        let zipped = accepts_gzip(request.headers().get("Accept-Encoding"));
+        // A strong tag is of the very bytes that are sent (RFC 9110, section 8.8.3).
+        let tag = if zipped { format!("\"{}-gzip\"", made.hash) } else { format!("\"{}\"", made.hash) };
+        let kept = if self.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+        let mut builder = Response::build();
+        builder
+            .header(Header::new("Cache-Control", kept))
+            .header(Header::new("ETag", tag.clone()))
+            .header(Header::new("Vary", "Accept-Encoding"));
+        let known = request.headers().get("If-None-Match").any(|tags| tags == "*" || tags.contains(&tag));
+        if known {
+            return builder.status(Status::NotModified).ok();
+        }
+        let extension = file.name.rsplit('.').next().unwrap_or_default();
+        builder.header(ContentType::from_extension(extension).unwrap_or(ContentType::Binary));
+        let bytes: &'static [u8] = if zipped { &made.gzip } else { file.bytes };
+        if zipped {
+            builder.header(Header::new("Content-Encoding", "gzip"));
+        }
+        builder.sized_body(bytes.len(), Cursor::new(bytes)).ok()
+    }
+}
+
+/// Whether gzip is among the encodings that the client takes (RFC 9110, section 12.5.3); one that names none gets the
+/// plain bytes.
+fn accepts_gzip<'a>(mut lines: impl Iterator<Item = &'a str>) -> bool {
+    lines.any(|line| {
+        line.split(',').any(|item| {
+            let (coding, weight) = item.split_once(';').unwrap_or((item, ""));
+            let refused = weight.trim().strip_prefix("q=").and_then(|q| q.parse().ok()).is_some_and(|q: f32| q <= 0.0);
+            coding.trim().eq_ignore_ascii_case("gzip") && !refused
+        })
+    })
+}

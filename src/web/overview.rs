@@ -1,0 +1,257 @@
+//! The overview: what the events add up to, first rendered here and moved on by a stream of the same rendering.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use askama::Template;
+use bytes::Bytes;
+use futures_util::Stream;
+use rocket::get;
+use rocket::http::{ContentType, Header, Status};
+use rocket::request::Request;
+use rocket::response::stream::stream;
+use rocket::response::{self, Responder, Response};
+use tokio::select;
+use tokio::time::sleep;
+use tokio_util::io::StreamReader;
+
+use super::App;
+use super::api::Answer;
+use super::guards::Shared;
+use super::live::Pulse;
+use super::pages::{Html, frame, html};
+use super::problem::{Kind, Problem};
+use super::query::Parameters;
+use super::view::{Broker, Frame, person, thousands};
+use crate::feed::{Dialect, Frames};
+use crate::stats::{Named, Points, Snapshot, Stretch, Users};
+
+/// Between two renderings: the sums take a moment, and nobody reads faster.
+const EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct OverviewPage {
+    frame: Frame,
+    shown: Shown,
+}
+
+/// The part of the page that moves.
+#[derive(Template)]
+#[template(path = "_overview.html")]
+struct Shown {
+    snapshot: Snapshot,
+}
+
+/// The latest rendering, shared by all who look.
+#[derive(Default)]
+pub struct Overviews(Mutex<Option<(Instant, Bytes)>>);
+
+impl Overviews {
+    fn frame(&self, app: &App) -> Bytes {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, bytes)) = &*latest
+            && at.elapsed() < EVERY
+        {
+            return bytes.clone();
+        }
+        let mut out = Vec::new();
+        // Writing into a String cannot fail, and the template calls nothing that can.
+        Frames::data(&mut out, &Shown { snapshot: app.stats.snapshot() }.render().unwrap_or_default());
+        let bytes = Bytes::from(out);
+        *latest = Some((Instant::now(), bytes.clone()));
+        bytes
+    }
+}
+
+#[get("/overview")]
+pub fn page(app: Shared) -> Result<Html, Problem> {
+    let shown = Shown { snapshot: app.stats.snapshot() };
+    html(Status::Ok, &OverviewPage { frame: frame(&app), shown })
+}
+
+#[get("/api/v1/stats")]
+pub fn stats(app: Shared) -> Answer {
+    Answer::json(200, &app.stats.snapshot())
+}
+
+/// The moving part again and again, about once a second while it changes.
+#[get("/stream/overview")]
+pub fn stream(app: Shared, _parameters: Parameters) -> Result<Moving, Problem> {
+    let most = app.settings.feed.max_streams;
+    let full = || Problem::new(Kind::Unavailable, format!("{most} streams are open already"));
+    let open = app.feed.open(most).ok_or_else(full)?;
+    if app.ingest.is_closing() {
+        return Err(Problem::new(Kind::Unavailable, "shutting down"));
+    }
+    let mut pulse = Pulse::new(&app, Dialect::Json);
+    Ok(Moving(Box::pin(stream! {
+        let _open = open;
+        yield Ok(Bytes::from_static(b"retry: 3000\n\n"));
+        let mut sent = Bytes::new();
+        loop {
+            let bytes = app.overview.frame(&app);
+            if bytes != sent {
+                sent = bytes.clone();
+                yield Ok(bytes);
+            }
+            let beat = select! {
+                () = sleep(EVERY) => continue,
+                beat = pulse.beat() => beat,
+            };
+            yield Ok(beat.bytes(None));
+            if beat.ends() {
+                return;
+            }
+        }
+    })))
+}
+
+/// The answer that moves on.
+pub struct Moving(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>);
+
+impl<'r> Responder<'r, 'static> for Moving {
+    fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {
+        Response::build()
+            .header(ContentType::EventStream)
+            .header(Header::new("Cache-Control", "no-cache, no-transform"))
+            .header(Header::new("X-Accel-Buffering", "no"))
+            .streamed_body(StreamReader::new(self.0))
+            .ok()
+    }
+}
+
+/// Height and width of a chart's drawing, in its own units.
+const WIDTH: f64 = 600.0;
+const HEIGHT: f64 = 100.0;
+
+/// Steps in a row of its table: a minute of the last quarter of an hour, an hour of the last day.
+const A_ROW: usize = 12;
+
+/// Counts as a line: events a second over time.
+struct Chart<'a> {
+    points: &'a Points,
+    /// Events a second at the top of the drawing.
+    top: f64,
+}
+
+impl<'a> Chart<'a> {
+    fn new(points: &'a Points) -> Self {
+        let most = points.counts.iter().max().copied().unwrap_or(0) as f64 / points.step_s as f64;
+        Chart { points, top: nice(most) }
+    }
+
+    fn rate(&self, count: u64) -> f64 {
+        count as f64 / self.points.step_s as f64
+    }
+
+    fn path(&self) -> String {
+        let last = (self.points.counts.len().max(2) - 1) as f64;
+        let place = |(index, count): (usize, &u64)| {
+            let x = index as f64 / last * WIDTH;
+            let y = HEIGHT - self.rate(*count) / self.top * HEIGHT;
+            format!("{x:.0} {y:.1}")
+        };
+        let places: Vec<String> = self.points.counts.iter().enumerate().map(place).collect();
+        format!("M{}", places.join("L"))
+    }
+
+    fn top(&self) -> String {
+        rate(self.top)
+    }
+
+    /// What a picture of it says.
+    fn words(&self) -> String {
+        let most = self.points.counts.iter().max().copied().unwrap_or(0);
+        let all: u64 = self.points.counts.iter().sum();
+        let mean = self.rate(all) / self.points.counts.len().max(1) as f64;
+        format!("{} events; on average {}, at most {}", thousands(all), rate(mean), rate(self.rate(most)))
+    }
+
+    /// Rows of the table beside it: time, events, and events a second, newest first.
+    fn rows(&self) -> Vec<(String, u64, String)> {
+        let Some(start) = crate::event::time::parse_ms(&self.points.start) else { return Vec::new() };
+        let mut rows = Vec::new();
+        for (index, steps) in self.points.counts.chunks(A_ROW).enumerate() {
+            let at = crate::event::time::format_ms(start + (index * A_ROW) as i64 * self.points.step_s * 1000);
+            let sum: u64 = steps.iter().sum();
+            let seconds = (steps.len() as i64 * self.points.step_s) as f64;
+            rows.push((at, sum, rate(sum as f64 / seconds)));
+        }
+        rows.reverse();
+        rows
+    }
+}
+
+/// The next larger of 1, 2 and 5 times a power of ten.
+fn nice(number: f64) -> f64 {
+    let mut top = 1.0;
+    loop {
+        for step in [1.0, 2.0, 5.0] {
+            if top * step >= number {
+                return top * step;
+            }
+        }
+        top *= 10.0;
+    }
+}
+
+/// `0.4/s`, `2,140/s`.
+fn rate(number: f64) -> String {
+    match number {
+        n if n > 0.0 && n < 10.0 => format!("{n:.1}/s"),
+        n => format!("{}/s", thousands(n.round() as u64)),
+    }
+}
+
+impl Shown {
+    fn chart<'a>(&self, points: &'a Points) -> Chart<'a> {
+        Chart::new(points)
+    }
+
+    fn rate(&self) -> String {
+        rate(self.snapshot.events_per_second)
+    }
+
+    /// `1,204`, or `about 1,204` where the sketch has begun to estimate.
+    fn users(&self, users: &Users) -> String {
+        let about = if users.low == users.high { "" } else { "about " };
+        format!("{about}{}", thousands(users.estimate))
+    }
+
+    fn bounds(&self, users: &Users) -> Option<String> {
+        (users.low != users.high).then(|| format!("{} to {}", thousands(users.low), thousands(users.high)))
+    }
+
+    fn number(&self, number: &u64) -> String {
+        thousands(*number)
+    }
+
+    /// Share of the longest bar, in hundredths.
+    fn share(&self, named: &Named, all: &[Named]) -> u64 {
+        named.count * 100 / all.first().map_or(1, |first| first.count.max(1))
+    }
+
+    fn stretches(&self) -> [(&'static str, &'static str, &Stretch); 2] {
+        [("last 15 minutes", "quarter", &self.snapshot.quarter), ("last 24 hours", "day", &self.snapshot.day)]
+    }
+
+    fn person(&self, name: &str) -> Option<String> {
+        person(name)
+    }
+
+    fn only(&self, action: &str) -> String {
+        let mut query = super::view::Query::default();
+        query.add("action", action);
+        query.text()
+    }
+
+    /// Since when everything was counted, where that is not the whole day.
+    fn short_of_a_day(&self) -> Option<&str> {
+        let parse = crate::event::time::parse_ms;
+        let day = parse(&self.snapshot.now)? - parse(&self.snapshot.since)?;
+        (self.snapshot.filling || day < 24 * 3_600_000 - 60_000).then_some(&self.snapshot.since)
+    }
+}

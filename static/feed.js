@@ -1,0 +1,348 @@
+// The live feed: rows from the stream, in batches and never under the reader's hand; pause, rate, filters, states in words.
+
+import { Backlog } from './backlog.js';
+import { Stream } from './stream.js';
+import { clockTime, duration, localTimes } from './time.js';
+
+const MOST_ROWS = 500;
+// The server's own bound for a page; what goes beyond it comes as a count.
+const ROWS_A_SECOND = 50;
+const SAY_EVERY = 5000;
+const SUGGESTIONS = 20;
+const FILTERS = ['user', 'action', 'q', 'partition'];
+
+// Gaps of which nothing is left to be fetched, by the server's reason, in words.
+const GONE = {
+  expired: 'Kafka no longer keeps them',
+  'topic recreated': 'the topic was made anew',
+  'malformed cursor': 'this page’s place in the stream was not understood',
+  'unknown partition': 'the topic has fewer partitions than before',
+};
+
+const $ = (id) => document.getElementById(id);
+const number = (n) => n.toLocaleString('en');
+const events = (n) => (n === 1 ? '1 event' : `${number(n)} events`);
+
+export function startFeed(list) {
+  const feed = new Feed(list);
+  $('pause').addEventListener('click', () => feed.pause(!feed.paused));
+  $('held').addEventListener('click', () => feed.show());
+}
+
+class Feed {
+  paused = false;
+  #backlog = new Backlog();
+  #drawing = false;
+  #skipping = 0;
+  #seen = 0;
+  #second = 0;
+  #seconds = Array(60).fill(0);
+  #unsaid = 0;
+  #said = Date.now();
+  #broker = null;
+  #pointed = false;
+  #left = 0;
+  #absence = '';
+
+  constructor(list) {
+    this.list = list;
+    this.filters = filtersOf(location.search);
+    // A reload must not show the receipt again.
+    if (`${this.filters}` !== `${new URLSearchParams(location.search)}`) {
+      history.replaceState(null, '', address(this.filters) + location.hash);
+    }
+    this.stream = new Stream(list.dataset.cursor, this.filters, {
+      event: (html, from, to) => this.#arrived({ html, from, to }),
+      control: (name, message, from, to) => this.#told(name, message, from, to),
+      state: (state) => this.#connection(state),
+    });
+    // A finger that taps does not stay; a mouse does.
+    list.addEventListener('pointerenter', (event) => (this.#pointed = event.pointerType === 'mouse'));
+    list.addEventListener('pointerleave', () => (this.#pointed = false));
+    for (const type of ['pointerleave', 'focusout', 'toggle']) {
+      list.addEventListener(type, () => this.#drawSoon(), true);
+    }
+    addEventListener('scroll', () => this.#drawSoon(), { passive: true });
+    setInterval(() => this.#everySecond(), 1000);
+    this.#filter();
+  }
+
+  pause(paused) {
+    this.paused = paused;
+    $('pause').textContent = paused ? 'Resume' : 'Pause';
+    say(paused ? 'Paused' : `Resumed, ${events(this.#backlog.count)}`);
+    this.#connection(this.stream.state);
+    if (!paused) this.show();
+  }
+
+  /** Puts everything that waits on the page at once. */
+  show() {
+    if (this.paused) this.pause(false);
+    for (const open of this.list.querySelectorAll('details[open]')) open.open = false;
+    scrollTo({ top: 0 });
+    this.#put(this.#backlog.take(MOST_ROWS, this.#why()));
+    this.#waiting();
+  }
+
+  #arrived(event) {
+    this.#seen += 1;
+    this.#second += 1;
+    this.#backlog.add(event, this.#why());
+    this.#drawSoon();
+  }
+
+  /** Why an event would not be shown now. */
+  #why() {
+    if (this.#absence) return `you were away ${this.#absence}`;
+    return this.paused || this.#held() ? 'more than this page keeps' : 'too fast to show';
+  }
+
+  #told(name, message, from, to) {
+    if (name === 'status') {
+      this.#broker = message;
+      this.#brokerState();
+    } else if (name === 'skipped') {
+      this.#seen += message.count;
+      this.#second += message.count;
+      this.#skipping = performance.now();
+      this.#gap({ ...message, why: this.#why(), counted: true });
+    } else if (name === 'dropped') {
+      this.#gap({ count: message.count, from: message.from, to: message.to, why: 'this page was too slow', told: true });
+    } else {
+      const { missed, requested, resumed, reason } = message;
+      this.#gap({ count: missed, from: requested, to: resumed, why: GONE[reason] ?? reason, told: true, gone: reason in GONE });
+    }
+  }
+
+  #gap(gap) {
+    this.#backlog.addGap(gap);
+    this.#drawSoon();
+  }
+
+  #drawSoon() {
+    if (this.#drawing || !this.#backlog.length) return;
+    this.#drawing = true;
+    requestAnimationFrame(() => {
+      this.#drawing = false;
+      this.#draw();
+    });
+  }
+
+  #draw() {
+    if (this.paused || this.#held()) return this.#waiting();
+    this.#put(this.#backlog.take(MOST_ROWS, this.#why()));
+    this.#waiting();
+  }
+
+  /** Whether the reader is in the list: nothing moves under pointer or keyboard, nor while a row is open or scrolled to. */
+  #held() {
+    return (
+      this.#pointed ||
+      this.list.querySelector(':focus-visible, details[open]') !== null ||
+      this.list.getBoundingClientRect().top < 0
+    );
+  }
+
+  #waiting() {
+    const count = this.#backlog.count;
+    $('held').hidden = this.paused || count === 0;
+    $('held').textContent = `+${number(count)} new`;
+    if (this.paused) {
+      $('pause').textContent = count ? `Resume (+${number(count)} new)` : 'Resume';
+      this.#connection(this.stream.state);
+    }
+  }
+
+  /** Entries come oldest first, the list shows the newest first. */
+  #put(entries) {
+    if (!entries.length) return;
+    const fragment = document.createElement('template');
+    fragment.innerHTML = entries.map((entry) => entry.html ?? '<li class="skip"></li>').reverse().join('');
+    const gaps = entries.filter((entry) => entry.gap).reverse();
+    fragment.content.querySelectorAll('li.skip').forEach((row, n) => this.#tell(row, gaps[n].gap));
+    const rows = [...fragment.content.children].filter((row) => !row.id || !$(row.id));
+    for (const row of rows) if (row.id) row.classList.add('new');
+    localTimes(rows, this.list);
+    this.list.prepend(...rows);
+    while (this.list.childElementCount > MOST_ROWS) this.list.lastElementChild.remove();
+    $('empty').hidden = true;
+    $('older').hidden = false;
+    this.#unsaid += rows.length - gaps.length;
+    suggest(rows);
+  }
+
+  /** `37 events not shown (you were away 12 s) · show them`. */
+  #tell(row, { count, from, to, why, told, gone }) {
+    // The server counts records, whether the filters would have shown them or not.
+    const upTo = told && this.filters.size ? 'Up to ' : '';
+    row.textContent = `${count == null ? 'Some events' : upTo + events(count)} not shown${why ? ` (${why})` : ''}`;
+    if (gone || !from || !to || from === to) return;
+    const link = document.createElement('a');
+    link.href = `/history?${new URLSearchParams([['from', from], ['to', to], ...this.filters])}`;
+    link.textContent = 'show them';
+    row.append(' · ', link);
+  }
+
+  #everySecond() {
+    this.#seconds.push(this.#second);
+    this.#second = 0;
+    this.#seconds.shift();
+    const recent = this.#seconds.slice(-5);
+    const rate = recent.reduce((sum, n) => sum + n, 0) / recent.length;
+    const words = rate > 0 && rate < 10 ? `${rate.toFixed(1)}/s` : `${number(Math.round(rate))}/s`;
+    const fast = this.#skipping && performance.now() - this.#skipping < 2000;
+    $('rate').textContent = fast ? `${words}; showing ${ROWS_A_SECOND}/s` : words;
+    $('count').textContent = `${number(this.#seen)} since you came`;
+    const top = Math.max(1, ...this.#seconds);
+    const line = this.#seconds.map((n, second) => `${second},${(19 - (n / top) * 18).toFixed(1)}`).join('L');
+    $('spark').firstElementChild.setAttribute('d', `M${line}`);
+    if (this.#unsaid && Date.now() - this.#said >= SAY_EVERY) {
+      say(this.#unsaid === 1 ? '1 new event' : `${number(this.#unsaid)} new events`);
+      this.#unsaid = 0;
+      this.#said = Date.now();
+    }
+  }
+
+  #connection(state) {
+    const now = Date.now();
+    if (state.kind === 'resting') {
+      this.#left ||= now;
+    } else if (state.kind === 'live' && this.#left) {
+      this.#absence = duration(now - this.#left);
+      this.#left = 0;
+      setTimeout(() => (this.#absence = ''), 3000);
+    }
+    const since = clockTime(new Date(state.since));
+    const seconds = Math.ceil(((state.retryAt ?? 0) - now) / 1000);
+    const next = seconds > 0 ? `in ${seconds} s` : 'now';
+    const waiting = this.#backlog.count;
+    const [dot, word, words] = {
+      connecting: ['', 'connecting', 'Connecting to the server.'],
+      resting: ['', 'resting', 'A hidden page gives its connection back and takes it up again when it is seen.'],
+      live: this.paused
+        ? ['warn', `paused${waiting ? ` +${number(waiting)}` : ''}`, `Paused; ${events(waiting)} waiting.`]
+        : ['good', 'live', `Live since ${since}.`],
+      lost: now - state.since < 10_000
+        ? ['warn', `reconnecting ${next}`, `Reconnecting ${next}: ${state.why}.`]
+        : ['bad', `server away since ${since}`, `Away since ${since}: ${state.why}. Next try ${next}; the feed then goes on where it stopped.`],
+    }[state.kind];
+    const brokerAway = state.kind === 'live' && this.#broker?.broker === 'away';
+    $('dot').className = `dot ${brokerAway ? 'warn' : dot}`;
+    const shown = brokerAway ? `${word}, Kafka away` : word;
+    if ($('connection').textContent !== shown) {
+      $('connection').textContent = shown;
+      if (state.kind !== this.saidKind && state.kind !== 'connecting') say(words);
+      this.saidKind = state.kind;
+    }
+    $('connection-words').textContent = words;
+  }
+
+  #brokerState() {
+    const { broker, since, reason } = this.#broker;
+    const away = broker === 'away';
+    $('away').hidden = !away;
+    const at = clockTime(new Date(since ?? Date.now()));
+    const words = away ? `Kafka is away since ${at}: ${reason}. Events sent now are refused; new ones appear when it is back.` : '';
+    if ($('away').textContent !== words) $('away').textContent = words;
+    $('broker-words').textContent = away ? `away since ${at}: ${reason}` : 'answers';
+    this.#connection(this.stream.state);
+  }
+
+  /** Filters apply as they are typed; the address follows, so that the view can be kept. */
+  #filter() {
+    const form = $('filters');
+    let timer = 0;
+    const applySoon = (event) => {
+      // User and action are compared whole: half a name would empty the list.
+      const { type, target } = event;
+      const half = type === 'input' && target.value && target.name !== 'q';
+      if (half && ![...target.list.options].some((option) => option.value === target.value)) return;
+      clearTimeout(timer);
+      timer = setTimeout(() => this.#apply(typed(form), 'replaceState'), 300);
+    };
+    form.addEventListener('input', applySoon);
+    form.addEventListener('change', applySoon);
+    form.addEventListener('submit', (event) => {
+      event.preventDefault();
+      clearTimeout(timer);
+      this.#apply(typed(form), 'pushState');
+    });
+    form.addEventListener('click', (event) => {
+      const link = event.target.closest('a');
+      if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      this.#apply(filtersOf(new URL(link.href).search), 'pushState');
+    });
+    addEventListener('popstate', () => {
+      const filters = filtersOf(location.search);
+      // A change of the fragment comes here too.
+      if (`${filters}` !== `${this.filters}`) this.#apply(filters);
+    });
+  }
+
+  /** Takes list and cursor from the page as the server renders it for these filters. */
+  async #apply(filters, remember) {
+    this.applying?.abort();
+    const applying = (this.applying = new AbortController());
+    let page;
+    try {
+      const answer = await fetch(address(filters), { headers: { Accept: 'text/html' }, signal: applying.signal });
+      if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+      page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    } catch (error) {
+      if (!applying.signal.aborted) {
+        const why = error instanceof TypeError ? 'the server does not answer' : error.message;
+        $('count').textContent = `The filter is not applied: ${why}.`;
+        say($('count').textContent);
+      }
+      return;
+    }
+    if (remember) history[remember](null, '', address(filters));
+    const fresh = page.getElementById('rows');
+    this.filters = filters;
+    this.#backlog.clear();
+    this.list.classList.remove('dated');
+    this.list.replaceChildren(...fresh.children);
+    localTimes(this.list.children, this.list);
+    for (const id of ['empty', 'older', 'clear']) $(id).replaceWith(page.getElementById(id));
+    for (const chip of $('filters').querySelectorAll('.chip')) chip.remove();
+    $('filters').querySelector('button').before(...page.querySelectorAll('#filters .chip'));
+    for (const input of $('filters').querySelectorAll('input:not([type="hidden"])')) {
+      if (input !== document.activeElement) input.value = filters.get(input.name) ?? '';
+    }
+    this.stream.restart(fresh.dataset.cursor, filters);
+    this.#waiting();
+    say(`Filtered: ${events(this.list.childElementCount)} in the list`);
+  }
+}
+
+const address = (filters) => (filters.size ? `/?${filters}` : '/');
+
+/** The filters of an address, without the rest of its query. */
+function filtersOf(query) {
+  return new URLSearchParams([...new URLSearchParams(query)].filter(([name, value]) => FILTERS.includes(name) && value));
+}
+
+/** The filters as they stand in their form, without the empty ones. */
+const typed = (form) => new URLSearchParams([...new FormData(form)].filter(([, value]) => value.trim()));
+
+/** Tells a screen reader; the list itself is silent, or a busy feed would never stop talking. */
+function say(words) {
+  $('said').textContent = words;
+}
+
+/** Keeps the last users and actions seen as suggestions. */
+function suggest(rows) {
+  for (const [id, cell] of [['users', '.who:not(.key)'], ['actions', '.what']]) {
+    const list = $(id);
+    if (!list) continue;
+    const names = new Set(rows.slice(0, SUGGESTIONS).map((row) => row.querySelector(cell)?.textContent));
+    for (const option of list.children) names.add(option.value);
+    names.delete(undefined);
+    names.delete('');
+    const wanted = [...names].slice(0, SUGGESTIONS);
+    // Not for another order alone: the browser may be showing them.
+    if (wanted.length === list.childElementCount && [...list.children].every(({ value }) => wanted.includes(value))) continue;
+    list.replaceChildren(...wanted.map((name) => new Option('', name)));
+  }
+}

@@ -1,0 +1,104 @@
+// The form without a reload: what was typed stays, the answer stands beside it.
+
+const $ = (id) => document.getElementById(id);
+// Longer than the server's own deadline for an acknowledgement.
+const DEADLINE = 20_000;
+
+export function startForm() {
+  const form = $('event-form');
+  if (!form) return;
+  let sending = false;
+  form.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    if (sending) return;
+    sending = true;
+    form.setAttribute('aria-busy', 'true');
+    const { receipt, problems } = await send(form);
+    sending = false;
+    form.removeAttribute('aria-busy');
+    showProblems(form, problems);
+    showReceipt(receipt);
+    if (receipt) $('action').select();
+  });
+  // Enter makes a line in the details; with Ctrl or Cmd it sends.
+  $('details').addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  // Where the form is folded away, opening it means to write.
+  addEventListener('hashchange', () => location.hash === '#send' && $('user').focus());
+}
+
+/** The receipt, or problems as `[field, words]` with an empty field where none is to blame. */
+async function send(form) {
+  let answer;
+  try {
+    answer = await fetch(form.getAttribute('action'), {
+      method: 'POST',
+      headers: { Accept: 'application/json' },
+      body: new URLSearchParams(new FormData(form)),
+      signal: AbortSignal.timeout(DEADLINE),
+    });
+  } catch (error) {
+    const words = error.name === 'TimeoutError'
+      ? 'No answer in 20 s. The event may have arrived: look for it in the feed before you send it again.'
+      : 'The server does not answer. Nothing is lost of what you typed; press Send to try again.';
+    return { problems: [['', words]] };
+  }
+  const body = await answer.json().catch(() => ({}));
+  if (answer.status === 201) return { receipt: body, problems: [] };
+  if (body.errors?.length) {
+    return { problems: body.errors.map(({ pointer, detail }) => [field(pointer), detail]) };
+  }
+  const wait = answer.headers.get('Retry-After');
+  const words = body.detail ?? body.title ?? `The server answered ${answer.status}.`;
+  return { problems: [['', wait ? `${words} Try again in ${wait} s.` : words]] };
+}
+
+/** `/user` names its field, anything else is about the details. */
+function field(pointer = '') {
+  const name = pointer.split('/')[1] ?? '';
+  return ['', 'user', 'action'].includes(name) ? name : 'details';
+}
+
+function showProblems(form, problems) {
+  for (const name of ['user', 'action', 'details']) {
+    const words = problems.find(([field]) => field === name)?.[1] ?? '';
+    $(`${name}-error`).textContent = words;
+    if (words) $(name).setAttribute('aria-invalid', 'true');
+    else $(name).removeAttribute('aria-invalid');
+  }
+  const box = $('problem');
+  box.hidden = problems.length === 0;
+  if (!problems.length) return box.replaceChildren();
+  const title = document.createElement('p');
+  title.textContent = 'Not sent.';
+  const list = document.createElement('ul');
+  for (const [name, words] of problems) {
+    const item = document.createElement('li');
+    if (name) {
+      const link = document.createElement('a');
+      link.href = `#${name}`;
+      link.textContent = `${name[0].toUpperCase()}${name.slice(1)} ${words}`;
+      link.addEventListener('click', (event) => {
+        event.preventDefault();
+        $(name).focus();
+      });
+      item.append(link);
+    } else {
+      item.textContent = words;
+    }
+    list.append(item);
+  }
+  box.replaceChildren(title, list);
+  const first = problems.find(([name]) => name)?.[0];
+  if (first) $(first).focus();
+}
+
+function showReceipt(receipt) {
+  const place = $('receipt');
+  if (!receipt) return place.replaceChildren();
+  const link = document.createElement('a');
+  link.href = `/api/v1/events/${receipt.partition}/${receipt.offset}`;
+  link.textContent = `partition ${receipt.partition}, offset ${receipt.offset}`;
+  place.replaceChildren('Sent: ', link);
+}

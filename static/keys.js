@@ -1,0 +1,83 @@
+// The keys, each of which is also a button in their list.
+
+const $ = (id) => document.getElementById(id);
+const STORED = 'footfall-keys';
+
+export function startKeys(list) {
+  const dialog = $('keys');
+  const on = $('keys-on');
+  on.checked = stored() !== 'off';
+  on.addEventListener('change', () => store(on.checked ? 'on' : 'off'));
+
+  const act = {
+    '/': () => $('filters').elements.q.focus(),
+    p: () => $('pause').click(),
+    n: () => {
+      if ($('send').offsetParent === null) location.hash = 'send';
+      $('user')?.focus();
+    },
+    j: () => step(list, 1),
+    k: () => step(list, -1),
+    Enter: () => current(list)?.querySelector('summary')?.click(),
+    Escape: () => back(list),
+    '?': () => (dialog.open ? dialog.close() : dialog.showModal()),
+  };
+
+  addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || dialog.open) return;
+    const typing = event.target.closest('input, textarea, select');
+    if (event.key === 'Escape') return act.Escape();
+    // Enter on a row is the browser's own.
+    if (typing || !on.checked || event.key === 'Enter' || !Object.hasOwn(act, event.key)) return;
+    event.preventDefault();
+    act[event.key]();
+  });
+  $('keys-button').addEventListener('click', act['?']);
+  dialog.addEventListener('click', (event) => {
+    const key = event.target.closest('[data-key]')?.dataset.key;
+    if (!key) return;
+    dialog.close();
+    if (key !== '?') act[key]();
+  });
+}
+
+let last = null;
+
+/** The row that has the keyboard, or had it last. */
+function current(list) {
+  const row = document.activeElement.closest?.('#rows > li') ?? last;
+  return row?.isConnected ? row : list.firstElementChild;
+}
+
+function step(list, by) {
+  const from = document.activeElement.closest?.('#rows > li') ?? (last?.isConnected ? last : null);
+  const next = !from ? list.firstElementChild : by > 0 ? from.nextElementSibling : from.previousElementSibling;
+  if (!next) return;
+  last = next;
+  const target = next.querySelector('summary, a');
+  if (target) target.focus({ focusVisible: true });
+  else step(list, by);
+}
+
+/** Closes what is open, else leaves the row or the field. */
+function back(list) {
+  const open = document.activeElement.closest?.('#rows details[open]') ?? document.querySelector('.state[open]');
+  if (open) open.open = false;
+  else document.activeElement.blur();
+}
+
+function stored() {
+  try {
+    return localStorage.getItem(STORED);
+  } catch {
+    return null; // storage is switched off
+  }
+}
+
+function store(value) {
+  try {
+    localStorage.setItem(STORED, value);
+  } catch {
+    // Switched off: the choice lasts as long as the page.
+  }
+}

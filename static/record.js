@@ -1,0 +1,110 @@
+// The whole record under its row, fetched when the row is opened.
+
+import { copies } from './copy.js';
+import { members, pretty } from './json.js';
+import { exactTime } from './time.js';
+
+// What a person reads; copying gives all of it.
+const MOST_SHOWN = 200_000;
+
+export function showRecords(list) {
+  // `toggle` does not bubble.
+  list.addEventListener('toggle', (event) => event.target.open && show(event.target), true);
+}
+
+async function show(details) {
+  const link = details.querySelector('a.whole');
+  if (!link || details.asking) return;
+  details.asking = true;
+  link.textContent = 'Fetching the whole record…';
+  try {
+    const answer = await fetch(`/api/v1${link.pathname}`, {
+      headers: { Accept: 'application/json' },
+      signal: AbortSignal.timeout(10_000),
+    });
+    if (answer.status === 404) throw new Error('Kafka no longer has this record');
+    if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? `The server answered ${answer.status}`);
+    details.querySelector('.links').replaceWith(detail(await answer.text(), link.href, details));
+  } catch (error) {
+    const why = error.name === 'TimeoutError' || error instanceof TypeError ? 'The server does not answer' : error.message;
+    link.textContent = `${why}. Close and open the row to try again.`;
+  } finally {
+    details.asking = false;
+  }
+}
+
+function detail(json, address, details) {
+  const record = members(json);
+  const said = (name) => JSON.parse(record.get(name) ?? 'null');
+  const time = (name) => (said(name) ? exactTime(new Date(said(name))) : 'none');
+  const facts = element('dl');
+  const fact = (name, text) => text !== null && facts.append(element('dt', name), element('dd', text));
+  fact('Happened', time('time'));
+  fact('Kafka’s time', time('timestamp'));
+  fact('Key', said('key') ?? (record.has('key_raw') ? read(said('key_raw')) : 'none'));
+  fact('Partition', record.get('partition'));
+  fact('Offset', record.get('offset'));
+  fact('Event id', said('id'));
+  for (const [name, value] of members(record.get('headers') ?? '{}')) {
+    fact(`Header ${name}`, value[0] === '"' ? JSON.parse(value) : value);
+  }
+
+  const value = record.has('raw') ? read(said('raw')) : record.get('value');
+  const text = record.has('raw') ? value : pretty(value);
+  const shown = element('pre', text.length > MOST_SHOWN ? `${text.slice(0, MOST_SHOWN)}…` : text);
+  shown.tabIndex = 0;
+  shown.setAttribute('aria-label', 'Value');
+
+  const buttons = element('p');
+  buttons.className = 'buttons';
+  const share = element('a', 'The record’s page');
+  share.className = 'button';
+  share.href = address;
+  buttons.append(copier('Copy value', value), copier('Copy record', json.trim()), copier('Copy link', address), share);
+  const person = details.querySelector('a.person');
+  if (person) {
+    person.className = 'button person';
+    buttons.append(person);
+  }
+  for (const [name, cell] of [['user', '.who:not(.key)'], ['action', '.what']]) {
+    const told = details.querySelector(cell)?.textContent;
+    if (!told) continue;
+    const only = element('a', `Only ${told.length > 24 ? `${told.slice(0, 24)}…` : told}`);
+    only.className = 'button';
+    only.href = `${location.pathname}?${new URLSearchParams({ [name]: told })}`;
+    buttons.append(only);
+  }
+
+  const whole = element('div');
+  whole.className = 'detail';
+  whole.append(facts, shown, buttons);
+  return whole;
+}
+
+/** Bytes as text where they are UTF-8, else as the beginning of a hex dump. */
+function read(base64) {
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    const lines = [];
+    for (let at = 0; at < Math.min(bytes.length, 512); at += 16) {
+      const hex = Array.from(bytes.slice(at, at + 16), (byte) => byte.toString(16).padStart(2, '0'));
+      lines.push(`${at.toString(16).padStart(6, '0')}  ${hex.join(' ')}`);
+    }
+    if (bytes.length > 512) lines.push(`… ${bytes.length.toLocaleString('en')} bytes in all`);
+    return lines.join('\n');
+  }
+}
+
+function copier(label, text) {
+  const button = element('button', label);
+  button.type = 'button';
+  return copies(button, () => text);
+}
+
+function element(name, text = '') {
+  const made = document.createElement(name);
+  made.textContent = text;
+  return made;
+}

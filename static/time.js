@@ -1,0 +1,66 @@
+// Times in the reader's zone, and how long ago.
+
+const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+// Swedish writes dates as ISO 8601 does.
+const day = new Intl.DateTimeFormat('sv-SE');
+const zone = new Intl.DateTimeFormat('en-GB', { timeZoneName: 'short' })
+  .formatToParts(new Date())
+  .find((part) => part.type === 'timeZoneName').value;
+
+/** `12:04:31` in the reader's zone. */
+export const clockTime = (date) => clock.format(date);
+
+/** `2026-11-23 12:04:31.120 CET`. */
+export function exactTime(date) {
+  const ms = String(date.getMilliseconds()).padStart(3, '0');
+  return `${day.format(date)} ${clock.format(date)}.${ms} ${zone}`;
+}
+
+/** `12 s`, `3 min`, `5 h`, `40 d`. */
+export function duration(ms) {
+  const s = Math.max(0, Math.floor(ms / 1000));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h`;
+  return `${Math.floor(s / 86400).toLocaleString('en')} d`;
+}
+
+/** Rewrites the times of rows that have just been put on the page. */
+export function localTimes(rows, parent) {
+  const today = day.format(new Date());
+  for (const row of rows) {
+    const time = row.querySelector?.('time');
+    if (!time || time.date) continue;
+    const date = new Date(time.dateTime);
+    if (Number.isNaN(date.getTime())) continue;
+    time.date = date;
+    time.title = exactTime(date);
+    const written = document.createElement('i');
+    written.textContent = `${day.format(date)}\u00a0`;
+    const at = document.createElement('span');
+    at.textContent = clock.format(date);
+    const ago = document.createElement('span');
+    ago.className = 'ago';
+    time.replaceChildren(written, at, ago);
+    age(time, ago);
+    if (day.format(date) !== today) parent.classList.add('dated');
+  }
+}
+
+function age(time, ago) {
+  const passed = Date.now() - time.date.getTime();
+  // Clocks differ by a little: an event is not announced from the future before it is a minute ahead.
+  const text = passed < -60_000 ? `in ${duration(-passed)}` : passed < 1000 ? 'now' : duration(passed);
+  if (ago.textContent !== text) ago.textContent = text;
+}
+
+/** Keeps the list's times true, a second at a time and only while someone can see them. */
+export function showTimes(list) {
+  const name = document.getElementById('zone');
+  if (name) name.textContent = zone;
+  localTimes(list.children, list);
+  setInterval(() => {
+    if (document.hidden) return;
+    for (const ago of list.getElementsByClassName('ago')) age(ago.parentNode, ago);
+  }, 1000);
+}

@@ -1,0 +1,587 @@
+//! The page in a real Chromium, used as people use it.
+
+mod common;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use common::{Application, Broker, Browser, Kafka, NewRecord, Topic, assert_same_set, on_every_broker};
+use serde_json::{Value, json};
+
+on_every_broker! {
+    what_is_typed_and_sent_is_a_row_at_once,
+    two_windows_see_each_others_events,
+    nothing_is_lost_or_doubled_between_first_paint_and_stream,
+}
+
+fn place(receipt: &Value) -> String {
+    format!("{}-{}", receipt["partition"], receipt["offset"])
+}
+
+fn event(user: &str, action: &str) -> Value {
+    json!({"user": user, "action": action})
+}
+
+// --- The form --------------------------------------------------------------------------------------------------------
+
+fn what_is_typed_and_sent_is_a_row_at_once(broker: Broker) {
+    let app = Application::on(broker).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    assert!(browser.text("#empty").is_some_and(|words| words.contains("Nothing yet")));
+    browser.fill("#details", r#"{"page": "/cart", "items": 3}"#);
+    browser.send("Zoë <b>", "log in");
+    browser.wait_for_rows(1);
+    assert_eq!(browser.text("#rows .who").as_deref(), Some("Zoë <b>"));
+    assert_eq!(browser.text("#rows .what").as_deref(), Some("log in"));
+    assert!(browser.text("#rows .rest").is_some_and(|rest| rest.contains("page=/cart") && rest.contains("items=3")));
+    assert!(browser.text("#empty").is_none());
+    browser.wait_for_text("#receipt", "Sent: partition");
+    // Ready for the next: the user stays, the action is selected.
+    assert_eq!((browser.value("#user"), browser.focused()), ("Zoë <b>".into(), "action".into()));
+    let selected =
+        "const { selectionStart: a, selectionEnd: b, value } = document.activeElement; return value.slice(a, b)";
+    assert_eq!(browser.js(selected), "log in");
+    browser.press("out");
+    browser.press_enter();
+    browser.wait_for_rows(2);
+    assert_eq!(browser.texts("#rows .what"), ["out", "log in"]);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(app.topic().records().len(), 2);
+}
+
+#[test]
+fn a_mistake_is_explained_beside_its_field_and_nothing_typed_is_lost() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    browser.fill("#details", "{no json");
+    browser.send("Ann", " ");
+    browser.wait_for_text("#problem", "Not sent");
+    assert!(browser.text("#action-error").is_some_and(|words| !words.is_empty()));
+    assert!(browser.text("#details-error").is_some_and(|words| !words.is_empty()));
+    assert!(browser.text("#user-error").is_none_or(|words| words.is_empty()));
+    assert_eq!((browser.focused(), browser.value("#user")), ("action".into(), "Ann".into()));
+    assert_eq!(browser.value("#details"), "{no json");
+    // An error at the top leads to its field.
+    browser.click("#problem a[href='#details']");
+    assert_eq!(browser.focused(), "details");
+    browser.fill("#details", "");
+    browser.send("Ann", "login");
+    browser.wait_for_rows(1);
+    assert!(browser.text("#problem").is_none() && browser.count("[aria-invalid]") == 0);
+}
+
+#[test]
+fn a_refused_event_stays_in_the_form_and_the_answer_says_why() {
+    let app = Application::at("127.0.0.1:9").start_without_waiting_for_kafka();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    browser.wait_for_text("#away", "Kafka is away since");
+    browser.wait_for_text("#connection", "Kafka away");
+    browser.send("Ann", "login");
+    browser.wait_for_text("#problem", "Try again in");
+    assert_eq!((browser.value("#user"), browser.value("#action")), ("Ann".into(), "login".into()));
+    app.kill();
+    browser.send("Ann", "login");
+    browser.wait_for_text("#problem", "The server does not answer");
+    assert_eq!(browser.value("#user"), "Ann");
+}
+
+#[test]
+fn the_last_users_and_actions_are_offered() {
+    let app = Application::on(Broker::Embedded).start();
+    app.accept(&event("before", "old"));
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let offered = |list: &str| -> HashSet<String> {
+        let script = "return [...document.getElementById(arguments[0]).options].map((option) => option.value)";
+        serde_json::from_value(browser.js_with(script, list.into())).expect("values")
+    };
+    browser.wait_for("the one before", || offered("users") == HashSet::from(["before".into()]));
+    app.accept(&event("later", "new"));
+    browser.wait_for_rows(2);
+    browser.wait_for("both users", || offered("users") == HashSet::from(["before".into(), "later".into()]));
+    browser.wait_for("both actions", || offered("actions") == HashSet::from(["old".into(), "new".into()]));
+}
+
+// --- The feed --------------------------------------------------------------------------------------------------------
+
+fn two_windows_see_each_others_events(broker: Broker) {
+    let app = Application::on(broker).start();
+    let (one, other) = (Browser::start(), Browser::start());
+    one.open_live(&app, "/");
+    other.open_live(&app, "/");
+    one.send("Ann", "hello");
+    other.wait_for_text("#rows .who", "Ann");
+    other.send("Bob", "hello yourself");
+    assert_eq!(one.wait_for_rows(2), other.wait_for_rows(2));
+}
+
+fn nothing_is_lost_or_doubled_between_first_paint_and_stream(broker: Broker) {
+    let app = Application::on(broker).start();
+    let browser = Browser::start();
+    let mut sent: Vec<String> = Vec::new();
+    for round in 0..5 {
+        // Slow enough that every row is shown, quick enough that some fall between paint and stream.
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                (0..8)
+                    .map(|n| {
+                        std::thread::sleep(Duration::from_millis(30));
+                        place(&app.accept(&event("u", &format!("{round} {n}"))))
+                    })
+                    .collect::<Vec<_>>()
+            });
+            browser.open(&app, "/");
+            sent.extend(writer.join().expect("all accepted"));
+        });
+        browser.wait_for("all rows", || browser.rows().len() >= sent.len());
+        assert_same_set(sent.clone(), browser.rows());
+    }
+}
+
+#[test]
+fn many_events_at_once_are_counted_exactly_and_can_be_fetched() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let batch: Vec<Value> = (0..400).map(|n| event("crowd", &format!("step {n}"))).collect();
+    app.post(&json!(batch)).expect(201);
+    browser.wait_for_text("#count", "400 since you came");
+    let shown = || browser.count("#rows > li.event");
+    let skipped = || -> usize {
+        let rows = browser.texts("#rows > li.skip");
+        rows.iter()
+            .map(|row| row.split(' ').next().and_then(|n| n.replace(',', "").parse::<usize>().ok()).expect("a count"))
+            .sum()
+    };
+    browser.wait_for("all are shown or counted", || shown() + skipped() == 400);
+    assert!(skipped() > 0, "{}", shown());
+    let rows = browser.texts("#rows > li.skip");
+    assert!(rows[0].contains("not shown (too fast to show)"), "{rows:?}");
+    // The link leads to exactly those.
+    let count: usize = rows[0].split(' ').next().expect("a count").parse().expect("a number");
+    browser.click("#rows > li.skip a");
+    browser.wait_for("the history", || browser.location().starts_with("/history?from="));
+    let mut found = browser.count("#rows > li.event");
+    while browser.count("a[rel=next]") > 0 {
+        let before = browser.location();
+        browser.click("a[rel=next]");
+        browser.wait_for("the next page", || browser.location() != before);
+        found += browser.count("#rows > li.event");
+    }
+    assert_eq!(found, count);
+}
+
+#[test]
+fn pause_counts_what_waits_and_resume_shows_it() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    app.accept(&event("before", "x"));
+    browser.open_live(&app, "/");
+    browser.wait_for_rows(1);
+    browser.click("#pause");
+    assert_eq!(browser.text("#connection").as_deref(), Some("paused"));
+    for n in 0..12 {
+        app.accept(&event("during", &n.to_string()));
+    }
+    browser.wait_for_text("#pause", "Resume (+12 new)");
+    assert_eq!(browser.rows().len(), 1);
+    // A filter that is typed while paused is applied; what waits is of the filter.
+    browser.click("#pause");
+    browser.wait_for_rows(13);
+    assert_eq!(browser.text("#pause").as_deref(), Some("Pause"));
+    app.accept(&event("after", "x"));
+    browser.wait_for_rows(14);
+}
+
+#[test]
+fn nothing_moves_under_pointer_or_keyboard() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    app.accept(&event("before", "x"));
+    browser.open_live(&app, "/");
+    browser.wait_for_rows(1);
+    browser.press("j");
+    assert_eq!(browser.js("return document.activeElement.closest('#rows > li') !== null"), true);
+    app.accept(&event("while", "reading"));
+    browser.wait_for_text("#held", "+1 new");
+    assert_eq!(browser.rows().len(), 1);
+    browser.click("#held");
+    browser.wait_for_rows(2);
+    assert!(browser.text("#held").is_none());
+}
+
+#[test]
+fn filters_stand_in_the_address_and_survive_a_reload() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    app.accept(&event("Ann", "login"));
+    app.accept(&event("Bob", "login"));
+    browser.open_live(&app, "/");
+    browser.wait_for_rows(2);
+    browser.fill("#filters [name=user]", "Ann");
+    browser.wait_for("the filter", || browser.location() == "/?user=Ann");
+    browser.wait_for_rows(1);
+    app.accept(&event("Bob", "hidden"));
+    app.accept(&event("Ann", "shown"));
+    browser.wait_for_rows(2);
+    assert_eq!(browser.texts("#rows .who"), ["Ann", "Ann"]);
+    browser.reload();
+    assert_eq!((browser.location(), browser.value("#filters [name=user]")), ("/?user=Ann".into(), "Ann".into()));
+    browser.wait_for_rows(2);
+    browser.fill("#filters [name=q]", "nothing like that");
+    browser.press_enter();
+    browser.wait_for_text("#empty", "None of the latest events matches");
+    browser.click("#clear");
+    browser.wait_for("no filter", || browser.location() == "/");
+    browser.wait_for_rows(4);
+    browser.back();
+    browser.wait_for("the filters of before", || browser.location().contains("user=Ann"));
+    browser.wait_for("none", || browser.rows().is_empty());
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_whole_record_is_shown_on_demand() {
+    let app = Application::on(Broker::Kafka).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    app.post(&json!({"user": "Ann", "action": "pay", "basket": {"items": [1, 2]}})).expect(201);
+    browser.wait_for_rows(1);
+    browser.click("#rows summary");
+    browser.wait_for_text("#rows details", "\"basket\": {");
+    let shown = browser.text("#rows details").expect("the record");
+    for part in ["partition", "offset", "Copy"] {
+        assert!(shown.to_lowercase().contains(&part.to_lowercase()), "{part} in {shown}");
+    }
+    // Records that are not ours are rows too.
+    browser.click("#rows summary");
+    app.topic().produce(&NewRecord::new().key("their-key").value("not json at all"));
+    app.topic().produce(&NewRecord::new().key("their-key"));
+    app.topic().produce(&NewRecord::new().value(vec![0, 159, 146, 150]));
+    browser.press_escape();
+    browser.js("document.activeElement.blur()");
+    browser.js("document.querySelector('#held').click()");
+    browser.wait_for_rows(4);
+    let rest = browser.texts("#rows .rest").join("|");
+    for words in ["not JSON", "tombstone", "binary"] {
+        assert!(rest.contains(words), "{words} in {rest}");
+    }
+}
+
+#[test]
+fn a_search_goes_on_by_itself_and_can_be_stopped() {
+    let app = Application::on(Broker::Kafka).start();
+    let mut records: Vec<_> = (0..120_000).map(|n| NewRecord::event("crowd", &n.to_string())).collect();
+    records[7] = NewRecord::event("needle", "first");
+    for chunk in records.chunks(20_000) {
+        app.topic().produce_all(chunk);
+    }
+    let browser = Browser::start();
+    browser.open(&app, "/history?user=needle");
+    browser.wait_for_text("#search-words", "Looked at 120,000 of 120,000 records; 1 found.");
+    assert_eq!(browser.texts("#rows .who"), ["needle"]);
+    assert_eq!(browser.count("#next:not([hidden])"), 0);
+    browser.wait_for_text("#summary", "1 event");
+    // The row is like any other.
+    browser.click("#rows summary");
+    browser.wait_for_text("#rows details", "Copy");
+    browser.open(&app, "/history?user=nobody");
+    browser.js("document.getElementById('stop').click()");
+    browser.wait_for_text("#search-words", "found.");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+// --- Away and back ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_lost_server_is_said_and_the_feed_goes_on_where_it_stopped() {
+    let app = Application::on(Broker::Kafka).start();
+    let port = app.address.port().to_string();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let mut sent: Vec<String> = (0..5).map(|n| place(&app.accept(&event("before", &n.to_string())))).collect();
+    browser.wait_for_rows(5);
+    app.kill();
+    browser.wait_for_text("#connection", "reconnecting");
+    let other = app.replica().start();
+    sent.extend((0..5).map(|n| place(&other.accept(&event("meanwhile", &n.to_string())))));
+    let again = app.replica().env("ROCKET_PORT", &port).start();
+    assert_eq!(again.address.port().to_string(), port);
+    sent.extend((0..5).map(|n| place(&again.accept(&event("after", &n.to_string())))));
+    browser.wait_for_text("#connection", "live");
+    browser.wait_for_rows(15);
+    assert_same_set(sent, browser.rows());
+}
+
+#[test]
+fn a_gap_is_a_row_that_says_what_is_missing() {
+    let app = Application::on(Broker::Kafka).start();
+    let port = app.address.port().to_string();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    app.accept(&event("before", "x"));
+    browser.wait_for_rows(1);
+    app.kill();
+    browser.wait_for_text("#connection", "reconnecting");
+    let records: Vec<_> = (0..30).map(|n| NewRecord::event("gone", &n.to_string())).collect();
+    app.topic().produce_all(&records);
+    // What retention does.
+    for place in app.topic().end().split('.') {
+        let (partition, end) = place.split_once('-').expect("a cursor");
+        app.topic().delete_before(partition.parse().expect("a partition"), end.parse().expect("an offset"));
+    }
+    let _again = app.replica().env("ROCKET_PORT", &port).start();
+    browser.wait_for_text("#rows li.skip", "30 events not shown (Kafka no longer keeps them)");
+    assert_eq!(browser.count("#rows li.skip a"), 0, "nothing is left to be fetched");
+}
+
+#[test]
+fn ten_tabs_share_what_a_browser_may_open() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    for _ in 1..10 {
+        browser.new_tab();
+        browser.open_live(&app, "/");
+    }
+    browser.send("Ann", "from the tenth");
+    browser.wait_for_rows(1);
+    for tab in 0..10 {
+        browser.go_to_tab(tab);
+        browser.wait_for_text("#connection", "live");
+        browser.wait_for_rows(1);
+    }
+}
+
+// --- Without a script, with the keyboard, narrow, and read aloud -----------------------------------------------------
+
+#[test]
+fn the_page_works_without_javascript() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::without_scripts();
+    browser.open(&app, "/");
+    assert_eq!(browser.count("html.scripted"), 0);
+    browser.send("Ann", "plain");
+    browser.wait_for_text("#receipt", "Sent: partition");
+    browser.wait_for_rows(1);
+    assert_eq!((browser.text("#rows .who"), browser.text("#rows .what")), (Some("Ann".into()), Some("plain".into())));
+    browser.reload();
+    browser.wait_for_rows(1);
+    assert_eq!(app.topic().records().len(), 1, "a refresh sends nothing");
+    browser.send("Bob", " ");
+    browser.wait_for_text("#problem", "Not sent");
+    assert_eq!(browser.value("#user"), "Bob");
+    assert!(browser.text("#action-error").is_some_and(|words| !words.is_empty()));
+    // The row opens, and leads to the whole record.
+    browser.open(&app, "/?user=Ann");
+    browser.click("#rows summary");
+    browser.click("#rows a.whole");
+    browser.wait_for("the record", || browser.location().starts_with("/events/"));
+    browser.wait_for_text("#value", "\"action\": \"plain\"");
+    browser.click(".again button");
+    browser.wait_for_text("#receipt", "Sent: partition");
+    assert_eq!(app.topic().records().len(), 2, "sent again");
+}
+
+#[test]
+fn everything_can_be_done_with_the_keyboard() {
+    let app = Application::on(Broker::Embedded).start();
+    for n in 0..3 {
+        app.accept(&event("u", &n.to_string()));
+    }
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    browser.press("/");
+    assert_eq!(browser.js("return document.activeElement.name"), "q");
+    browser.press("p");
+    assert_eq!(browser.text("#pause").as_deref(), Some("Pause"), "no key while typing");
+    browser.fill("#filters [name=q]", "");
+    browser.press_escape();
+    browser.press("p");
+    browser.wait_for_text("#pause", "Resume");
+    browser.press("p");
+    browser.press("n");
+    assert_eq!(browser.focused(), "user");
+    browser.press_escape();
+    let row = || {
+        browser.js("return document.activeElement.closest('#rows > li')?.id ?? ''").as_str().unwrap_or("").to_owned()
+    };
+    let rows = browser.wait_for_rows(3);
+    browser.press("j");
+    browser.press("j");
+    assert_eq!(row(), format!("e-{}", rows[1]));
+    browser.press("k");
+    assert_eq!(row(), format!("e-{}", rows[0]));
+    browser.press_enter();
+    assert_eq!(browser.count("#rows details[open]"), 1);
+    browser.press_escape();
+    assert_eq!(browser.count("#rows details[open]"), 0);
+    browser.press("?");
+    assert_eq!(browser.js("return document.getElementById('keys').open"), true);
+    // Each key is a button too.
+    browser.click("#keys [data-key=n]");
+    assert_eq!(browser.focused(), "user");
+}
+
+#[test]
+fn a_screen_reader_is_told_politely_and_not_a_thousand_times() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let tree = "return [...document.querySelectorAll('[role=log]')].map((log) => log.getAttribute('aria-live') + log.contains(document.getElementById('rows')))";
+    assert_eq!(browser.js(tree), json!(["offtrue"]));
+    browser.js("window.told = []; new MutationObserver(() => told.push(document.getElementById('said').textContent)) \
+        .observe(document.getElementById('said'), { childList: true, characterData: true, subtree: true })");
+    for n in 0..60 {
+        app.accept(&event("u", &n.to_string()));
+    }
+    browser.wait_for("it is told", || browser.js("return told.length").as_u64() > Some(0));
+    let told = browser.js("return told");
+    let told = told.as_array().expect("a list");
+    assert!(told.len() < 4, "{told:?}");
+    assert!(told[0].as_str().is_some_and(|words| words.ends_with("new events")), "{told:?}");
+}
+
+/// Every state of the pages at every width: nothing is cut off or must be scrolled to the side. With
+/// FOOTFALL_TEST_PICTURES, a folder, there is a picture of each, for people to look at (`dev/screenshots`).
+#[test]
+fn no_state_of_the_pages_is_wider_than_its_window() {
+    // A broker of its own, so that the topic has the name that people see.
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).topic(&Topic::named(kafka.servers(), "user_activity")).start();
+    let port = app.address.port().to_string();
+    let browser = Browser::start();
+    browser.resize(1440, 900);
+
+    browser.open_live(&app, "/");
+    look(&browser, "empty");
+
+    for event in plausible() {
+        app.accept(&event);
+    }
+    browser.wait_for("all rows", || browser.rows().len() == plausible().len());
+    browser.send("Ann", "checkout");
+    browser.wait_for_text("#receipt", "Sent");
+    look(&browser, "live");
+
+    browser.js("document.activeElement.blur(); document.querySelector('#rows summary').click()");
+    browser.wait_for_text("#rows details[open]", "Copy");
+    look(&browser, "open");
+    browser.js("document.querySelector('#rows summary').click()");
+
+    browser.click("#pause");
+    for event in plausible() {
+        app.accept(&event);
+    }
+    browser.wait_for_text("#pause", "new");
+    look(&browser, "paused");
+    browser.click("#pause");
+
+    browser.fill("#details", "{no json");
+    browser.send("", "login");
+    browser.wait_for_text("#problem", "Not sent");
+    look(&browser, "mistake");
+
+    browser.open(&app, "/#send");
+    look(&browser, "form");
+    browser.open(&app, "/?user=Ann&user=John&action=login&q=nothing+like+that");
+    look(&browser, "none-match");
+
+    app.accept(&event(&"long-name-".repeat(20), &"endless".repeat(28)));
+    app.accept(&json!({"user": "نورا", "action": "تسجيل الدخول", "text": "x".repeat(30_000)}));
+    app.accept(&json!({"user": "Zoë 🦊", "action": "view", "nested": {"a": [1, {"b": null}]}, "url": "https://example.org/".repeat(9)}));
+    app.topic().produce(&NewRecord::new().key("their-key").value("x".repeat(3000)));
+    app.topic().produce(&NewRecord::new().key("their-key"));
+    app.topic().produce(&NewRecord::new().value(vec![0, 159, 146, 150]));
+    browser.open_live(&app, "/");
+    look(&browser, "odd");
+    browser.js("document.querySelectorAll('#rows summary').forEach((row, n) => n < 6 && row.click())");
+    browser.wait_for("the records", || browser.count("#rows details[open] .record, #rows details[open] pre") > 3);
+    look(&browser, "odd-open");
+
+    for path in ["/history", "/history?user=nobody", "/kafka", "/nothing-there"] {
+        browser.open(&app, path);
+        look(&browser, &path[1..].replace(['?', '='], "-"));
+    }
+
+    browser.open_live(&app, "/");
+    app.kill();
+    browser.wait_for_text("#connection", "reconnecting");
+    look(&browser, "reconnecting");
+    let burst: Vec<_> = (0..700).map(|n| NewRecord::event("crowd", &n.to_string())).collect();
+    app.topic().produce_all(&burst);
+    let _again = app.replica().env("ROCKET_PORT", &port).start();
+    browser.wait_for_text("#rows li.skip", "not shown");
+    look(&browser, "gap");
+
+    let away = Application::at("127.0.0.1:9").start_without_waiting_for_kafka();
+    browser.open(&away, "/");
+    browser.wait_for_text("#away", "Kafka is away");
+    browser.wait_for_text("#connection", "live, Kafka away");
+    look(&browser, "kafka-away");
+}
+
+#[track_caller]
+fn look(browser: &Browser, state: &str) {
+    for width in [320, 390, 768, 1440] {
+        browser.resize(width, if width < 600 { 844 } else { 720 });
+        let sizes = browser.js("return [document.documentElement.scrollWidth, innerWidth]");
+        assert!(sizes[0].as_u64() <= sizes[1].as_u64(), "{state} at {width}: {sizes}");
+        let Some(folder) = std::env::var_os("FOOTFALL_TEST_PICTURES") else { continue };
+        for scheme in ["light", "dark"] {
+            browser.prefer(scheme);
+            let file = std::path::Path::new(&folder).join(format!("{state}-{width}-{scheme}.png"));
+            std::fs::write(file, browser.picture()).expect("the picture can be written");
+        }
+    }
+}
+
+/// What a shop might see.
+fn plausible() -> Vec<Value> {
+    vec![
+        json!({"user": "John", "action": "login", "ip": "203.0.113.7", "agent": "Firefox"}),
+        json!({"user": "Ann", "action": "page_view", "page": "/products/3", "ms": 41}),
+        json!({"user": "user-4711", "action": "search", "q": "running shoes", "results": 38}),
+        json!({"user": "John", "action": "page_view", "page": "/products/12", "ms": 38}),
+        json!({"user": "Zoë", "action": "login", "ip": "198.51.100.20", "agent": "Safari"}),
+        json!({"user": "Ann", "action": "add_to_cart", "product": 3, "quantity": 2}),
+        json!({"user": "user-4711", "action": "page_view", "page": "/products/77", "ms": 52}),
+        json!({"user": "mobile-19", "action": "push_opened", "campaign": "autumn", "platform": "android"}),
+        json!({"user": "Ann", "action": "checkout", "total": 31.5, "items": 3, "currency": "EUR"}),
+        json!({"user": "John", "action": "add_to_cart", "product": 12, "quantity": 1}),
+        json!({"user": "Zoë", "action": "page_view", "page": "/account/orders", "ms": 29}),
+        json!({"user": "user-4711", "action": "add_to_cart", "product": 77, "quantity": 1}),
+        json!({"user": "John", "action": "checkout", "total": 119.9, "items": 1, "currency": "EUR"}),
+        json!({"user": "mobile-19", "action": "page_view", "page": "/sale", "ms": 61}),
+        json!({"user": "Zoë", "action": "logout"}),
+        json!({"user": "Ann", "action": "payment", "method": "card", "approved": true}),
+    ]
+}
+
+#[test]
+fn a_page_is_small_and_asks_no_third_party() {
+    let app = Application::on(Broker::Kafka).start();
+    let events: Vec<Value> = (0..100)
+        .map(|n| json!({"user": format!("user-{n}"), "action": "view", "page": "/products/3", "ms": n}))
+        .collect();
+    app.post(&json!(events)).expect(201);
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let sizes = "const entries = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]; \
+        return entries.map((entry) => ({ name: entry.name, host: new URL(entry.name).host, sent: entry.encodedBodySize, plain: entry.decodedBodySize }))";
+    let sizes = browser.js(sizes);
+    let sizes = sizes.as_array().expect("a list");
+    assert!(sizes.iter().all(|entry| entry["host"] == app.address.to_string()), "{sizes:?}");
+    let sum = |wanted: &dyn Fn(&str) -> bool| -> u64 {
+        let of = sizes.iter().filter(|entry| wanted(entry["name"].as_str().expect("a name")));
+        of.map(|entry| entry["sent"].as_u64().expect("a size")).sum()
+    };
+    let scripts = sum(&|name| name.ends_with(".js"));
+    assert!(scripts > 0 && scripts < 20_000, "{scripts} bytes of scripts");
+    let page = sizes[0]["plain"].as_u64().expect("a size");
+    assert!(page > 5000 && page < 50_000, "{page} bytes of HTML");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}

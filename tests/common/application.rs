@@ -1,0 +1,290 @@
+//! The application as a user runs it: the binary, configured by its environment, on a port of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{Request, Response};
+use super::kafka::{self, Broker};
+use super::sse::Subscription;
+use super::topic::Topic;
+use super::wait::{PATIENCE, eventually, within};
+
+/// What the application is started with.
+pub struct Builder {
+    servers: Option<String>,
+    topic: Topic,
+    environment: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// A variable of the application's environment, such as `FOOTFALL_FEED__HEARTBEAT`.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// A topic that is there already, or that is not to be named by chance.
+    pub fn topic(mut self, topic: &Topic) -> Self {
+        self.topic = topic.borrowed();
+        self
+    }
+
+    /// Starts it and waits until it takes events.
+    #[track_caller]
+    pub fn start(self) -> Application {
+        let application = self.start_without_waiting_for_kafka();
+        application.wait_until_ready();
+        application
+    }
+
+    /// Starts it and waits until it listens; Kafka may be away.
+    #[track_caller]
+    pub fn start_without_waiting_for_kafka(self) -> Application {
+        let folder = TempDir::with_prefix("footfall-").expect("a temporary folder");
+        let mut command = command(folder.path());
+        command.env("ROCKET_ADDRESS", "127.0.0.1").env("ROCKET_PORT", "0").env("FOOTFALL_LOG__FORMAT", "json");
+        command.env("KAFKA_TOPIC", self.topic.name());
+        if let Some(servers) = &self.servers {
+            command.env("KAFKA_BOOTSTRAP_SERVERS", servers);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary can be run");
+        let log = Log::default();
+        log.follow("", child.stdout.take().expect("its standard output"));
+        log.follow("stderr: ", child.stderr.take().expect("its standard error"));
+        let running = Running { child: Mutex::new(child), log, _folder: folder };
+        let address = running.wait_until_it_listens();
+        if self.servers.is_none() {
+            self.topic.reached_at(&running.embedded_broker());
+        }
+        Application { running, address, topic: self.topic, servers: self.servers }
+    }
+}
+
+/// The binary without anything of this process's configuration, in a folder of its own.
+pub fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_footfall"));
+    let ours = |name: &str| ["FOOTFALL_", "ROCKET_", "KAFKA_"].iter().any(|prefix| name.starts_with(prefix));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(ours) {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG").current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+/// A running application. It is killed when the test is over; its log is shown when the test fails.
+pub struct Application {
+    running: Running,
+    pub address: SocketAddr,
+    topic: Topic,
+    servers: Option<String>,
+}
+
+impl Application {
+    /// With a fresh topic, on one of the two brokers.
+    pub fn on(broker: Broker) -> Builder {
+        match broker {
+            Broker::Embedded => Builder { servers: None, topic: Topic::in_the_application(), environment: Vec::new() },
+            Broker::Kafka => Application::at(kafka::shared()),
+            Broker::Cluster => Application::at(kafka::shared_cluster()),
+        }
+    }
+
+    /// With a fresh topic, on the brokers given.
+    pub fn at(servers: &str) -> Builder {
+        Builder { servers: Some(servers.into()), topic: Topic::named_by_chance(servers), environment: Vec::new() }
+    }
+
+    /// Another one like this, on the same topic. Not with the embedded broker.
+    pub fn replica(&self) -> Builder {
+        let servers = self.servers.clone().expect("a broker that both can reach");
+        Builder { servers: Some(servers), topic: self.topic.borrowed(), environment: Vec::new() }
+    }
+
+    /// Its topic, as any client of the broker sees it.
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    pub fn request(&self, method: &str, target: &str) -> Request {
+        Request::new(self.address, method, target)
+    }
+
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Response {
+        self.request("GET", target).send()
+    }
+
+    /// Posts JSON to `/api/v1/events`.
+    #[track_caller]
+    pub fn post(&self, body: &Value) -> Response {
+        self.request("POST", "/api/v1/events").json(body).send()
+    }
+
+    /// Posts an event that must be taken, and gives its receipt.
+    #[track_caller]
+    pub fn accept(&self, event: &Value) -> Value {
+        self.post(event).expect(201).json()
+    }
+
+    /// Opens a stream; the target is behind `/api/v1/stream`.
+    #[track_caller]
+    pub fn stream(&self, query: &str) -> Subscription {
+        Subscription::open(self.address, &format!("/api/v1/stream{query}"))
+    }
+
+    /// Opens a stream where a client that was cut off goes on.
+    #[track_caller]
+    pub fn stream_after(&self, last_event_id: &str) -> Subscription {
+        Subscription::open_with(self.address, "/api/v1/stream", &[("Last-Event-ID", last_event_id)])
+    }
+
+    #[track_caller]
+    pub fn wait_until_ready(&self) {
+        eventually("the application is ready", || (self.get("/readyz").status() == 200).then_some(()));
+    }
+
+    /// The lines of the log so far that are JSON objects.
+    pub fn log(&self) -> Vec<Value> {
+        self.running.log.json()
+    }
+
+    /// The first line of the log that is wanted, as soon as it is there.
+    #[track_caller]
+    pub fn log_line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.running.line(what, wanted)
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.running.child().id()
+    }
+
+    /// Asks it to end, as an orchestrator does (SIGTERM).
+    pub fn terminate(&self) {
+        signal(self.process_id(), "TERM");
+    }
+
+    /// Waits until it has ended by itself.
+    #[track_caller]
+    pub fn wait_for_exit(&self, limit: Duration) -> ExitStatus {
+        within(limit, "the application ends", || self.running.exit_status())
+    }
+
+    /// SIGTERM, and the end that it brings. The topic stays until `self` is dropped.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.terminate();
+        let status = self.wait_for_exit(PATIENCE);
+        assert!(status.success(), "it ended with {status}");
+    }
+
+    /// A crash (SIGKILL).
+    pub fn kill(&self) {
+        let mut child = self.running.child();
+        child.kill().expect("the process can be killed");
+        child.wait().expect("a child process");
+    }
+}
+
+/// Sends a signal by its short name.
+pub fn signal(process_id: u32, name: &str) {
+    let sent =
+        Command::new("sh").args(["-c", &format!("kill -s {name} {process_id}")]).status().expect("sh can be run");
+    assert!(sent.success(), "no signal {name} to {process_id}");
+}
+
+struct Running {
+    child: Mutex<Child>,
+    log: Log,
+    _folder: TempDir,
+}
+
+impl Running {
+    #[track_caller]
+    fn wait_until_it_listens(&self) -> SocketAddr {
+        let line = self.line("the log says that it listens", |line| line["message"] == "listening");
+        let address = line["address"].as_str().and_then(|address| address.strip_prefix("http://")?.parse().ok());
+        address.unwrap_or_else(|| panic!("no address in {line}"))
+    }
+
+    /// Where a client finds the embedded broker: the log says it.
+    #[track_caller]
+    fn embedded_broker(&self) -> String {
+        let line = self.line("the log names the embedded broker", |line| {
+            line["message"].as_str().is_some_and(|text| text.starts_with("embedded broker"))
+        });
+        line["kafka.servers"].as_str().unwrap_or_else(|| panic!("no address in {line}")).to_owned()
+    }
+
+    #[track_caller]
+    fn line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, || {
+            // Asked before the log is read: what it wrote last may be what is wanted.
+            let ended = self.exit_status();
+            let found = self.log.json().into_iter().find(|line| wanted(line));
+            match (found, ended) {
+                (None, Some(status)) => panic!("{what}: it ended with {status}"),
+                (found, _) => found,
+            }
+        })
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exit_status(&self) -> Option<ExitStatus> {
+        self.child().try_wait().expect("a child process")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child().kill(); // it may have ended
+        let _ = self.child().wait();
+        if std::thread::panicking() {
+            eprintln!("--- the application's log:\n{}\n---", self.log.lines().join("\n"));
+        }
+    }
+}
+
+/// The lines that a process wrote.
+#[derive(Clone, Default)]
+struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Log {
+    fn follow(&self, prefix: &'static str, output: impl Read + Send + 'static) {
+        let log = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                log.lines.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{prefix}{line}"));
+            }
+        });
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn json(&self) -> Vec<Value> {
+        self.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
+    }
+}
+
+/// How long something took.
+pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let start = Instant::now();
+    let result = work();
+    (start.elapsed(), result)
+}

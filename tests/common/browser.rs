@@ -1,0 +1,353 @@
+//! A real Chromium without a window, driven over WebDriver as a person would use it.
+
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fantoccini::elements::Element;
+use fantoccini::error::CmdError;
+use fantoccini::key::Key;
+use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand, WindowHandle};
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::application::{Application, signal};
+use super::wait::{PATIENCE, within};
+
+/// A browser with one window. It ends with the test.
+pub struct Browser {
+    runtime: Runtime,
+    client: Client,
+    /// In the order of their opening.
+    tabs: RefCell<Vec<WindowHandle>>,
+    _driver: Driver,
+}
+
+/// The program that drives it, and that ends it.
+struct Driver {
+    child: Child,
+    address: String,
+}
+
+impl Driver {
+    #[track_caller]
+    fn start() -> Self {
+        let mut child = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver can be run; `dev/setup browser` installs it");
+        let mut lines = BufReader::new(child.stdout.take().expect("its standard output")).lines();
+        let port = loop {
+            let line = lines.next().expect("a line with its port").expect("text");
+            // "ChromeDriver was started successfully on port 41317."
+            if let Some((_, port)) = line.split_once("successfully on port ") {
+                break port.trim_end_matches('.').to_owned();
+            }
+        };
+        // It must not stop because nobody reads what it says.
+        std::thread::spawn(move || lines.for_each(drop));
+        Driver { child, address: format!("http://127.0.0.1:{port}") }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Its browsers end with it.
+        signal(self.child.id(), "TERM");
+        let start = Instant::now();
+        while self.child.try_wait().is_ok_and(|status| status.is_none()) && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+    }
+}
+
+/// What chromedriver adds to the WebDriver protocol.
+#[derive(Debug)]
+struct Vendor {
+    path: &'static str,
+    body: Value,
+}
+
+impl WebDriverCompatibleCommand for Vendor {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/{}", session.expect("a session"), self.path))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(self.body.to_string()))
+    }
+}
+
+impl Browser {
+    #[track_caller]
+    pub fn start() -> Self {
+        Browser::start_with(json!({}))
+    }
+
+    #[track_caller]
+    pub fn without_scripts() -> Self {
+        Browser::start_with(json!({"profile.managed_default_content_settings.javascript": 2}))
+    }
+
+    #[track_caller]
+    fn start_with(preferences: Value) -> Self {
+        let driver = Driver::start();
+        let runtime = Runtime::new().expect("a runtime");
+        let capabilities = json!({
+            "goog:chromeOptions": {
+                "args": [
+                    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic",
+                    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                    "--window-size=1440,900", "--lang=en",
+                ],
+                "prefs": preferences,
+            },
+            "goog:loggingPrefs": {"browser": "ALL"},
+        });
+        let capabilities: Capabilities = serde_json::from_value(capabilities).expect("an object");
+        let client = runtime
+            .block_on(ClientBuilder::new(HttpConnector::new()).capabilities(capabilities).connect(&driver.address))
+            .expect("a browser");
+        let first = runtime.block_on(client.window()).expect("a window");
+        Browser { runtime, client, tabs: RefCell::new(vec![first]), _driver: driver }
+    }
+
+    #[track_caller]
+    fn run<T>(&self, command: impl Future<Output = Result<T, CmdError>>) -> T {
+        self.runtime.block_on(command).expect("the browser does it")
+    }
+
+    #[track_caller]
+    pub fn open(&self, app: &Application, path: &str) {
+        self.run(self.client.goto(&format!("http://{}{path}", app.address)));
+    }
+
+    /// Opens the live page and waits until it is live.
+    #[track_caller]
+    pub fn open_live(&self, app: &Application, path: &str) {
+        self.open(app, path);
+        // On a narrow page the word is folded away.
+        self.wait_for("the page is live", || self.texts("#connection").concat().starts_with("live"));
+    }
+
+    #[track_caller]
+    pub fn reload(&self) {
+        self.run(self.client.refresh());
+    }
+
+    #[track_caller]
+    pub fn back(&self) {
+        self.run(self.client.back());
+    }
+
+    /// Path, query and fragment.
+    #[track_caller]
+    pub fn location(&self) -> String {
+        self.js("return location.pathname + location.search + location.hash").as_str().expect("text").to_owned()
+    }
+
+    /// The result of a function's body.
+    #[track_caller]
+    pub fn js(&self, script: &str) -> Value {
+        self.run(self.client.execute(script, Vec::new()))
+    }
+
+    #[track_caller]
+    pub fn js_with(&self, script: &str, argument: Value) -> Value {
+        self.run(self.client.execute(script, vec![argument]))
+    }
+
+    #[track_caller]
+    fn find(&self, selector: &str) -> Element {
+        self.run(self.client.find(Locator::Css(selector)))
+    }
+
+    #[track_caller]
+    pub fn click(&self, selector: &str) {
+        self.run(self.find(selector).click());
+    }
+
+    /// Puts text into a field in place of what is there, key by key.
+    #[track_caller]
+    pub fn fill(&self, selector: &str, text: &str) {
+        let field = self.find(selector);
+        self.run(field.clear());
+        self.run(field.send_keys(text));
+    }
+
+    /// Keys for whatever has the focus.
+    #[track_caller]
+    pub fn press(&self, keys: &str) {
+        let focused = self.run(self.client.active_element());
+        self.run(focused.send_keys(keys));
+    }
+
+    #[track_caller]
+    pub fn press_enter(&self) {
+        self.press(&Key::Enter.to_string());
+    }
+
+    #[track_caller]
+    pub fn press_escape(&self) {
+        self.press(&Key::Escape.to_string());
+    }
+
+    /// What is shown of an element, blanks as in its text; `None` if there is none or it is not shown.
+    #[track_caller]
+    pub fn text(&self, selector: &str) -> Option<String> {
+        let script = "const e = document.querySelector(arguments[0]); \
+            return e && e.checkVisibility() ? e.textContent.trim().replace(/\\s+/g, ' ') : null";
+        self.js_with(script, selector.into()).as_str().map(str::to_owned)
+    }
+
+    #[track_caller]
+    pub fn texts(&self, selector: &str) -> Vec<String> {
+        let script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent.trim())";
+        serde_json::from_value(self.js_with(script, selector.into())).expect("texts")
+    }
+
+    #[track_caller]
+    pub fn value(&self, selector: &str) -> String {
+        let value = self.js_with("return document.querySelector(arguments[0]).value", selector.into());
+        value.as_str().expect("a value").to_owned()
+    }
+
+    #[track_caller]
+    pub fn count(&self, selector: &str) -> usize {
+        let count = self.js_with("return document.querySelectorAll(arguments[0]).length", selector.into());
+        count.as_u64().expect("a number") as usize
+    }
+
+    /// The id of what has the focus.
+    #[track_caller]
+    pub fn focused(&self) -> String {
+        self.js("return document.activeElement.id").as_str().expect("an id").to_owned()
+    }
+
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        within(PATIENCE, what, || condition().then_some(()));
+    }
+
+    #[track_caller]
+    pub fn wait_for_text(&self, selector: &str, part: &str) {
+        let start = Instant::now();
+        loop {
+            let text = self.text(selector);
+            if text.as_deref().is_some_and(|text| text.contains(part)) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{selector} is {text:?} and not {part:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The places of the rows, newest first: `1-812` is partition 1, offset 812.
+    #[track_caller]
+    pub fn rows(&self) -> Vec<String> {
+        let rows = self.js("return [...document.querySelectorAll('#rows > li.event')].map((row) => row.id.slice(2))");
+        serde_json::from_value(rows).expect("ids")
+    }
+
+    /// Waits until there are exactly so many rows.
+    #[track_caller]
+    pub fn wait_for_rows(&self, count: usize) -> Vec<String> {
+        let start = Instant::now();
+        loop {
+            let rows = self.rows();
+            if rows.len() == count {
+                return rows;
+            }
+            assert!(start.elapsed() < PATIENCE, "{} rows and not {count}: {rows:?}", rows.len());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[track_caller]
+    fn vendor(&self, path: &'static str, body: Value) -> Value {
+        self.run(self.client.issue_cmd(Vendor { path, body }))
+    }
+
+    /// A command of the DevTools protocol.
+    #[track_caller]
+    pub fn devtools(&self, command: &str, parameters: Value) -> Value {
+        self.vendor("goog/cdp/execute", json!({"cmd": command, "params": parameters}))
+    }
+
+    /// What the console was told since the last question, at the level of a warning and above.
+    #[track_caller]
+    pub fn complaints(&self) -> Vec<String> {
+        let entries = self.vendor("se/log", json!({"type": "browser"}));
+        let entries = entries.as_array().expect("a list");
+        let grave = entries.iter().filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING");
+        grave.map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// The width that a page is laid out for, in CSS pixels.
+    #[track_caller]
+    pub fn resize(&self, width: u32, height: u32) {
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics);
+    }
+
+    /// `light` or `dark`.
+    #[track_caller]
+    pub fn prefer(&self, scheme: &str) {
+        let features = json!([
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]);
+        self.devtools("Emulation.setEmulatedMedia", json!({"features": features}));
+    }
+
+    /// A PNG of what is seen.
+    #[track_caller]
+    pub fn picture(&self) -> Vec<u8> {
+        self.run(self.client.screenshot())
+    }
+
+    /// Opens a tab and goes there.
+    #[track_caller]
+    pub fn new_tab(&self) {
+        let tab = self.run(self.client.new_window(true));
+        self.run(self.client.switch_to_window(tab.handle.clone()));
+        self.tabs.borrow_mut().push(tab.handle);
+    }
+
+    /// Goes to a tab, counted from 0 in the order of their opening.
+    #[track_caller]
+    pub fn go_to_tab(&self, tab: usize) {
+        let tab = self.tabs.borrow()[tab].clone();
+        self.run(self.client.switch_to_window(tab));
+        // Driving a tab does not bring it to the front.
+        self.devtools("Page.bringToFront", json!({}));
+    }
+
+    /// Types an event into the form and sends it with Enter.
+    #[track_caller]
+    pub fn send(&self, user: &str, action: &str) {
+        self.fill("#user", user);
+        self.fill("#action", action);
+        self.press_enter();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let shown = "return document.body.innerText.slice(0, 3000)";
+            if let Ok(text) = self.runtime.block_on(self.client.execute(shown, Vec::new())) {
+                eprintln!("--- the page:\n{}\n---", text.as_str().unwrap_or_default());
+            }
+        }
+        let _ = self.runtime.block_on(self.client.clone().close()); // the driver ends what is left
+    }
+}

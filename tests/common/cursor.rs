@@ -1,0 +1,101 @@
+//! What a careful client checks of every message: that the cursor moves exactly over what was sent.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::sse::Message;
+
+/// The next offset of every partition, as the contract writes it: `0-812.1-790.2-455`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cursor(pub Vec<i64>);
+
+impl Cursor {
+    #[track_caller]
+    pub fn parse(text: &str) -> Self {
+        let positions = text.split('.').enumerate().map(|(index, part)| {
+            let (partition, next) = part.split_once('-').unwrap_or_else(|| panic!("no cursor: {text:?}"));
+            assert_eq!(partition, index.to_string(), "no cursor: {text:?}");
+            let next: i64 = next.parse().unwrap_or_else(|_| panic!("no cursor: {text:?}"));
+            assert!(next >= 0, "no cursor: {text:?}");
+            next
+        });
+        Cursor(positions.collect())
+    }
+
+    pub fn get(&self, partition: i64) -> i64 {
+        self.0.get(partition as usize).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, partition: i64, next: i64) {
+        if self.0.len() <= partition as usize {
+            self.0.resize(partition as usize + 1, 0);
+        }
+        self.0[partition as usize] = next;
+    }
+
+    pub fn distance(&self, to: &Cursor) -> i64 {
+        (0..to.0.len() as i64).map(|partition| to.get(partition) - self.get(partition)).sum()
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> =
+            self.0.iter().enumerate().map(|(partition, next)| format!("{partition}-{next}")).collect();
+        f.write_str(&parts.join("."))
+    }
+}
+
+/// Follows a stream without a filter from a known place and panics at anything missing, doubled or out of order.
+pub struct Follower {
+    pub place: Cursor,
+    /// Partition, offset and value of what came.
+    pub records: Vec<(i64, i64, Value)>,
+    /// What the server said that it did not send.
+    pub dropped: i64,
+}
+
+impl Follower {
+    #[track_caller]
+    pub fn from(place: &str) -> Self {
+        Follower { place: Cursor::parse(place), records: Vec::new(), dropped: 0 }
+    }
+
+    #[track_caller]
+    pub fn take(&mut self, message: &Message) {
+        let after = Cursor::parse(&message.last_event_id);
+        let data = message.json();
+        match message.event.as_str() {
+            "message" => {
+                let number = |name: &str| data[name].as_i64().unwrap_or_else(|| panic!("no {name}: {data}"));
+                let (partition, offset) = (number("partition"), number("offset"));
+                assert_eq!(
+                    offset,
+                    self.place.get(partition),
+                    "missing or doubled before {partition}-{offset} at {}",
+                    self.place
+                );
+                self.place.set(partition, offset + 1);
+                assert_eq!(after, self.place, "the cursor of {partition}-{offset}");
+                self.records.push((partition, offset, data["value"].clone()));
+            }
+            "dropped" => {
+                let cursor =
+                    |name: &str| Cursor::parse(data[name].as_str().unwrap_or_else(|| panic!("no {name}: {data}")));
+                assert_eq!(cursor("from"), self.place, "dropped begins where the last message ended");
+                let count = data["count"].as_i64().expect("a count");
+                assert_eq!(count, self.place.distance(&cursor("to")), "{data} at {}", self.place);
+                assert_eq!(after, cursor("to"));
+                self.dropped += count;
+                self.place = after;
+            }
+            other => panic!("unexpected {other}: {data}"),
+        }
+    }
+
+    /// Records and drops so far.
+    pub fn seen(&self) -> i64 {
+        self.records.len() as i64 + self.dropped
+    }
+}

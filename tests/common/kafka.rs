@@ -1,0 +1,134 @@
+//! Brokers for the tests: the one inside the application, and Apache Kafka by `dev/kafka`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use super::application::signal;
+
+/// What a test's application talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broker {
+    /// The broker inside the process.
+    Embedded,
+    /// The Apache Kafka that all tests share; each test has a topic of its own there.
+    Kafka,
+    /// The same of three brokers; topics are replicated to all of them.
+    Cluster,
+}
+
+/// An Apache Kafka that belongs to one test, which may kill it.
+pub struct Kafka {
+    directory: PathBuf,
+    servers: String,
+    _temporary: TempDir,
+}
+
+impl Kafka {
+    pub fn start() -> Self {
+        Kafka::start_brokers(1)
+    }
+
+    pub fn start_brokers(count: u32) -> Self {
+        let temporary = TempDir::with_prefix("footfall-kafka-").expect("a temporary folder");
+        let directory = temporary.path().to_owned();
+        let servers = start(&directory, count);
+        Kafka { directory, servers, _temporary: temporary }
+    }
+
+    /// Bootstrap servers, `host:port` with commas.
+    pub fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// Kills a broker as a crash would; they count from 1.
+    pub fn kill(&self, broker: u32) {
+        run(&self.directory, &["kill", &broker.to_string()]);
+    }
+
+    /// Starts a killed broker again and waits until it answers.
+    pub fn restart(&self, broker: u32) {
+        run(&self.directory, &["restart", &broker.to_string()]);
+    }
+
+    /// Stops a broker's process in its tracks, with all its connections open, until the value is dropped.
+    pub fn freeze(&self, broker: usize) -> Frozen {
+        let status = run(&self.directory, &["status"]);
+        let line = status.lines().nth(broker - 1).unwrap_or_default();
+        let process = line.split("(process ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
+        let process = process.unwrap_or_else(|| panic!("no process in {status}"));
+        signal(process, "STOP");
+        Frozen(process)
+    }
+}
+
+/// A broker that does not move.
+pub struct Frozen(u32);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        let stopped = dev_kafka(&self.directory, &["stop"]);
+        if !stopped.status.success() && !std::thread::panicking() {
+            panic!("{}", String::from_utf8_lossy(&stopped.stderr));
+        }
+    }
+}
+
+/// Bootstrap servers of the Apache Kafka that all tests share: that of `dev/test`, or the one in
+/// KAFKA_BOOTSTRAP_SERVERS, or one that this process starts and that ends with it.
+pub fn shared() -> &'static str {
+    static SHARED: OnceLock<String> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        given(&["FOOTFALL_TEST_KAFKA", "KAFKA_BOOTSTRAP_SERVERS"]).unwrap_or_else(|| start_for_this_process(1))
+    })
+}
+
+/// The same with three brokers.
+pub fn shared_cluster() -> &'static str {
+    static SHARED: OnceLock<String> = OnceLock::new();
+    SHARED.get_or_init(|| given(&["FOOTFALL_TEST_CLUSTER"]).unwrap_or_else(|| start_for_this_process(3)))
+}
+
+fn given(variables: &[&str]) -> Option<String> {
+    variables.iter().find_map(|name| std::env::var(name).ok().filter(|servers| !servers.is_empty()))
+}
+
+/// `--owner` ends it with this process; statics are not dropped, so its folder stays in the system's temporary one.
+fn start_for_this_process(brokers: u32) -> String {
+    let directory = TempDir::with_prefix("footfall-kafka-").expect("a temporary folder").keep();
+    start(&directory, brokers)
+}
+
+fn start(directory: &Path, brokers: u32) -> String {
+    let owner = std::process::id().to_string();
+    let printed = run(directory, &["start", "--port", "0", "--brokers", &brokers.to_string(), "--owner", &owner]);
+    let servers = printed.lines().last().and_then(|line| line.strip_prefix("KAFKA_BOOTSTRAP_SERVERS="));
+    servers.unwrap_or_else(|| panic!("no address in {printed:?}")).to_owned()
+}
+
+fn run(directory: &Path, arguments: &[&str]) -> String {
+    let output = dev_kafka(directory, arguments);
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "dev/kafka {arguments:?}: {}{}", shown(&output.stdout), shown(&output.stderr));
+    shown(&output.stdout)
+}
+
+fn dev_kafka(directory: &Path, arguments: &[&str]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/kafka");
+    // The folder goes before the operands: what follows a tool's name is the tool's.
+    Command::new(script)
+        .arg(arguments[0])
+        .arg("--dir")
+        .arg(directory)
+        .args(&arguments[1..])
+        .output()
+        .expect("dev/kafka can be run")
+}

@@ -1,0 +1,101 @@
+//! What the tests share: a running application, its brokers, a topic seen from outside, and strict clients for HTTP and for
+//! Server-Sent Events. Nothing here knows the inside of the product.
+
+// Every file in tests/ is a crate of its own and uses a part of this.
+#![allow(dead_code, unused_imports, unused_macros)]
+
+pub mod application;
+pub mod browser;
+pub mod cursor;
+pub mod http;
+pub mod kafka;
+pub mod process;
+pub mod sse;
+pub mod topic;
+pub mod wait;
+
+pub use application::{Application, Builder};
+pub use browser::Browser;
+pub use cursor::{Cursor, Follower};
+pub use kafka::{Broker, Kafka};
+pub use process::Process;
+pub use sse::{Frame, Message, Subscription};
+pub use topic::{NewRecord, StoredRecord, Topic};
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+/// Makes three tests of each function named: with the embedded broker, with Apache Kafka, and with three brokers of it.
+macro_rules! on_every_broker {
+    ($($test:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[test] fn $test() { super::$test($crate::common::Broker::Embedded) })+
+        }
+        mod apache_kafka {
+            $(#[test] fn $test() { super::$test($crate::common::Broker::Kafka) })+
+        }
+        mod three_brokers {
+            $(#[test] fn $test() { super::$test($crate::common::Broker::Cluster) })+
+        }
+    };
+}
+pub(crate) use on_every_broker;
+
+/// Panics with what is missing, what is doubled and what is too much, and not with two long lists.
+#[track_caller]
+pub fn assert_same_set<T: Eq + Hash + Debug + Clone>(
+    expected: impl IntoIterator<Item = T>,
+    found: impl IntoIterator<Item = T>,
+) {
+    let expected: HashSet<T> = expected.into_iter().collect();
+    let mut seen = HashSet::new();
+    let (mut doubled, mut unexpected) = (Vec::new(), Vec::new());
+    for item in found {
+        if !expected.contains(&item) {
+            unexpected.push(item.clone());
+        }
+        if !seen.insert(item.clone()) {
+            doubled.push(item);
+        }
+    }
+    let missing: Vec<&T> = expected.difference(&seen).collect();
+    assert!(
+        missing.is_empty() && doubled.is_empty() && unexpected.is_empty(),
+        "of {} expected: missing {missing:?}; doubled {doubled:?}; unexpected {unexpected:?}",
+        expected.len()
+    );
+}
+
+/// A generator of random numbers (SplitMix64) whose seed a failing test shows, so that it can be repeated with
+/// FOOTFALL_TEST_SEED.
+pub struct Random(u64);
+
+impl Random {
+    pub fn seeded() -> Self {
+        let seed = match std::env::var("FOOTFALL_TEST_SEED") {
+            Ok(seed) => seed.parse().expect("FOOTFALL_TEST_SEED is a number"),
+            Err(_) => uuid::Uuid::now_v7().as_u128() as u64,
+        };
+        println!("FOOTFALL_TEST_SEED={seed}");
+        Random(seed)
+    }
+
+    /// Letters that do not compress well.
+    pub fn text(&mut self, length: usize) -> String {
+        (0..length).map(|_| char::from(b'a' + self.below(26) as u8)).collect()
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// A name that no other test uses.
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}-{}", uuid::Uuid::now_v7().simple())
+}

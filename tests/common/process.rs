@@ -1,0 +1,84 @@
+//! Other programs that a test runs: what they write is read as it comes, and they end with the test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::application::signal;
+use super::wait::{PATIENCE, within};
+
+/// A program that runs beside the test.
+pub struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    errors: Arc<Mutex<String>>,
+}
+
+impl Process {
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().expect("its standard output"));
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let errors = Arc::new(Mutex::new(String::new()));
+        let (log, mut stderr) = (errors.clone(), child.stderr.take().expect("its standard error"));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+                log.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        });
+        Process { child, lines, errors }
+    }
+
+    /// The next line of its standard output.
+    #[track_caller]
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("no line: {e}; {}", self.errors()))
+    }
+
+    #[track_caller]
+    pub fn some_lines(&self, count: usize) -> Vec<String> {
+        (0..count).map(|_| self.line()).collect()
+    }
+
+    /// The lines that are there already, and those that still come if it has ended.
+    pub fn lines_so_far(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
+    /// All that it still writes until it ends.
+    #[track_caller]
+    pub fn remaining_lines(&self) -> Vec<String> {
+        self.lines.iter().collect()
+    }
+
+    /// What it wrote to its standard error so far.
+    pub fn errors(&self) -> String {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends a signal by its short name.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        within(limit, "it ends", || self.child.try_wait().expect("a child process"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- standard error of a program:\n{}---", self.errors());
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Waiting for a condition, never for a time.
+
+use std::fmt::Debug;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should take a moment: far more than an idle machine needs, so that a busy one
+/// does not fail a test.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Asks until there is an answer, and panics with `what` was waited for if there is none.
+#[track_caller]
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, ask)
+}
+
+#[track_caller]
+pub fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        sleep(LOOK_AGAIN);
+    }
+}
+
+/// Asks until the answer is the expected one, and shows the last one if it never is.
+#[track_caller]
+pub fn eventually_equal<T: PartialEq + Debug>(what: &str, expected: T, mut ask: impl FnMut() -> T) {
+    let start = Instant::now();
+    loop {
+        let answer = ask();
+        if answer == expected {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{what}: {answer:?} and not {expected:?} after {PATIENCE:?}");
+        sleep(LOOK_AGAIN);
+    }
+}

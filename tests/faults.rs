@@ -1,0 +1,427 @@
+//! What happens when Kafka or the application goes away: the answers stay true, nothing that was accepted is lost, and
+//! everything heals by itself.
+
+mod common;
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::wait::{PATIENCE, eventually, within};
+use common::{Application, Broker, Cursor, Follower, Frame, Kafka, NewRecord, Subscription, Topic, kafka};
+use serde_json::{Value, json};
+
+/// How long a broker may take to be back and to be noticed: a JVM's start beside other tests.
+const HEALING: Duration = Duration::from_secs(60);
+
+/// What became of one post.
+#[derive(Debug, Clone)]
+struct Attempt {
+    id: String,
+    /// `None`: no answer.
+    status: Option<u16>,
+    begun: Instant,
+    took: Duration,
+}
+
+/// Posts from several threads at once, as long as it is not stopped.
+#[derive(Default)]
+struct Load {
+    attempts: Mutex<Vec<Attempt>>,
+    stopped: AtomicBool,
+}
+
+impl Load {
+    const THREADS: usize = 4;
+
+    fn post_all_the_time(&self, app: &Application, target: &str) {
+        while !self.stopped.load(Ordering::Relaxed) {
+            let (id, begun) = (common::unique("id"), Instant::now());
+            let event = json!({"id": id, "user": id, "action": "load"});
+            let status = app.request("POST", target).json(&event).try_send().map(|answer| answer.status());
+            self.attempts.lock().expect("no panic").push(Attempt { id, status, begun, took: begun.elapsed() });
+            if status != Some(201) {
+                // An answer that comes at once would otherwise become a flood.
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn attempts(&self) -> Vec<Attempt> {
+        self.attempts.lock().expect("no panic").clone()
+    }
+
+    fn count(&self, status: u16) -> usize {
+        self.attempts().iter().filter(|attempt| attempt.status == Some(status)).count()
+    }
+
+    /// Waits for so many more answers of a status.
+    #[track_caller]
+    fn wait_for(&self, count: usize, status: u16) {
+        let wanted = self.count(status) + count;
+        within(HEALING, &format!("{count} more answers {status}"), || (self.count(status) >= wanted).then_some(()));
+    }
+
+    /// Every event that was answered with success is in the topic once, and none that was refused is.
+    #[track_caller]
+    fn assert_truthful(&self, topic: &Topic) {
+        let mut written: HashMap<String, usize> = HashMap::new();
+        for record in topic.records() {
+            *written.entry(record.header("ce_id").expect("an id").to_owned()).or_default() += 1;
+        }
+        for attempt in self.attempts() {
+            let count = written.get(&attempt.id).copied().unwrap_or(0);
+            match attempt.status {
+                Some(201 | 202) => assert_eq!(count, 1, "{attempt:?}"),
+                // It may or may not be written, but not twice.
+                Some(504) | None => assert!(count <= 1, "{attempt:?} is {count} times in the topic"),
+                Some(503) => assert_eq!(count, 0, "{attempt:?}"),
+                Some(_) => panic!("{attempt:?}"),
+            }
+        }
+    }
+}
+
+/// Runs `scenario` beside a load that is stopped at its end, also by a panic.
+fn under_load(app: &Application, target: &str, scenario: impl FnOnce(&Load)) -> Load {
+    struct Stop<'a>(&'a Load);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.stop();
+        }
+    }
+    let load = Load::default();
+    thread::scope(|scope| {
+        for _ in 0..Load::THREADS {
+            scope.spawn(|| load.post_all_the_time(app, target));
+        }
+        let _stop = Stop(&load);
+        scenario(&load);
+    });
+    load
+}
+
+#[test]
+fn it_starts_without_a_broker_and_heals_when_the_broker_comes() {
+    let kafka = Kafka::start();
+    kafka.kill(1);
+    let app = Application::at(kafka.servers()).start_without_waiting_for_kafka();
+
+    let at_once =
+        |what: &str, begun: Instant| assert!(begun.elapsed() < Duration::from_secs(1), "{what}: {:?}", begun.elapsed());
+    let begun = Instant::now();
+    let page = app.request("GET", "/").header("Accept", "text/html").send().expect(200);
+    assert!(page.text().contains("Kafka is away"), "{}", page.text());
+    at_once("the page", begun);
+
+    let begun = Instant::now();
+    let mut stream = app.stream("");
+    let mut rows = Subscription::open(app.address, "/stream");
+    assert!(matches!(stream.next_frame(), Frame::Silent { .. }));
+    let status = rows.control("status").json();
+    assert_eq!(status["broker"], "away");
+    assert!(status["since"].is_string() && status["reason"].is_string(), "{status}");
+    at_once("the streams", begun);
+
+    let begun = Instant::now();
+    let event = json!({"user": "Ann", "action": "too early"});
+    let refused = app.post(&event).expect(503);
+    at_once("a post", begun);
+    assert!(refused.header("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok_and(|s| s >= 1)));
+    assert_eq!(refused.problem()["retryable"], true);
+    app.request("POST", "/api/v1/events?ack=none").json(&event).send().expect(503).problem();
+    app.request("POST", "/send-message/").json(&event).send().expect(503).problem();
+    let batch = app.post(&json!([event, event])).expect(503);
+    assert!(batch.header("Retry-After").is_some());
+    let form = app.request("POST", "/events").form(&[("user", "Ann-typed"), ("action", "b"), ("details", "{\"c\":1}")]);
+    let page = form.header("Accept", "text/html").send().expect(503);
+    assert!(page.text().contains("Ann-typed"), "{}", page.text());
+
+    app.get("/livez").expect(200);
+    let ready = app.get("/readyz").expect(503);
+    assert!(ready.text().contains(kafka.servers()), "it says why: {}", ready.text());
+    let ready = app.get("/readyz?verbose").expect(503);
+    assert!(ready.text().contains("kafka") && ready.text().contains("posts"), "{}", ready.text());
+    for path in ["/api/v1/events", "/api/v1/events/0/0", "/api/v1/stream?strict=1&after=0-0.1-0.2-0"] {
+        let begun = Instant::now();
+        let problem = app.get(path).expect(503);
+        assert!(problem.header("Retry-After").is_some() && problem.problem()["retryable"] == true, "{path}");
+        assert!(begun.elapsed() < Duration::from_secs(7), "{path}: {:?}", begun.elapsed());
+    }
+    app.request("GET", "/history").header("Accept", "text/html").send().expect(200);
+
+    kafka.restart(1);
+    within(HEALING, "it is ready", || (app.get("/readyz").status() == 200).then_some(()));
+    assert_eq!(app.topic().partitions(), Some(3), "the topic was created");
+    app.accept(&json!({"user": "Ann", "action": "in time"}));
+    // The streams that were open all the time go on.
+    assert_eq!(stream.record()["value"]["action"], "in time");
+    assert_eq!(Cursor::parse(stream.last_event_id()).0.len(), 3);
+    let status = rows.control("status");
+    assert_eq!(status.json(), json!({"broker": "up", "since": null, "reason": null}));
+    assert!(rows.row().data.contains("in time"));
+    assert_eq!(app.topic().records().len(), 1);
+}
+
+#[test]
+fn a_killed_broker_loses_nothing_and_is_answered_503_within_a_second() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).start();
+    let mut stream = app.stream("");
+    let mut rows = Subscription::open(app.address, "/stream");
+    assert!(matches!(stream.next_frame(), Frame::Silent { .. }));
+    assert_eq!(rows.control("status").json()["broker"], "up");
+
+    let (mut away, mut back) = (None, None);
+    let load = under_load(&app, "/api/v1/events", |load| {
+        load.wait_for(200, 201);
+        kafka.kill(1);
+        within(Duration::from_secs(1), "it is noticed", || (app.get("/readyz").status() == 503).then_some(()));
+        away = Some(Instant::now());
+        app.post(&json!({"user": "Ann", "action": "meanwhile"})).expect(503);
+        load.wait_for(50, 503);
+        back = Some(Instant::now());
+        kafka.restart(1);
+        load.wait_for(200, 201);
+    });
+    let (away, back) = (away.expect("it was away"), back.expect("it came back"));
+    let second = Duration::from_secs(1);
+    let meanwhile: Vec<Attempt> =
+        load.attempts().into_iter().filter(|attempt| (away..back).contains(&attempt.begun)).collect();
+    for attempt in &meanwhile {
+        assert!(attempt.status == Some(503) && attempt.took < second, "{attempt:?}, known to be away at {away:?}");
+    }
+    // Those that were under way when it died may have needed their deadline.
+    assert!(load.attempts().iter().all(|attempt| attempt.took < 12 * second), "{:?}", load.attempts());
+    load.assert_truthful(app.topic());
+
+    // The stream that was open all the time has every record once, in its order.
+    let mut follower = Follower::from("0-0.1-0.2-0");
+    let end = app.topic().end();
+    while follower.place.to_string() != end {
+        follower.take(&stream.next());
+    }
+    assert_eq!(follower.dropped, 0);
+    let states: Vec<Value> = std::iter::from_fn(|| match rows.frame(Instant::now() + Duration::from_millis(500))? {
+        Frame::Message(message) if message.event == "status" => Some(Some(message.json()["broker"].clone())),
+        _ => Some(None),
+    })
+    .flatten()
+    .collect();
+    assert_eq!(states, ["away", "up"]);
+}
+
+#[test]
+fn three_brokers_of_which_one_is_killed_go_on() {
+    let kafka = Kafka::start_brokers(3);
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "3s").start();
+    let mut stream = app.stream("");
+    stream.next_frame();
+    let load = under_load(&app, "/api/v1/events", |load| {
+        load.wait_for(200, 201);
+        kafka.kill(2);
+        // All partitions have leaders again, so that every user's events are taken.
+        load.wait_for(500, 201);
+        within(HEALING, "no post is refused any more", || {
+            let latest = load.attempts().iter().rev().take(100).all(|attempt| attempt.status == Some(201));
+            latest.then_some(())
+        });
+    });
+    load.assert_truthful(app.topic());
+    let mut follower = Follower::from("0-0.1-0.2-0");
+    let end = app.topic().end();
+    while follower.place.to_string() != end {
+        follower.take(&stream.next());
+    }
+
+    // Without a majority nothing can be acknowledged by all in-sync replicas, so nothing is.
+    kafka.kill(3);
+    let begun = Instant::now();
+    let answer = app.post(&json!({"user": "Ann", "action": "no majority"}));
+    assert!(matches!(answer.status(), 503 | 504), "{}", answer.status());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// A broker that takes requests and does not answer.
+#[test]
+fn a_frozen_broker_is_answered_504_and_the_retry_writes_the_event_once() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "1s").start();
+    app.accept(&json!({"user": "Ann", "action": "before"}));
+    let frozen = kafka.freeze(1);
+    let event = json!({"id": "order-977", "user": "Ann", "action": "checkout"});
+    let begun = Instant::now();
+    let answer = app.post(&event).expect(504);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let problem = answer.problem();
+    assert_eq!(
+        (&problem["outcome"], &problem["retryable"], &problem["id"]),
+        (&json!("unknown"), &json!(true), &json!("order-977"))
+    );
+    // It is noticed, and from then on answered at once.
+    eventually("posts are refused", || (app.post(&json!({"user": "a", "action": "b"})).status() == 503).then_some(()));
+    drop(frozen);
+    let receipt = within(HEALING, "the retry is taken", || {
+        let answer = app.post(&event);
+        (answer.status() == 201).then(|| answer.json())
+    });
+    let written: Vec<_> =
+        app.topic().records().into_iter().filter(|r| r.header("ce_id") == Some("order-977")).collect();
+    assert_eq!(written.len(), 1, "{written:?}");
+    assert_eq!(receipt["offset"], written[0].offset);
+}
+
+#[test]
+fn a_full_queue_is_answered_503_at_once() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__QUEUE_MESSAGES", "500").start();
+    app.accept(&json!({"user": "Ann", "action": "first"}));
+    let _frozen = kafka.freeze(1);
+    let batch = json!(vec![json!({"user": "Ann", "action": "b"}); 500]);
+    app.request("POST", "/api/v1/events?ack=none").json(&batch).send().expect(202);
+    let begun = Instant::now();
+    let refused = app.post(&json!({"user": "Ann", "action": "one too many"})).expect(503);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(refused.header("Retry-After").is_some());
+    assert!(refused.problem()["detail"].as_str().is_some_and(|detail| detail.contains("queue")), "{}", refused.text());
+}
+
+#[test]
+fn what_kafka_will_never_take_is_422() {
+    let topic = Topic::create(kafka::shared(), 3, &[("max.message.bytes", "2000")]);
+    let app = Application::at(kafka::shared()).topic(&topic).start();
+    let problem =
+        app.post(&json!({"user": "a", "action": "b", "x": common::Random::seeded().text(4000)})).expect(422).problem();
+    assert_eq!((&problem["type"], &problem["retryable"]), (&json!("/problems/refused-by-kafka"), &json!(false)));
+    app.accept(&json!({"user": "a", "action": "small enough"}));
+    assert_eq!(topic.records().len(), 1);
+}
+
+#[test]
+fn new_partitions_are_picked_up() {
+    let app = Application::on(Broker::Kafka).start();
+    let mut stream = app.stream("");
+    stream.next_frame();
+    app.accept(&json!({"user": "Ann", "action": "before"}));
+    stream.record();
+    let before = stream.last_event_id().to_owned();
+    app.topic().grow_to(5);
+    for partition in 3..5 {
+        app.topic().produce(&NewRecord::event("Ann", "foreign").partition(partition));
+    }
+    let mut found: Vec<Value> = stream.records(2).iter().map(|record| record["partition"].clone()).collect();
+    found.sort_by_key(Value::to_string);
+    assert_eq!(found, [3, 4]);
+    assert_eq!(Cursor::parse(stream.last_event_id()).0.len(), 5);
+    // A client of before resumes with its old cursor.
+    let mut resumed = app.stream_after(&before);
+    assert_eq!(resumed.records(2).len(), 2);
+    // And the application writes to them: with enough users every partition gets some.
+    let events: Vec<Value> = (0..200).map(|n| json!({"user": format!("user-{n}"), "action": "spread"})).collect();
+    eventually("all five are written to", || {
+        let results = app.post(&json!(events)).expect(201).json()["results"].clone();
+        let used = |partition: i32| results.as_array().expect("results").iter().any(|r| r["partition"] == partition);
+        (0..5).all(used).then_some(())
+    });
+    let history = app.get("/api/v1/events?partition=4&limit=1").expect(200).json();
+    assert_eq!(history["events"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_topic_made_anew_is_a_gap_and_not_a_hole() {
+    let topic = Topic::create(kafka::shared(), 3, &[]);
+    let app = Application::at(kafka::shared()).topic(&topic).start();
+    let mut stream = app.stream("");
+    stream.next_frame();
+    for n in 0..20 {
+        app.accept(&json!({"user": format!("user-{n}"), "action": "old"}));
+    }
+    stream.records(20);
+    let old = stream.last_event_id().to_owned();
+
+    topic.delete();
+    eventually("it is noticed that there is no topic", || (app.get("/readyz").status() == 503).then_some(()));
+    app.post(&json!({"user": "a", "action": "refused"})).expect(503);
+    topic.make(3);
+    within(HEALING, "it is ready again", || (app.get("/readyz").status() == 200).then_some(()));
+    let receipt = app.accept(&json!({"user": "Ann", "action": "new"}));
+
+    let gap = stream.control("gap");
+    let data = gap.json();
+    assert_eq!((&data["reason"], &data["missed"]), (&json!("topic recreated"), &Value::Null));
+    assert_eq!((&data["requested"], &data["resumed"]), (&json!(old), &json!("0-0.1-0.2-0")));
+    assert_eq!(gap.last_event_id, "0-0.1-0.2-0");
+    let record = stream.record();
+    assert_eq!((&record["value"]["action"], &record["offset"]), (&json!("new"), &receipt["offset"]));
+    // One who was away meanwhile is told the same.
+    let mut late = app.stream_after(&old);
+    assert_eq!(late.control("gap").json()["reason"], "topic recreated");
+    assert_eq!(late.record()["value"]["action"], "new");
+    let history = app.get("/api/v1/events").expect(200).json();
+    assert_eq!(history["events"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn sigterm_under_load_delivers_what_was_accepted() {
+    let app = Application::on(Broker::Kafka).start();
+    for target in ["/api/v1/events", "/api/v1/events?ack=none"] {
+        let app = app.replica().start();
+        let mut stream = app.stream("");
+        let status = if target.ends_with("none") { 202 } else { 201 };
+        let load = under_load(&app, target, |load| {
+            load.wait_for(200, status);
+            let begun = Instant::now();
+            app.terminate();
+            assert!(app.wait_for_exit(PATIENCE).success());
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        });
+        load.assert_truthful(app.topic());
+        // Nobody is left without a word who was connected.
+        loop {
+            if let Frame::Message(message) = stream.next_frame()
+                && message.event == "bye"
+            {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn sigterm_while_the_broker_is_away_ends_in_bounded_time() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "2s").start();
+    let load = under_load(&app, "/api/v1/events", |load| {
+        load.wait_for(100, 201);
+        let frozen = kafka.freeze(1);
+        let begun = Instant::now();
+        app.terminate();
+        app.wait_for_exit(Duration::from_secs(20));
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        drop(frozen);
+    });
+    load.assert_truthful(app.topic());
+}
+
+#[test]
+fn a_crash_loses_nothing_that_was_acknowledged() {
+    let app = Application::on(Broker::Kafka).start();
+    let load = under_load(&app, "/api/v1/events", |load| {
+        load.wait_for(200, 201);
+        app.kill();
+    });
+    load.assert_truthful(app.topic());
+    let again = app.replica().start();
+    let mut stream = again.stream_after("0-0.1-0.2-0");
+    let mut follower = Follower::from("0-0.1-0.2-0");
+    let end = app.topic().end();
+    while follower.place.to_string() != end {
+        follower.take(&stream.next());
+    }
+}

@@ -1,0 +1,144 @@
+//! The page's form as a browser without JavaScript posts it.
+
+mod common;
+
+use common::http::Response;
+use common::{Application, Broker, on_every_broker};
+use serde_json::json;
+
+on_every_broker! {
+    the_form_is_answered_303_and_the_page_shows_the_event,
+    a_form_becomes_the_equivalent_object,
+}
+
+const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
+/// Posts the form as the page itself does.
+fn submit(app: &Application, fields: &[(&str, &str)]) -> Response {
+    submit_with(app, fields, &[("Sec-Fetch-Site", "same-origin"), ("Origin", &format!("http://{}", app.address))])
+}
+
+fn submit_with(app: &Application, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Response {
+    let request = app.request("POST", "/events").form(fields).header("Accept", BROWSER);
+    headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send()
+}
+
+fn the_form_is_answered_303_and_the_page_shows_the_event(broker: Broker) {
+    let app = Application::on(broker).start();
+    let mut stream = app.stream("");
+    let answer = submit(&app, &[("user", "Zoë"), ("action", "log in"), ("details", "")]).expect(303);
+    let location = answer.header("Location").expect("a Location").to_owned();
+    assert!(location == "/" || location.starts_with("/?"), "{location}");
+    stream.record();
+    // Twice, as with a refresh: nothing is sent again.
+    for _ in 0..2 {
+        let page = app.request("GET", &location).header("Accept", BROWSER).send().expect(200);
+        assert!(page.text().contains("Zoë") && page.text().contains("log in"), "{}", page.text());
+    }
+    assert_eq!(app.topic().records().len(), 1);
+}
+
+fn a_form_becomes_the_equivalent_object(broker: Broker) {
+    let app = Application::on(broker).start();
+    submit(&app, &[("user", "Zoë \"Z\""), ("action", "log+in & out"), ("details", r#"{"page": "/cart",  "n": 1.50}"#)])
+        .expect(303);
+    let record = app.topic().records().remove(0);
+    assert_eq!(record.json(), json!({"user": "Zoë \"Z\"", "action": "log+in & out", "page": "/cart", "n": 1.5}));
+    assert!(record.text().contains(r#""page": "/cart",  "n": 1.50"#), "details keep their bytes: {}", record.text());
+    assert_eq!(record.key.as_deref(), Some("Zoë \"Z\"".as_bytes()));
+}
+
+#[test]
+fn a_mistake_is_answered_422_with_all_that_was_typed() {
+    let app = Application::on(Broker::Embedded).start();
+    for (fields, wrong) in [
+        (["", "checkout", "{\"page\": \"/typed\"}"], "user-error"),
+        (["Ann-typed", " ", "{\"page\": \"/typed\"}"], "action-error"),
+        (["Ann-typed", "checkout", "not json, typed"], "details-error"),
+        (["Ann-typed", "checkout", "[\"typed\"]"], "details-error"),
+        (["Ann-typed", "checkout", "{\"user\":\"typed\"}"], "details-error"),
+        (["<b>\"typed\"</b>", "", "</textarea><script>typed()</script>"], "action-error"),
+    ] {
+        let answer = submit(&app, &[("user", fields[0]), ("action", fields[1]), ("details", fields[2])]).expect(422);
+        assert_eq!(answer.header("Content-Type"), Some("text/html; charset=utf-8"));
+        let page = answer.text();
+        for typed in fields {
+            assert!(unescaped(page).contains(typed), "{typed:?} is lost");
+        }
+        assert!(!page.contains("<b>\"typed\"") && !page.contains("<script>typed"), "what was typed is text");
+        let message = page.split(&format!("id=\"{wrong}\">")).nth(1).and_then(|rest| rest.split('<').next());
+        assert!(message.is_some_and(|text| !text.trim().is_empty()), "no words beside the field: {wrong}");
+    }
+    assert!(app.topic().records().is_empty());
+}
+
+/// The text of an HTML page: what askama escapes.
+fn unescaped(html: &str) -> String {
+    [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&#60;", "<"),
+        ("&#62;", ">"),
+        ("&#34;", "\""),
+        ("&#39;", "'"),
+        ("&amp;", "&"),
+        ("&#38;", "&"),
+    ]
+    .iter()
+    .fold(html.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+}
+
+#[test]
+fn a_missing_field_is_a_mistake_and_not_a_failure() {
+    let app = Application::on(Broker::Embedded).start();
+    submit(&app, &[("user", "Ann")]).expect(422);
+    submit(&app, &[]).expect(422);
+    submit(&app, &[("user", "Ann"), ("action", "login")]).expect(303);
+}
+
+#[test]
+fn a_form_of_another_site_is_403() {
+    let app = Application::on(Broker::Embedded).start();
+    let here = format!("http://{}", app.address);
+    let fields = [("user", "Ann"), ("action", "login"), ("details", "")];
+    let status = |headers: &[(&str, &str)]| submit_with(&app, &fields, headers).status();
+    assert_eq!(status(&[("Sec-Fetch-Site", "cross-site")]), 403);
+    assert_eq!(status(&[("Sec-Fetch-Site", "same-site")]), 403);
+    assert_eq!(status(&[("Sec-Fetch-Site", "cross-site"), ("Origin", &here)]), 403);
+    assert_eq!(status(&[("Origin", "http://evil.example")]), 403);
+    assert_eq!(status(&[("Origin", "null")]), 403);
+    assert_eq!(status(&[("Origin", &format!("http://{}.evil.example", app.address))]), 403);
+    assert!(app.topic().records().is_empty());
+
+    assert_eq!(status(&[("Sec-Fetch-Site", "same-origin")]), 303);
+    assert_eq!(status(&[("Sec-Fetch-Site", "none")]), 303);
+    assert_eq!(status(&[("Origin", &here)]), 303);
+    // Behind a proxy that passes the Host on and ends TLS.
+    assert_eq!(status(&[("Host", "feed.example"), ("Origin", "https://feed.example")]), 303);
+    assert_eq!(status(&[]), 303, "curl sends neither");
+    assert_eq!(app.topic().records().len(), 5);
+}
+
+#[test]
+fn a_refused_form_is_a_page_for_the_browser() {
+    let app = Application::on(Broker::Embedded).start();
+    let answer =
+        submit_with(&app, &[("user", "Ann"), ("action", "login")], &[("Sec-Fetch-Site", "cross-site")]).expect(403);
+    assert_eq!(answer.header("Content-Type"), Some("text/html; charset=utf-8"));
+    assert!(answer.text().contains("<h1"), "{}", answer.text());
+}
+
+#[test]
+fn a_form_that_is_too_large_is_413() {
+    let app = Application::on(Broker::Embedded).start();
+    let details = format!("{{\"x\":\"{}\"}}", "x".repeat(600 * 1024));
+    submit(&app, &[("user", "Ann"), ("action", "login"), ("details", &details)]).expect(413);
+}
+
+#[test]
+fn a_script_that_posts_the_form_as_json_is_told_the_content_type() {
+    let app = Application::on(Broker::Embedded).start();
+    let answer = app.request("POST", "/events").json(&json!({"user": "Ann", "action": "login"})).send();
+    answer.expect(415).problem();
+}
