@@ -12,7 +12,6 @@ pub mod stats;
 pub mod telemetry;
 pub mod web;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use config::Settings;
 use event::Record;
 use feed::{Feed, Frames, Writer};
 use ingest::Ingest;
-use kafka::{Cluster, Connection, ConnectionError, History, HistoryError, Inspector, Producer, Sink, Tail};
+use kafka::{Cluster, Connection, ConnectionError, History, Inspector, Producer, Sink, Tail};
 use stats::Stats;
 
 /// How long accepted events may take to be delivered after the last request.
@@ -42,10 +41,6 @@ const PRELOAD: usize = 10_000;
 
 /// Records whose mean size estimates what a partition holds.
 const SIZED: usize = 500;
-
-/// What the overview counts at the start: the last day, and of that so many records at most (a few seconds of reading).
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const COUNTED: usize = 2_000_000;
 
 /// The parts that outlive the requests.
 pub struct Parts {
@@ -121,8 +116,14 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     let feed = Feed::new(connection.topic(), Frames::new(web::view::event_html), settings.feed.events, memory);
     let stats = Arc::new(Stats::new(connection.is_embedded()));
     let (requests, closing) = (TaskTracker::new(), CancellationToken::new());
-    let day = LastDay { stats: stats.clone(), history: history.clone(), closing: closing.clone() };
-    let sink = FeedSink { writer: feed.writer(), ingest: ingest.clone(), day };
+    let sink = FeedSink {
+        writer: feed.writer(),
+        ingest: ingest.clone(),
+        stats: stats.clone(),
+        history: history.clone(),
+        closing: closing.clone(),
+        filling: closing.child_token(),
+    };
     let tail = Tail::start(&connection, &cluster, settings.feed.events.min(PRELOAD), sink)?;
     let sizes = feed.clone();
     let sizes = Box::new(move || sizes.mean_sizes(SIZED));
@@ -163,55 +164,25 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     Ok((rocket, Parts { producer, ingest, requests, closing, _tail: tail, _cluster: cluster, connection }))
 }
 
-/// Where the tail's records go: to the feed, and their ids to the memory of ids.
+/// Where the tail's records go: to the feed, to the statistics, and their ids to the memory of ids.
 struct FeedSink {
     writer: Writer,
     ingest: Arc<Ingest>,
-    day: LastDay,
-}
-
-/// The statistics of the last day: what the tail does not read is read beside it.
-struct LastDay {
     stats: Arc<Stats>,
     history: Arc<History>,
     closing: CancellationToken,
+    /// Ends the read of what lies before the place where the tail began.
+    filling: CancellationToken,
 }
 
-impl LastDay {
-    /// Counts what lies before the places where the tail begins.
-    fn fill(&self, positions: &[i64]) {
-        let (stats, history, closing, ends) =
-            (self.stats.clone(), self.history.clone(), self.closing.clone(), positions.to_vec());
-        let work = move || {
-            let day_ago = event::time::now_ms() - DAY.as_millis() as i64;
-            let mut since_ms = day_ago;
-            let read = || -> Result<(), HistoryError> {
-                let day = match history.offsets_since(day_ago) {
-                    Err(HistoryError::NoTimeIndex) => vec![0; ends.len()],
-                    found => found?,
-                };
-                let most = (COUNTED / ends.len().max(1)) as i64;
-                let from: Vec<i64> = day.iter().zip(&ends).map(|(day, end)| *day.max(&(end - most))).collect();
-                history.read(&from, &ends, |record| {
-                    let cut = from
-                        .get(record.partition() as usize)
-                        .is_some_and(|from| *from == record.offset() && *from > day[record.partition() as usize]);
-                    if cut {
-                        since_ms = since_ms.max(record.timestamp_ms().unwrap_or(day_ago));
-                    }
-                    stats.observe(&record);
-                    if closing.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                })
-            };
-            if let Err(error) = {
-                let mut read = read;
-                read()
-            } {
-                tracing::warn!(error = %error, "the last day was not counted whole");
-                since_ms = event::time::now_ms();
-            }
-            stats.filled(since_ms);
-        };
+impl FeedSink {
+    /// Counts what the tail does not read, on a thread of its own.
+    fn count_what_lies_before(&mut self, positions: &[i64]) {
+        self.filling.cancel();
+        self.filling = self.closing.child_token();
+        let (stats, history, stop, ends) =
+            (self.stats.clone(), self.history.clone(), self.filling.clone(), positions.to_vec());
+        let work = move || stats.fill(&history, &ends, &stop);
         if let Err(error) = std::thread::Builder::new().name("stats".into()).spawn(work) {
             tracing::error!(error = %error, "the last day is not counted");
         }
@@ -222,7 +193,7 @@ impl Sink for FeedSink {
     fn start(&mut self, positions: &[i64], ends: &[i64]) {
         self.writer.start(positions, ends);
         self.ingest.open();
-        self.day.fill(positions);
+        self.count_what_lies_before(positions);
     }
 
     fn grow(&mut self, partitions: usize) {
@@ -235,12 +206,13 @@ impl Sink for FeedSink {
 
     fn restart(&mut self, positions: &[i64]) {
         self.writer.restart(positions);
-        self.day.stats.clear();
+        self.filling.cancel();
+        self.stats.clear();
     }
 
     fn push(&mut self, record: Record) {
         self.ingest.observe(&record);
-        self.day.stats.observe(&record);
+        self.stats.observe(&record);
         self.writer.push(record);
     }
 

@@ -5,15 +5,18 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
 use datasketches::common::NumStdDev;
 use datasketches::frequencies::{ErrorType, FrequentItemsSketch};
 use datasketches::hll::{HllSketch, HllType, HllUnion};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::event::Record;
 use crate::event::time::{format_ms, now_ms};
+use crate::kafka::{History, HistoryError};
 
 const MINUTE: i64 = 60_000;
 const QUARTER: i64 = 15 * MINUTE;
@@ -24,6 +27,8 @@ const LG_REGISTERS: u8 = 12;
 const NAMES: usize = 256;
 /// Names that are told.
 const TOP: usize = 10;
+/// Records of the last day that are read at the start, at most: a few seconds of reading.
+const COUNTED: i64 = 2_000_000;
 /// Longer names are counted and not listed.
 const LONGEST_NAME: usize = 800;
 
@@ -200,12 +205,42 @@ impl Stats {
         self.with(|windows| windows.count(ms, user.as_deref(), action.as_deref()));
     }
 
-    /// The last day has been read as far as it is going to be.
-    pub fn filled(&self, since_ms: i64) {
-        self.with(|windows| {
-            windows.since_ms = since_ms;
-            windows.filling = false;
+    /// Counts the last day's records that lie before `ends`, the newest [`COUNTED`] of them at most. Blocks for as long as
+    /// that takes to read, or until `stop` is cancelled.
+    pub fn fill(&self, history: &History, ends: &[i64], stop: &CancellationToken) {
+        let since_ms = self.read_day(history, ends, stop).unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "the last day was not counted whole");
+            now_ms()
         });
+        if !stop.is_cancelled() {
+            self.with(|windows| {
+                windows.since_ms = since_ms;
+                windows.filling = false;
+            });
+        }
+    }
+
+    /// Since when everything was counted.
+    fn read_day(&self, history: &History, ends: &[i64], stop: &CancellationToken) -> Result<i64, HistoryError> {
+        let day_ago = now_ms() - DAY;
+        let begins = match history.offsets_since(day_ago) {
+            // The embedded broker keeps little.
+            Err(HistoryError::NoTimeIndex) => vec![0; ends.len()],
+            found => found?,
+        };
+        let most = COUNTED / ends.len().max(1) as i64;
+        let from: Vec<i64> = begins.iter().zip(ends).map(|(begin, end)| *begin.max(&(end - most))).collect();
+        let mut since_ms = day_ago;
+        history.read(&from, ends, |record| {
+            let partition = record.partition() as usize;
+            // Where counting begins later than the day did.
+            if record.offset() == from[partition] && from[partition] > begins[partition] {
+                since_ms = since_ms.max(record.timestamp_ms().unwrap_or(day_ago));
+            }
+            self.observe(&record);
+            if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(since_ms)
     }
 
     /// The topic was made anew.
