@@ -205,7 +205,7 @@ impl Stats {
         self.with(|windows| windows.count(ms, user.as_deref(), action.as_deref()));
     }
 
-    /// Counts the last day's records that lie before `ends`, the newest [`COUNTED`] of them at most. Blocks for as long as
+    /// Counts the last day's records that lie before `ends`, the newest two million of them at most. Blocks for as long as
     /// that takes to read, or until `stop` is cancelled.
     pub fn fill(&self, history: &History, ends: &[i64], stop: &CancellationToken) {
         let since_ms = self.read_day(history, ends, stop).unwrap_or_else(|error| {

@@ -24,7 +24,7 @@ use super::live::Pulse;
 use super::pages::{Html, frame, html};
 use super::problem::{Kind, Problem};
 use super::query::Parameters;
-use super::view::{Broker, Frame, person, thousands};
+use super::view::{Broker, Frame, Query, person, thousands};
 use crate::feed::{Dialect, Frames};
 use crate::stats::{Named, Points, Snapshot, Stretch, Users};
 
@@ -207,8 +207,29 @@ fn rate(number: f64) -> String {
 }
 
 impl Shown {
-    fn chart<'a>(&self, points: &'a Points) -> Chart<'a> {
-        Chart::new(points)
+    /// Name, id, chart, and what a row of its table is.
+    fn charts(&self) -> [(&'static str, &'static str, Chart<'_>, &'static str); 2] {
+        [
+            ("The last 15 minutes", "fine", Chart::new(&self.snapshot.fine), "minute"),
+            ("The last 24 hours", "coarse", Chart::new(&self.snapshot.coarse), "hour"),
+        ]
+    }
+
+    /// Of a stretch what is named most often, by its kind.
+    fn tops<'a>(&self, stretch: &'a Stretch) -> [(&'static str, &'a [Named]); 2] {
+        [("Action", &stretch.top_actions), ("User", &stretch.top_users)]
+    }
+
+    /// Where what is named leads: the feed of an action, the page of a person.
+    fn address(&self, kind: &str, name: &str) -> Option<String> {
+        match kind {
+            "Action" => {
+                let mut query = Query::default();
+                query.add("action", name);
+                Some(format!("/?{}", query.text()))
+            }
+            _ => person(name),
+        }
     }
 
     fn rate(&self) -> String {
@@ -236,16 +257,6 @@ impl Shown {
 
     fn stretches(&self) -> [(&'static str, &'static str, &Stretch); 2] {
         [("last 15 minutes", "quarter", &self.snapshot.quarter), ("last 24 hours", "day", &self.snapshot.day)]
-    }
-
-    fn person(&self, name: &str) -> Option<String> {
-        person(name)
-    }
-
-    fn only(&self, action: &str) -> String {
-        let mut query = super::view::Query::default();
-        query.add("action", action);
-        query.text()
     }
 
     /// Since when everything was counted, where that is not the whole day.
