@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fantoccini::actions::{InputSource, KeyAction, KeyActions};
 use fantoccini::elements::Element;
 use fantoccini::error::CmdError;
 use fantoccini::key::Key;
@@ -183,11 +184,13 @@ impl Browser {
         self.run(field.send_keys(text));
     }
 
-    /// Keys for whatever has the focus.
+    /// Keys as a keyboard sends them: to whatever has the focus.
     #[track_caller]
     pub fn press(&self, keys: &str) {
-        let focused = self.run(self.client.active_element());
-        self.run(focused.send_keys(keys));
+        let strokes = keys.chars().fold(KeyActions::new("keyboard".into()), |strokes, value| {
+            strokes.then(KeyAction::Down { value }).then(KeyAction::Up { value })
+        });
+        self.run(self.client.perform_actions(strokes));
     }
 
     #[track_caller]
