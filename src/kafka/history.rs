@@ -90,8 +90,9 @@ pub struct History {
     topic: Arc<str>,
     embedded: bool,
     state: watch::Receiver<State>,
-    /// With the id of the topic that they know: one that knew an earlier topic of the name cannot read this one.
-    idle: Mutex<Vec<(TopicId, BaseConsumer<Quiet>)>>,
+    /// With the topic that they know, its id and number of partitions: one that knew an earlier topic of the name cannot read
+    /// this one, and one that knew fewer partitions denies the others until it looks again.
+    idle: Mutex<Vec<((TopicId, usize), BaseConsumer<Quiet>)>>,
 }
 
 impl History {
@@ -369,10 +370,11 @@ impl History {
         &self,
         work: impl FnOnce(&BaseConsumer<Quiet>) -> Result<T, HistoryError>,
     ) -> Result<T, HistoryError> {
-        let id = self.topic_state()?.id;
+        let topic = self.topic_state()?;
+        let topic = (topic.id, topic.partitions.len());
         let (kept, stale) = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let stale: Vec<_> = idle.extract_if(.., |(known, _)| *known != id).collect();
+            let stale: Vec<_> = idle.extract_if(.., |(known, _)| *known != topic).collect();
             (idle.pop(), stale)
         };
         if !stale.is_empty() {
@@ -387,7 +389,7 @@ impl History {
         if result.is_ok() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < KEPT {
-                idle.push((id, consumer));
+                idle.push((topic, consumer));
                 return result;
             }
         }

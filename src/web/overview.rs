@@ -198,6 +198,10 @@ fn nice(number: f64) -> f64 {
     }
 }
 
+fn plural(number: u64) -> &'static str {
+    if number == 1 { "" } else { "s" }
+}
+
 /// `0.4/s`, `2,140/s`.
 fn rate(number: f64) -> String {
     match number {
@@ -236,10 +240,14 @@ impl Shown {
         rate(self.snapshot.events_per_second)
     }
 
-    /// `1,204`, or `about 1,204` where the sketch has begun to estimate.
+    /// `1,204 active users`, or `about 1,204` where the sketch has begun to estimate.
     fn users(&self, users: &Users) -> String {
         let about = if users.low == users.high { "" } else { "about " };
-        format!("{about}{}", thousands(users.estimate))
+        format!("{about}{} active user{}", thousands(users.estimate), plural(users.estimate))
+    }
+
+    fn events(&self, events: &u64) -> String {
+        format!("{} event{}", thousands(*events), plural(*events))
     }
 
     fn bounds(&self, users: &Users) -> Option<String> {
