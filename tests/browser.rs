@@ -445,10 +445,10 @@ fn a_screen_reader_is_told_politely_and_not_a_thousand_times() {
     assert!(told[0].as_str().is_some_and(|words| words.ends_with("new events")), "{told:?}");
 }
 
-/// Every state of the pages at every width: nothing is cut off or must be scrolled to the side. With
-/// FOOTFALL_TEST_PICTURES, a folder, there is a picture of each, for people to look at (`dev/screenshots`).
+/// Every state of the pages at every width: nothing is cut off or must be scrolled to the side, and axe-core finds no
+/// barrier. With FOOTFALL_TEST_PICTURES, a folder, there is a picture of each, for people to look at (`dev/screenshots`).
 #[test]
-fn no_state_of_the_pages_is_wider_than_its_window() {
+fn every_state_of_the_pages_fits_its_window_and_has_no_barrier() {
     // A broker of its own, so that the topic has the name that people see.
     let kafka = Kafka::start();
     let app = Application::at(kafka.servers()).topic(&Topic::named(kafka.servers(), "user_activity")).start();
@@ -502,7 +502,11 @@ fn no_state_of_the_pages_is_wider_than_its_window() {
     browser.wait_for("the records", || browser.count("#rows details[open] .record, #rows details[open] pre") > 3);
     look(&browser, "odd-open");
 
-    for path in ["/history", "/history?user=nobody", "/kafka", "/nothing-there"] {
+    let path = app.get("/api/v1/events?user=Ann&action=checkout&limit=1").expect(200).json()["events"][0].clone();
+    let record = format!("/events/{}/{}", path["partition"], path["offset"]);
+    browser.open(&app, &record);
+    look(&browser, "record");
+    for path in ["/history", "/history?user=nobody", "/overview", "/kafka", "/nothing-there"] {
         browser.open(&app, path);
         look(&browser, &path[1..].replace(['?', '='], "-"));
     }
@@ -531,10 +535,14 @@ fn look(browser: &Browser, state: &str) {
         // A narrow window grows with a page that is too wide for it.
         let sizes = browser.js("return [document.documentElement.scrollWidth, innerWidth]");
         assert!(sizes[0].as_u64() <= Some(width.into()) && sizes[1] == width, "{state} at {width}: {sizes}");
-        let Some(folder) = std::env::var_os("FOOTFALL_TEST_PICTURES") else { continue };
+        let folder = std::env::var_os("FOOTFALL_TEST_PICTURES");
         for scheme in ["light", "dark"] {
             browser.prefer(scheme);
-            let file = std::path::Path::new(&folder).join(format!("{state}-{width}-{scheme}.png"));
+            if matches!(width, 390 | 1440) {
+                assert_eq!(browser.barriers(), Vec::<String>::new(), "{state} at {width}, {scheme}");
+            }
+            let Some(folder) = &folder else { continue };
+            let file = std::path::Path::new(folder).join(format!("{state}-{width}-{scheme}.png"));
             std::fs::write(file, browser.picture()).expect("the picture can be written");
         }
     }

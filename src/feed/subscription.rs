@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::ring::{Block, Feed};
 use super::{Cursor, Dialect, Filter, Frames};
+use crate::event::Record;
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,8 +124,11 @@ impl Subscription {
         let mut out = Vec::new();
         for (block, matching) in &waiting {
             let mut matching = matching.iter().peekable();
-            let mut place = Cursor::clone(&block.start);
+            let mut place = self.beginning(block);
             for (index, record) in block.records.iter().enumerate() {
+                if self.has(record) {
+                    continue;
+                }
                 place.set(record.partition(), record.offset() + 1);
                 if matching.next_if_eq(&&index).is_none() {
                     continue;
@@ -138,28 +142,44 @@ impl Subscription {
                     self.feed.frames().event(&mut out, self.dialect, self.feed.topic(), record, &place);
                 }
             }
-            self.place = block.end.clone();
+            self.pass(block);
             self.next = Some((block.number + 1, block.before + block.records.len() as u64));
         }
         Some(Next::Frames(out.into()))
     }
 
     /// The blocks that are there to be read, with what of them matches; none where the next thing to tell is another.
-    fn waiting(&mut self) -> Vec<(Arc<Block>, Vec<usize>)> {
+    fn waiting(&self) -> Vec<(Arc<Block>, Vec<usize>)> {
         let mut waiting = Vec::new();
         let Some((mut number, _)) = self.next else { return waiting };
         while let Some(Ok(block)) = self.feed.block(number)
             && block.gap.is_none()
         {
-            self.floor = self.floor.take().filter(|floor| !block.start.covers(floor));
-            if self.floor.is_some() {
-                break;
-            }
-            let matching = block.matching(&self.filter);
+            let mut matching = block.matching(&self.filter);
+            matching.retain(|index| !self.has(&block.records[*index]));
             waiting.push((block, matching));
             number += 1;
         }
         waiting
+    }
+
+    /// Whether the client has a record of a block already.
+    fn has(&self, record: &Record) -> bool {
+        self.floor.as_ref().is_some_and(|floor| record.offset() < floor.get(record.partition()))
+    }
+
+    /// The place before what the client does not have of a block.
+    fn beginning(&self, block: &Block) -> Cursor {
+        self.floor.as_ref().map_or_else(|| Cursor::clone(&block.start), |floor| block.start.max(floor))
+    }
+
+    /// Moves to the end of a block.
+    fn pass(&mut self, block: &Block) {
+        self.place = match &self.floor {
+            Some(floor) => Arc::new(floor.max(&block.end)),
+            None => block.end.clone(),
+        };
+        self.floor = self.floor.take().filter(|floor| !block.end.covers(floor));
     }
 
     /// Waits until there may be more.
@@ -184,11 +204,9 @@ impl Subscription {
             self.place = block.end.clone();
             return out.into();
         }
-        if self.floor.as_ref().is_some_and(|floor| block.start.covers(floor)) {
-            self.floor = None;
-        }
-        if let Some(floor) = self.floor.clone() {
-            return self.above_floor(block, &floor);
+        self.floor = self.floor.take().filter(|floor| !block.start.covers(floor));
+        if self.floor.is_some() {
+            return self.above_floor(block);
         }
         self.place = block.end.clone();
         match self.filter.is_empty() {
@@ -198,20 +216,16 @@ impl Subscription {
     }
 
     /// The frames of a block of which the client has a part, with its own cursors.
-    fn above_floor(&mut self, block: &Block, floor: &Cursor) -> Bytes {
+    fn above_floor(&mut self, block: &Block) -> Bytes {
         let mut out = Vec::new();
-        let mut place = block.start.max(floor);
-        for record in &block.records {
-            let (partition, next) = (record.partition(), record.offset() + 1);
-            if next <= place.get(partition) {
-                continue;
-            }
-            place.set(partition, next);
+        let mut place = self.beginning(block);
+        for record in block.records.iter().filter(|record| !self.has(record)) {
+            place.set(record.partition(), record.offset() + 1);
             if self.filter.matches(record) {
                 self.feed.frames().event(&mut out, self.dialect, self.feed.topic(), record, &place);
             }
         }
-        self.place = Arc::new(place.max(&block.end));
+        self.pass(block);
         out.into()
     }
 
@@ -240,7 +254,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::event::Record;
     use crate::feed::Writer;
 
     fn record(partition: i32, offset: i64) -> Record {
@@ -371,6 +384,20 @@ mod tests {
         allowance = 2;
         assert!(matches!(page.read_newest(&mut allowance), Some(Next::Frames(_))));
         assert_eq!(page.place().to_string(), "0-22.1-0");
+    }
+
+    #[test]
+    fn of_a_block_of_which_the_client_has_a_part_the_rest_counts() {
+        let (feed, mut writer) = feed(100);
+        (0..10).for_each(|offset| writer.push(record(0, offset)));
+        while writer.publish() != Duration::MAX {}
+        let mut page = subscribe(&feed, "0-5.1-0");
+        let Some(Next::Frames(bytes)) = page.read_newest(&mut 2) else { panic!("frames") };
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.contains(r#"{"count":3,"from":"0-5.1-0","to":"0-8.1-0"}"#), "{text}");
+        let ids: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+        assert_eq!(ids, ["0-8.1-0", "0-9.1-0", "0-10.1-0"]);
+        assert!(page.read_newest(&mut 5).is_none());
     }
 
     #[test]

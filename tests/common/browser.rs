@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use fantoccini::actions::{InputSource, KeyAction, KeyActions};
@@ -311,6 +312,19 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
+    /// What axe-core finds wrong with the page (WCAG 2.2, levels A and AA, and its best practices): the rules broken and
+    /// the elements that break them.
+    #[track_caller]
+    pub fn barriers(&self) -> Vec<String> {
+        // A tool of the page's own world: the policy of the page does not bind it.
+        self.js(axe());
+        let script = "const done = arguments[arguments.length - 1]; \
+            axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => done(violations.flatMap((rule) => \
+            rule.nodes.map((node) => `${rule.id}: ${node.html.slice(0, 150)}: ${node.failureSummary}`))))";
+        let found = self.run(self.client.execute_async(script, Vec::new()));
+        serde_json::from_value(found).expect("texts")
+    }
+
     /// A PNG of what is seen.
     #[track_caller]
     pub fn picture(&self) -> Vec<u8> {
@@ -341,6 +355,20 @@ impl Browser {
         self.fill("#action", action);
         self.press_enter();
     }
+}
+
+/// The script of axe-core, out of a Python package that has it.
+fn axe() -> &'static str {
+    static SCRIPT: OnceLock<String> = OnceLock::new();
+    SCRIPT.get_or_init(|| {
+        let python = std::env::var("FOOTFALL_TEST_PYTHON").expect("FOOTFALL_TEST_PYTHON, as dev/test sets it");
+        let code =
+            "import importlib.util as u; print(u.find_spec('axe_playwright_python').submodule_search_locations[0])";
+        let found = Command::new(python).args(["-c", code]).output().expect("Python can be run");
+        let folder = String::from_utf8(found.stdout).expect("a path");
+        std::fs::read_to_string(format!("{}/axe.min.js", folder.trim()))
+            .expect("axe-core; `dev/setup python` installs it")
+    })
 }
 
 impl Drop for Browser {
