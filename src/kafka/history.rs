@@ -85,14 +85,16 @@ impl Query {
     }
 }
 
+/// A consumer that waits for the next read, and the topic that it knows, its id and number of partitions: one that knew an
+/// earlier topic of the name cannot read this one, and one that knew fewer partitions denies the others until it looks again.
+type Idle = ((TopicId, usize), BaseConsumer<Quiet>);
+
 pub struct History {
     config: ClientConfig,
     topic: Arc<str>,
     embedded: bool,
     state: watch::Receiver<State>,
-    /// With the topic that they know, its id and number of partitions: one that knew an earlier topic of the name cannot read
-    /// this one, and one that knew fewer partitions denies the others until it looks again.
-    idle: Mutex<Vec<((TopicId, usize), BaseConsumer<Quiet>)>>,
+    idle: Mutex<Vec<Idle>>,
 }
 
 impl History {

@@ -133,18 +133,26 @@ const A_ROW: usize = 12;
 /// Counts as a line: events a second over time.
 struct Chart<'a> {
     points: &'a Points,
+    /// All events of that time, those of the step under way too.
+    events: u64,
     /// Events a second at the top of the drawing.
     top: f64,
 }
 
 impl<'a> Chart<'a> {
-    fn new(points: &'a Points) -> Self {
-        let most = points.counts.iter().max().copied().unwrap_or(0) as f64 / points.step_s as f64;
-        Chart { points, top: nice(most) }
+    fn new(points: &'a Points, stretch: &Stretch) -> Self {
+        let mut chart = Chart { points, events: stretch.events, top: 0.0 };
+        chart.top = nice(chart.most());
+        chart
     }
 
     fn rate(&self, count: u64) -> f64 {
         count as f64 / self.points.step_s as f64
+    }
+
+    /// Events a second of the step with the most.
+    fn most(&self) -> f64 {
+        self.rate(self.points.counts.iter().max().copied().unwrap_or(0))
     }
 
     fn path(&self) -> String {
@@ -164,10 +172,9 @@ impl<'a> Chart<'a> {
 
     /// What a picture of it says.
     fn words(&self) -> String {
-        let most = self.points.counts.iter().max().copied().unwrap_or(0);
-        let all: u64 = self.points.counts.iter().sum();
-        let mean = self.rate(all) / self.points.counts.len().max(1) as f64;
-        format!("{} events; on average {}, at most {}", thousands(all), rate(mean), rate(self.rate(most)))
+        let seconds = (self.points.counts.len() as i64 * self.points.step_s).max(1) as f64;
+        let mean = rate(self.events as f64 / seconds);
+        format!("{}; on average {mean}, at most {}", events(self.events), rate(self.most()))
     }
 
     /// Rows of the table beside it: time, events, and events a second, newest first.
@@ -198,24 +205,43 @@ fn nice(number: f64) -> f64 {
     }
 }
 
+/// `1 event`, `1,204 events`.
+fn events(number: u64) -> String {
+    format!("{} event{}", thousands(number), plural(number))
+}
+
 fn plural(number: u64) -> &'static str {
     if number == 1 { "" } else { "s" }
 }
 
-/// `0.4/s`, `2,140/s`.
+/// `0.04/s`, `2,140/s`.
 fn rate(number: f64) -> String {
     match number {
+        n if n > 0.0 && n < 0.005 => "under 0.01/s".to_owned(),
+        n if n > 0.0 && n < 0.1 => format!("{n:.2}/s"),
         n if n > 0.0 && n < 10.0 => format!("{n:.1}/s"),
         n => format!("{}/s", thousands(n.round() as u64)),
     }
 }
 
 impl Shown {
-    /// Name, id, chart, and what a row of its table is.
-    fn charts(&self) -> [(&'static str, &'static str, Chart<'_>, &'static str); 2] {
+    /// Name, id, chart, what a row of its table is, and when it begins.
+    fn charts(&self) -> [(&'static str, &'static str, Chart<'_>, &'static str, &'static str); 2] {
         [
-            ("The last 15 minutes", "fine", Chart::new(&self.snapshot.fine), "minute"),
-            ("The last 24 hours", "coarse", Chart::new(&self.snapshot.coarse), "hour"),
+            (
+                "The last 15 minutes",
+                "fine",
+                Chart::new(&self.snapshot.fine, &self.snapshot.quarter),
+                "minute",
+                "15 minutes ago",
+            ),
+            (
+                "The last 24 hours",
+                "coarse",
+                Chart::new(&self.snapshot.coarse, &self.snapshot.day),
+                "hour",
+                "24 hours ago",
+            ),
         ]
     }
 
@@ -246,8 +272,8 @@ impl Shown {
         format!("{about}{} active user{}", thousands(users.estimate), plural(users.estimate))
     }
 
-    fn events(&self, events: &u64) -> String {
-        format!("{} event{}", thousands(*events), plural(*events))
+    fn events(&self, number: &u64) -> String {
+        events(*number)
     }
 
     fn bounds(&self, users: &Users) -> Option<String> {
