@@ -95,6 +95,8 @@ fn expected(name: &str) -> &'static [&'static str] {
         "stream" | "stream-api" | "stream-resume" => &["retry: 3000", "\nid: 0-", "\ndata: {\"topic\":"],
         "history" | "api-history" => &["{\"events\":[{\"topic\":", "\"next\":"],
         "one-record" | "api-record" => &["{\"topic\":", "\"partition\":0,\"offset\":0"],
+        "api-export" => &["{\"topic\":", "\"user\":\"john\""],
+        "api-stats" => &["\"last_15m\":{\"events\":", "\"line_24h\":"],
         "api-ready" => &["HTTP/1.1 200", "[+] kafka"],
         "topics" | "api-topics" => &["{\"topics\":[", "\"next_offset\":", "\"brokers\":["],
         "tutorial" => &["HTTP/1.1 200", "{\"message\":\"Sent to Kafka!\"}"],
