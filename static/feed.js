@@ -258,7 +258,11 @@ class Feed {
       const half = type === 'input' && target.value && target.name !== 'q';
       if (half && ![...target.list.options].some((option) => option.value === target.value)) return;
       clearTimeout(timer);
-      timer = setTimeout(() => this.#apply(typed(form), 'replaceState'), 300);
+      timer = setTimeout(() => {
+        const filters = typed(form);
+        // Typed and taken back: the list that is there is the list that was asked for.
+        if (`${filters}` !== `${this.filters}`) this.#apply(filters, 'replaceState');
+      }, 300);
     };
     form.addEventListener('input', applySoon);
     form.addEventListener('change', applySoon);
