@@ -7,6 +7,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use footfall::event::{Format, Limits, Record, json, parse};
 use footfall::feed::{Cursor, Dialect, Feed, Filter, Frames, Subscription, Writer};
+use footfall::stats::Stats;
 
 const LIMITS: Limits = Limits { event: 32 * 1024, batch: 500, now_ms: 1_795_435_200_123 };
 
@@ -132,5 +133,26 @@ fn filters(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parsing, encoding, ring, filters);
+/// What the tail does for the overview.
+fn statistics(c: &mut Criterion) {
+    let mut group = c.benchmark_group("statistics");
+    group.throughput(Throughput::Elements(1));
+    let stats = Stats::new(false);
+    let at = |n: usize| {
+        let value = event(n);
+        let timestamp = Some(footfall::event::time::now_ms());
+        Record::new(0, n as i64, timestamp, None, Some(value.as_bytes()), std::iter::empty())
+    };
+    let records: Vec<Record> = (0..10_000).map(at).collect();
+    let mut n = 0;
+    group.bench_function("count a record", |b| {
+        b.iter(|| {
+            n += 1;
+            stats.observe(black_box(&records[n % records.len()]));
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, parsing, encoding, ring, filters, statistics);
 criterion_main!(benches);
