@@ -1,16 +1,22 @@
-//! Server-Sent Events as bytes (WHATWG HTML, section 9.2). An event's frame is encoded once and shared by all who want
-//! it; its `id` is the cursor after it.
+//! What a stream says as bytes: Server-Sent Events (WHATWG HTML, section 9.2), or a JSON object a line. An event's frame
+//! is encoded once and shared by all who want it; it carries the cursor after it.
+
+use std::time::Duration;
+
+use serde_json::Value;
 
 use super::Cursor;
 use crate::event::{Record, json};
 
-/// What `data:` of an event is.
+/// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// The record, for programs.
+    /// A Server-Sent Event whose `data:` is the record, for programs.
     Json,
-    /// The row's HTML, for the page.
+    /// One whose `data:` is the row's HTML, for the page.
     Html,
+    /// A JSON object on a line of its own, each a message of a WebSocket.
+    Lines,
 }
 
 /// How frames are made. The page's HTML is made by a function, as the feed does not know pages.
@@ -37,21 +43,24 @@ impl Frames {
 
     /// Appends an event's frame; `cursor` is the place after it.
     pub fn event(&self, out: &mut Vec<u8>, dialect: Dialect, topic: &str, record: &Record, cursor: &Cursor) {
-        out.extend_from_slice(b"id: ");
-        cursor.write(out);
         match dialect {
             Dialect::Json => {
-                out.extend_from_slice(b"\ndata: ");
+                id(out, cursor);
+                out.extend_from_slice(b"data: ");
                 json::write(out, topic, record);
-                out.push(b'\n');
+                out.extend_from_slice(b"\n\n");
             }
             Dialect::Html => {
-                out.push(b'\n');
+                id(out, cursor);
                 Self::data(out, &(self.html)(record));
-                return;
+            }
+            Dialect::Lines => {
+                line(out, "event", Some(cursor));
+                out.extend_from_slice(b",\"record\":");
+                json::write(out, topic, record);
+                out.extend_from_slice(b"}\n");
             }
         }
-        out.push(b'\n');
     }
 
     /// Text of any lines as the data of an event, and the event's end.
@@ -65,43 +74,90 @@ impl Frames {
         out.push(b'\n');
     }
 
-    /// Moves the client's last event id on and dispatches nothing: an event without data is none.
-    pub fn position(out: &mut Vec<u8>, cursor: &Cursor) {
-        out.extend_from_slice(b"id: ");
-        cursor.write(out);
-        out.extend_from_slice(b"\n\n");
+    /// The first of all: the place, if it is known, and how long a browser waits before it connects again.
+    pub fn first(out: &mut Vec<u8>, dialect: Dialect, retry: Duration, cursor: Option<&Cursor>) {
+        match (dialect, cursor) {
+            (Dialect::Lines, _) => Self::position(out, dialect, cursor),
+            (_, cursor) => {
+                out.extend_from_slice(format!("retry: {}\n", retry.as_millis()).as_bytes());
+                cursor.into_iter().for_each(|cursor| id(out, cursor));
+                out.push(b'\n');
+            }
+        }
     }
 
-    pub fn gap(out: &mut Vec<u8>, gap: &Gap) {
+    /// Moves the client on and tells no event, as a sign of life. An event without data is none, and without a cursor
+    /// either it is a comment.
+    pub fn position(out: &mut Vec<u8>, dialect: Dialect, cursor: Option<&Cursor>) {
+        match (dialect, cursor) {
+            (Dialect::Lines, _) => {
+                line(out, "position", cursor);
+                out.extend_from_slice(b"}\n");
+            }
+            (_, Some(cursor)) => {
+                id(out, cursor);
+                out.push(b'\n');
+            }
+            (_, None) => out.extend_from_slice(b":\n\n"),
+        }
+    }
+
+    pub fn gap(out: &mut Vec<u8>, dialect: Dialect, gap: &Gap) {
         let data = serde_json::json!({
             "requested": gap.requested,
             "resumed": gap.resumed.to_string(),
             "missed": gap.missed,
             "reason": gap.reason,
         });
-        Self::control(out, "gap", Some(&gap.resumed), &data);
+        Self::control(out, dialect, "gap", Some(&gap.resumed), &data);
     }
 
     /// This client was too slow: `count` records between two places were not sent.
-    pub fn dropped(out: &mut Vec<u8>, count: u64, from: &Cursor, to: &Cursor) {
+    pub fn dropped(out: &mut Vec<u8>, dialect: Dialect, count: u64, from: &Cursor, to: &Cursor) {
         let data = serde_json::json!({"count": count, "from": from.to_string(), "to": to.to_string()});
-        Self::control(out, "dropped", Some(to), &data);
+        Self::control(out, dialect, "dropped", Some(to), &data);
     }
 
     /// This client asked for no more than a rate: `count` records between two places that it would have got were left out.
-    pub fn skipped(out: &mut Vec<u8>, count: u64, from: &Cursor, to: &Cursor) {
+    pub fn skipped(out: &mut Vec<u8>, dialect: Dialect, count: u64, from: &Cursor, to: &Cursor) {
         let data = serde_json::json!({"count": count, "from": from.to_string(), "to": to.to_string()});
-        Self::control(out, "skipped", Some(to), &data);
+        Self::control(out, dialect, "skipped", Some(to), &data);
     }
 
-    /// A control message: an event with a name, which `onmessage` does not get.
-    pub fn control(out: &mut Vec<u8>, name: &str, cursor: Option<&Cursor>, data: &serde_json::Value) {
-        if let Some(cursor) = cursor {
-            out.extend_from_slice(b"id: ");
-            cursor.write(out);
-            out.push(b'\n');
+    /// A control message, whose data is an object with members: an event with a name, which `onmessage` does not get, or
+    /// a line of that type.
+    pub fn control(out: &mut Vec<u8>, dialect: Dialect, name: &str, cursor: Option<&Cursor>, data: &Value) {
+        let data = data.to_string();
+        if dialect == Dialect::Lines {
+            line(out, name, cursor);
+            let members = data.strip_prefix('{').unwrap_or("}");
+            out.extend_from_slice(format!(",{members}\n").as_bytes());
+            return;
         }
+        cursor.into_iter().for_each(|cursor| id(out, cursor));
         out.extend_from_slice(format!("event: {name}\ndata: {data}\n\n").as_bytes());
+    }
+}
+
+/// The field that becomes the client's last event id.
+fn id(out: &mut Vec<u8>, cursor: &Cursor) {
+    out.extend_from_slice(b"id: ");
+    cursor.write(out);
+    out.push(b'\n');
+}
+
+/// The members that every line begins with.
+fn line(out: &mut Vec<u8>, kind: &str, cursor: Option<&Cursor>) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"cursor\":");
+    match cursor {
+        Some(cursor) => {
+            out.push(b'"');
+            cursor.write(out);
+            out.push(b'"');
+        }
+        None => out.extend_from_slice(b"null"),
     }
 }
 
@@ -124,10 +180,30 @@ mod tests {
     #[test]
     fn a_control_message_has_a_name_and_the_place_it_leads_to() {
         let mut out = Vec::new();
-        Frames::dropped(&mut out, 37, &Cursor::new([1]), &Cursor::new([38]));
+        Frames::dropped(&mut out, Dialect::Json, 37, &Cursor::new([1]), &Cursor::new([38]));
         assert_eq!(
             String::from_utf8_lossy(&out),
             "id: 0-38\nevent: dropped\ndata: {\"count\":37,\"from\":\"0-1\",\"to\":\"0-38\"}\n\n"
         );
+    }
+
+    #[test]
+    fn a_line_is_an_object_with_its_type_and_the_place_after_it() {
+        let lines = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            String::from_utf8(out).expect("text")
+        };
+        let record = Record::new(0, 4, Some(0), None, Some(b"{\n\"user\":\"a\"}"), std::iter::empty());
+        let frames = Frames::new(|_| String::new());
+        let event = lines(&|out| frames.event(out, Dialect::Lines, "t", &record, &Cursor::new([5])));
+        assert!(event.starts_with("{\"type\":\"event\",\"cursor\":\"0-5\",\"record\":{\"topic\":\"t\","), "{event}");
+        assert!(event.ends_with("\"value\":{ \"user\":\"a\"}}}\n") && event.lines().count() == 1, "{event}");
+        assert_eq!(
+            lines(&|out| Frames::dropped(out, Dialect::Lines, 37, &Cursor::new([1]), &Cursor::new([38]))),
+            "{\"type\":\"dropped\",\"cursor\":\"0-38\",\"count\":37,\"from\":\"0-1\",\"to\":\"0-38\"}\n"
+        );
+        let first = lines(&|out| Frames::first(out, Dialect::Lines, Duration::from_secs(3), None));
+        assert_eq!(first, "{\"type\":\"position\",\"cursor\":null}\n");
     }
 }

@@ -51,6 +51,7 @@ pub(super) struct Block {
     all_encoded: Arc<AtomicUsize>,
     json: OnceLock<Bytes>,
     html: OnceLock<Bytes>,
+    lines: OnceLock<Bytes>,
     filtered: Mutex<HashMap<(Dialect, Arc<str>), Bytes>>,
     index: OnceLock<Index>,
 }
@@ -61,6 +62,7 @@ impl Block {
         let cell = match dialect {
             Dialect::Json => &self.json,
             Dialect::Html => &self.html,
+            Dialect::Lines => &self.lines,
         };
         cell.get_or_init(|| self.encode(frames, topic, dialect, |_, _| true)).clone()
     }
@@ -497,6 +499,7 @@ impl Ring {
             all_encoded: self.encoded.clone(),
             json: OnceLock::new(),
             html: OnceLock::new(),
+            lines: OnceLock::new(),
             filtered: Mutex::default(),
             index: OnceLock::new(),
         }));

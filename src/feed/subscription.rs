@@ -136,7 +136,7 @@ impl Subscription {
                 if left_out > 0 {
                     left_out -= 1;
                     if left_out == 0 {
-                        Frames::skipped(&mut out, skipped, &from, &place);
+                        Frames::skipped(&mut out, self.dialect, skipped, &from, &place);
                     }
                 } else {
                     self.feed.frames().event(&mut out, self.dialect, self.feed.topic(), record, &place);
@@ -197,7 +197,7 @@ impl Subscription {
         let (frames, topic) = (self.feed.frames(), self.feed.topic());
         if let Some(gap) = &block.gap {
             let mut out = Vec::new();
-            Frames::gap(&mut out, gap);
+            Frames::gap(&mut out, self.dialect, gap);
             self.feed.metrics().gaps.inc();
             // Of a topic made anew the old offsets mean nothing.
             self.floor = self.floor.take().filter(|_| gap.missed.is_some());
@@ -241,7 +241,7 @@ impl Subscription {
             Some(floor) => Arc::new(floor.max(&block.start)),
             None => block.start.clone(),
         };
-        Frames::dropped(&mut out, count, &self.place, &to);
+        Frames::dropped(&mut out, self.dialect, count, &self.place, &to);
         self.feed.metrics().dropped.inc_by(count);
         self.place = to;
         self.next = Some((block.number, block.before));

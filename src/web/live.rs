@@ -1,4 +1,4 @@
-//! The streams: Server-Sent Events for programs and for the page.
+//! The streams: Server-Sent Events for programs and for the page, and what a WebSocket is told.
 //!
 //! Each is a state machine that is asked for its next bytes when the client took the last ones: it holds a place in the
 //! feed, not a queue. What memory no longer has it reads from Kafka; what Kafka no longer has it tells as a gap.
@@ -72,15 +72,21 @@ fn after(text: &str) -> Start {
 
 #[get("/api/v1/stream")]
 pub async fn api_stream(app: Shared, begin: Begin, parameters: Parameters) -> Result<Live, Problem> {
-    open(app, Dialect::Json, begin, &parameters).await
+    open(app.0, Dialect::Json, begin, &parameters).await
 }
 
 #[get("/stream")]
 pub async fn page_stream(app: Shared, begin: Begin, parameters: Parameters) -> Result<Live, Problem> {
-    open(app, Dialect::Html, begin, &parameters).await
+    open(app.0, Dialect::Html, begin, &parameters).await
 }
 
-async fn open(app: Shared, dialect: Dialect, Begin(begin): Begin, parameters: &Parameters) -> Result<Live, Problem> {
+/// A stream that begins where its client wants, if there may be one more.
+pub(super) async fn open(
+    app: Arc<App>,
+    dialect: Dialect,
+    Begin(begin): Begin,
+    parameters: &Parameters,
+) -> Result<Live, Problem> {
     let filter = Filter::from(&parameters.filters()?);
     let (since, last) = (parameters.time("since")?, parameters.number("last", 1..=MOST_LAST)?);
     let rate = match (parameters.number("max_rate", 0..=100_000)?, dialect) {
@@ -105,11 +111,11 @@ async fn open(app: Shared, dialect: Dialect, Begin(begin): Begin, parameters: &P
         return Err(Problem::new(Kind::Unavailable, "shutting down"));
     }
     if parameters.flag("strict") {
-        strictly(&app.0, &start).await?;
+        strictly(&app, &start).await?;
     }
     let pulse = Pulse::new(&app, dialect);
     let pace = rate.map(Pace::new);
-    Ok(Live { client: Client { app: app.0, dialect, filter, pulse, pace, stream }, start })
+    Ok(Live { client: Client { app, dialect, filter, pulse, pace, stream }, start })
 }
 
 /// For `strict=1`: 400 instead of a gap.
@@ -134,13 +140,20 @@ pub struct Live {
     start: Start,
 }
 
+impl Live {
+    /// Everything that its client gets, as long as it takes it.
+    pub(super) fn frames(self) -> impl Stream<Item = io::Result<Bytes>> {
+        frames(self.client, self.start)
+    }
+}
+
 impl<'r> Responder<'r, 'static> for Live {
     fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {
         Response::build()
             .header(ContentType::EventStream)
             .header(Header::new("Cache-Control", "no-cache, no-transform"))
             .header(Header::new("X-Accel-Buffering", "no"))
-            .streamed_body(StreamReader::new(Box::pin(frames(self.client, self.start))))
+            .streamed_body(StreamReader::new(Box::pin(self.frames())))
             .max_chunk_size(CHUNK)
             .ok()
     }
@@ -152,7 +165,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
     stream! {
         let _open = open;
         let mut start = start;
-        let (bytes, mut place) = first_bytes(&app, &start);
+        let (bytes, mut place) = first_bytes(&app, dialect, &start);
         yield Ok(bytes);
         loop {
             // Where to begin: Kafka must say, or the tail must have started.
@@ -163,7 +176,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                         resolved = &mut resolving => break resolved,
                         beat = pulse.beat() => beat,
                     };
-                    yield Ok(beat.bytes(place.as_ref()));
+                    yield Ok(beat.bytes(dialect, place.as_ref()));
                     if beat.ends() {
                         return;
                     }
@@ -171,9 +184,9 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
             };
             if let Some(gap) = &resolved.gap {
                 app.feed.metrics().gaps.inc();
-                yield Ok(gap_bytes(gap));
+                yield Ok(gap_bytes(dialect, gap));
             } else if place.as_ref() != Some(&resolved.place) {
-                yield Ok(position_bytes(&resolved.place));
+                yield Ok(position_bytes(dialect, &resolved.place));
             }
             let mut subscription = Subscription::new(&app.feed, dialect, filter.clone(), resolved.place);
             loop {
@@ -183,7 +196,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                         () = sleep(wait) => continue,
                         beat = pulse.beat() => beat,
                     };
-                    yield Ok(beat.bytes(Some(subscription.place())));
+                    yield Ok(beat.bytes(dialect, Some(subscription.place())));
                     if beat.ends() {
                         return;
                     }
@@ -201,7 +214,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                             beat = pulse.beat() => Some(beat),
                         };
                         if let Some(beat) = beat {
-                            yield Ok(beat.bytes(Some(subscription.place())));
+                            yield Ok(beat.bytes(dialect, Some(subscription.place())));
                             if beat.ends() {
                                 return;
                             }
@@ -233,7 +246,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                                 // Given up while this client took nothing.
                                 Ok(None) => break true,
                                 Err(beat) => {
-                                    yield Ok(beat.bytes(Some(subscription.place())));
+                                    yield Ok(beat.bytes(dialect, Some(subscription.place())));
                                     if beat.ends() {
                                         return;
                                     }
@@ -367,13 +380,12 @@ impl Pulse {
 }
 
 impl Beat {
-    pub(super) fn bytes(&self, place: Option<&Cursor>) -> Bytes {
+    pub(super) fn bytes(&self, dialect: Dialect, place: Option<&Cursor>) -> Bytes {
         let mut out = Vec::new();
-        match (self, place) {
-            (Beat::Heartbeat, Some(place)) => Frames::position(&mut out, place),
-            (Beat::Heartbeat, None) => out.extend_from_slice(b":\n\n"),
-            (Beat::Status(status), place) => Frames::control(&mut out, "status", place, status),
-            (Beat::Bye(reason), place) => Frames::control(&mut out, "bye", place, &json!({"reason": reason})),
+        match self {
+            Beat::Heartbeat => Frames::position(&mut out, dialect, place),
+            Beat::Status(status) => Frames::control(&mut out, dialect, "status", place, status),
+            Beat::Bye(reason) => Frames::control(&mut out, dialect, "bye", place, &json!({"reason": reason})),
         }
         out.into()
     }
@@ -384,8 +396,7 @@ impl Beat {
 }
 
 /// At once, whatever Kafka does: how long to wait before connecting again, and the place where that is known already.
-fn first_bytes(app: &App, start: &Start) -> (Bytes, Option<Cursor>) {
-    let mut out = format!("retry: {}\n", app.settings.feed.retry.as_millis()).into_bytes();
+fn first_bytes(app: &App, dialect: Dialect, start: &Start) -> (Bytes, Option<Cursor>) {
     let place = match (start, app.feed.now()) {
         (Start::After(cursor), Some(now)) if cursor.partitions() <= now.partitions() => {
             let mut cursor = cursor.clone();
@@ -394,22 +405,20 @@ fn first_bytes(app: &App, start: &Start) -> (Bytes, Option<Cursor>) {
         }
         _ => None,
     };
-    match &place {
-        Some(place) => Frames::position(&mut out, place),
-        None => out.push(b'\n'),
-    }
+    let mut out = Vec::new();
+    Frames::first(&mut out, dialect, app.settings.feed.retry, place.as_ref());
     (out.into(), place)
 }
 
-fn position_bytes(place: &Cursor) -> Bytes {
+fn position_bytes(dialect: Dialect, place: &Cursor) -> Bytes {
     let mut out = Vec::new();
-    Frames::position(&mut out, place);
+    Frames::position(&mut out, dialect, Some(place));
     out.into()
 }
 
-fn gap_bytes(gap: &Gap) -> Bytes {
+fn gap_bytes(dialect: Dialect, gap: &Gap) -> Bytes {
     let mut out = Vec::new();
-    Frames::gap(&mut out, gap);
+    Frames::gap(&mut out, dialect, gap);
     out.into()
 }
 
@@ -570,7 +579,7 @@ fn read_from_kafka(
                 if taken { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
             if skipped > 0 {
-                Frames::skipped(&mut out, skipped, &from, &skipped_to);
+                Frames::skipped(&mut out, dialect, skipped, &from, &skipped_to);
             }
             newest.iter().for_each(|(record, place)| encode(&mut out, record, place));
             if taken && send(Chunk::Frames(out.into(), place)) {

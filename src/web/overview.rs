@@ -101,7 +101,7 @@ pub fn stream(app: Shared, _parameters: Parameters) -> Result<Moving, Problem> {
                 () = sleep(EVERY) => continue,
                 beat = pulse.beat() => beat,
             };
-            yield Ok(beat.bytes(None));
+            yield Ok(beat.bytes(Dialect::Json, None));
             if beat.ends() {
                 return;
             }

@@ -29,7 +29,7 @@ use super::reading::{self, Wanted};
 use super::view::{Broker, Filters, Frame, Row, Who, event_html, thousands};
 use crate::event::time::format_ms;
 use crate::event::{Record, json as record_json};
-use crate::feed::{Cursor, Frames};
+use crate::feed::{Cursor, Dialect, Frames};
 use crate::kafka::{End, HistoryError, Query, Step};
 
 /// Records that are looked at before the page is shown; a search that needs more goes on behind it.
@@ -272,7 +272,7 @@ impl Format for Events {
             ),
             Told::Failed(error) => ("failed", json!({"detail": error.to_string(), "found": found})),
         };
-        Frames::control(out, name, None, &data);
+        Frames::control(out, Dialect::Html, name, None, &data);
         true
     }
 }
