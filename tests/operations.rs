@@ -179,6 +179,7 @@ fn the_description_has_every_route_and_every_route_is_described() {
         "/api/v1/stats",
         "/api/v1/stream",
         "/api/v1/topics",
+        "/api/v1/ws",
         "/events",
         "/events/{partition}/{offset}",
         "/history",

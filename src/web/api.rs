@@ -21,6 +21,7 @@ use crate::feed::Cursor;
 use crate::ingest::{Outcome as Became, Receipt, Written};
 
 /// What of a request's head matters to a submission.
+#[derive(Clone, Copy)]
 pub struct Head<'r> {
     content_type: Option<&'r str>,
     encoding: Option<&'r str>,
@@ -45,7 +46,12 @@ impl<'r> FromRequest<'r> for Head<'r> {
     }
 }
 
-impl Head<'_> {
+impl<'r> Head<'r> {
+    /// The same for one of the submissions that a request makes one after another.
+    pub fn with_key(self, idempotency_key: Option<&'r str>) -> Self {
+        Head { idempotency_key, ..self }
+    }
+
     fn format(&self) -> Result<Format, Problem> {
         let essence = self.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         match essence.to_ascii_lowercase().as_str() {
@@ -81,6 +87,27 @@ impl Answer {
         self.headers.push((name, value.into()));
         self
     }
+
+    /// A problem beside its status, as it stands in the answer to an array.
+    pub fn of(problem: &Problem) -> Self {
+        let answer = Answer::json(problem.kind.status(), &FailedBody { status: None, ..FailedBody::from(problem) });
+        match problem.retry_after() {
+            Some(seconds) => answer.header("Retry-After", seconds),
+            None => answer,
+        }
+    }
+
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    pub fn get(&self, header: &str) -> Option<&str> {
+        self.headers.iter().find(|(name, _)| *name == header).map(|(_, value)| value.as_str())
+    }
 }
 
 impl<'r> Responder<'r, 'static> for Answer {
@@ -103,15 +130,25 @@ pub async fn submit(
     data: Data<'_>,
 ) -> Result<Answer, Problem> {
     origin.check_if_cookie()?;
-    let wait = match parameters.get("ack") {
-        None | Some("all") => true,
-        Some("none") => false,
-        Some(other) => return Err(bad("ack", format!("expected all or none, not `{other}`"))),
-    };
+    let wait = waits(parameters.get("ack"))?;
     let format = head.format()?;
-    match read(&app, &head, format, data).await? {
-        Parsed::One(checked) => one(&app, &head, *checked, wait).await,
-        Parsed::Many(items) => many(&app, &head, items, wait).await,
+    accept(&app, &head, read(&app, &head, format, data).await?, wait).await
+}
+
+/// Whether the answer waits for Kafka.
+pub fn waits(ack: Option<&str>) -> Result<bool, Problem> {
+    match ack {
+        None | Some("all") => Ok(true),
+        Some("none") => Ok(false),
+        Some(other) => Err(bad("ack", format!("expected all or none, not `{other}`"))),
+    }
+}
+
+/// Submits what was parsed, and says what became of it.
+pub async fn accept(app: &App, head: &Head<'_>, parsed: Parsed, wait: bool) -> Result<Answer, Problem> {
+    match parsed {
+        Parsed::One(checked) => one(app, head, *checked, wait).await,
+        Parsed::Many(items) => many(app, head, items, wait).await,
     }
 }
 
@@ -311,14 +348,16 @@ impl<'a> QueuedBody<'a> {
 /// An event of an array that was not taken.
 #[derive(Serialize)]
 struct FailedBody<'a> {
-    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
     retryable: bool,
     problem: problem::Body<'a>,
 }
 
 impl<'a> From<&'a Problem> for FailedBody<'a> {
     fn from(problem: &'a Problem) -> Self {
-        FailedBody { status: problem.kind.status(), retryable: problem.kind.retryable(), problem: problem.body(None) }
+        let status = Some(problem.kind.status());
+        FailedBody { status, retryable: problem.kind.retryable(), problem: problem.body(None) }
     }
 }
 

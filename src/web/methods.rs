@@ -25,6 +25,7 @@ const PATHS: &[(&str, &str)] = &[
     ("/api/v1/events.ndjson", "GET"),
     ("/api/v1/events.csv", "GET"),
     ("/api/v1/stream", "GET"),
+    ("/api/v1/ws", "GET"),
     ("/api/v1/topics", "GET, HEAD"),
     ("/api/v1/groups", "GET, HEAD"),
     ("/send-message", "POST"),

@@ -19,6 +19,7 @@ mod request_log;
 mod search;
 mod security;
 pub mod view;
+mod ws;
 
 pub use guards::RateLimit;
 
@@ -85,6 +86,7 @@ pub fn mount(rocket: Rocket<Build>, app: App) -> Rocket<Build> {
                 overview::stats,
                 live::page_stream,
                 live::api_stream,
+                ws::socket,
                 api::submit,
                 api::tutorial,
                 api::history,

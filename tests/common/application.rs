@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::http::{Request, Response};
 use super::kafka::{self, Broker};
+use super::socket::Socket;
 use super::sse::Subscription;
 use super::topic::Topic;
 use super::wait::{PATIENCE, eventually, within};
@@ -140,6 +141,12 @@ impl Application {
     #[track_caller]
     pub fn stream(&self, query: &str) -> Subscription {
         Subscription::open(self.address, &format!("/api/v1/stream{query}"))
+    }
+
+    /// Opens a WebSocket; the query is behind `/api/v1/ws`.
+    #[track_caller]
+    pub fn socket(&self, query: &str) -> Socket {
+        Socket::open(self.address, query)
     }
 
     /// Opens a stream where a client that was cut off goes on.

@@ -1,5 +1,5 @@
-//! What the tests share: a running application, its brokers, a topic seen from outside, and strict clients for HTTP and for
-//! Server-Sent Events. Nothing here knows the inside of the product.
+//! What the tests share: a running application, its brokers, a topic seen from outside, and strict clients for HTTP, for
+//! Server-Sent Events and for the WebSocket. Nothing here knows the inside of the product.
 
 // Every file in tests/ is a crate of its own and uses a part of this.
 #![allow(dead_code, unused_imports, unused_macros)]
@@ -10,6 +10,7 @@ pub mod cursor;
 pub mod http;
 pub mod kafka;
 pub mod process;
+pub mod socket;
 pub mod sse;
 pub mod topic;
 pub mod wait;
@@ -19,6 +20,7 @@ pub use browser::Browser;
 pub use cursor::{Cursor, Follower};
 pub use kafka::{Broker, Kafka};
 pub use process::Process;
+pub use socket::Socket;
 pub use sse::{Frame, Message, Subscription};
 pub use topic::{NewRecord, StoredRecord, Topic};
 
