@@ -4,6 +4,7 @@
 //! `kafka/producer.rs` -> Kafka -> `kafka/tail.rs` -> `feed` -> `web/live.rs` -> page.
 
 pub mod config;
+pub mod demo;
 pub mod event;
 pub mod feed;
 pub mod ingest;
@@ -64,6 +65,11 @@ pub enum Failure {
 }
 
 impl Parts {
+    /// Where events are accepted, for those that are not posted.
+    pub fn ingest(&self) -> Arc<Ingest> {
+        self.ingest.clone()
+    }
+
     /// Where Kafka's clients reach the broker, also the embedded one.
     pub fn servers(&self) -> &str {
         self.connection.addresses()

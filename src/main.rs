@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use footfall::config::{self, Settings};
+use footfall::demo::Traffic;
 use footfall::event::{Record, json, time};
 use footfall::kafka::{self, Connection, Options, WorkerError};
 use footfall::telemetry;
@@ -29,6 +30,15 @@ struct Cli {
 enum Command {
     /// Serve the page and the API (the default)
     Serve,
+    /// Serve, with made-up events of a small shop to look at
+    Demo {
+        /// Events a second, on average: 0.1 to 10000
+        #[arg(long, default_value = "20", value_parser = rate)]
+        rate: f64,
+        /// Users that they are of: 1 to 1000000
+        #[arg(long, default_value = "200", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        users: u32,
+    },
     /// Print the topic's records as a member of a consumer group, one a line, at least once
     Consume {
         /// Members of the same group share the partitions
@@ -62,6 +72,11 @@ enum Format {
     Json,
 }
 
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.1..=10_000.0).contains(rate));
+    rate.ok_or_else(|| "expected 0.1 to 10000 events a second".to_owned())
+}
+
 /// Wrong configuration or arguments.
 const USAGE: u8 = 2;
 
@@ -75,9 +90,10 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    telemetry::install_logs(&settings.log, !matches!(command, Command::Serve));
+    telemetry::install_logs(&settings.log, !matches!(command, Command::Serve | Command::Demo { .. }));
     match command {
-        Command::Serve => serve(figment, settings),
+        Command::Serve => serve(figment, settings, None),
+        Command::Demo { rate, users } => serve(figment, settings, Some(Traffic { rate, users })),
         Command::Check => check(&figment, &settings),
         Command::Consume { group, from_beginning, format } => {
             consume(&settings, Options { group, from_beginning }, format)
@@ -92,7 +108,8 @@ fn fail(error: impl std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn serve(figment: Figment, settings: Settings) -> ExitCode {
+/// Serves, and makes traffic up if asked to, until the process is asked to end.
+fn serve(figment: Figment, settings: Settings, traffic: Option<Traffic>) -> ExitCode {
     rocket::async_main(async move {
         let embedded = settings.kafka.embedded();
         let (rocket, parts) = match footfall::rocket(figment, settings) {
@@ -108,7 +125,14 @@ fn serve(figment: Figment, settings: Settings) -> ExitCode {
                 "embedded broker: events are kept in memory until the process ends"
             );
         }
-        match parts.serve(rocket, asked_to_end()).await {
+        let ingest = parts.ingest();
+        let stop = async move {
+            let Some(traffic) = traffic else { return asked_to_end().await };
+            let Traffic { rate, users } = traffic;
+            tracing::warn!(rate, users, "demo: events are made up, and each says \"demo\":true");
+            traffic.run(&ingest, asked_to_end()).await;
+        };
+        match parts.serve(rocket, stop).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(error),
         }

@@ -476,7 +476,7 @@ fn secrets_are_never_printed() {
 
 #[test]
 fn help_tells_what_there_is() {
-    for command in ["", "serve", "consume", "topics", "groups", "check"] {
+    for command in ["", "serve", "demo", "consume", "topics", "groups", "check"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         let name = format!("help {command}").trim_end().replace(' ', "_");
         insta::assert_snapshot!(name, succeeds(&run(&arguments, &[])));
@@ -486,7 +486,13 @@ fn help_tells_what_there_is() {
 
 #[test]
 fn a_wrong_argument_is_exit_code_2() {
-    for arguments in [&["swerve"][..], &["--port", "80"], &["consume", "--format", "xml"], &["topics", "extra"]] {
+    for arguments in [
+        &["swerve"][..],
+        &["--port", "80"],
+        &["consume", "--format", "xml"],
+        &["topics", "extra"],
+        &["demo", "--rate", "0"],
+    ] {
         let output = run(arguments, &[]);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains("--help"), "{}", text(&output.stderr));

@@ -22,12 +22,19 @@ pub struct Builder {
     servers: Option<String>,
     topic: Topic,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
 }
 
 impl Builder {
     /// A variable of the application's environment, such as `FOOTFALL_FEED__HEARTBEAT`.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Its command line: without one it serves.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         self
     }
 
@@ -50,6 +57,7 @@ impl Builder {
     pub fn start_without_waiting_for_kafka(self) -> Application {
         let folder = TempDir::with_prefix("footfall-").expect("a temporary folder");
         let mut command = command(folder.path());
+        command.args(&self.arguments);
         command.env("ROCKET_ADDRESS", "127.0.0.1").env("ROCKET_PORT", "0").env("FOOTFALL_LOG__FORMAT", "json");
         command.env("KAFKA_TOPIC", self.topic.name());
         if let Some(servers) = &self.servers {
@@ -94,7 +102,12 @@ impl Application {
     /// With a fresh topic, on one of the two brokers.
     pub fn on(broker: Broker) -> Builder {
         match broker {
-            Broker::Embedded => Builder { servers: None, topic: Topic::in_the_application(), environment: Vec::new() },
+            Broker::Embedded => Builder {
+                servers: None,
+                topic: Topic::in_the_application(),
+                environment: Vec::new(),
+                arguments: Vec::new(),
+            },
             Broker::Kafka => Application::at(kafka::shared()),
             Broker::Cluster => Application::at(kafka::shared_cluster()),
         }
@@ -102,13 +115,18 @@ impl Application {
 
     /// With a fresh topic, on the brokers given.
     pub fn at(servers: &str) -> Builder {
-        Builder { servers: Some(servers.into()), topic: Topic::named_by_chance(servers), environment: Vec::new() }
+        Builder {
+            servers: Some(servers.into()),
+            topic: Topic::named_by_chance(servers),
+            environment: Vec::new(),
+            arguments: Vec::new(),
+        }
     }
 
     /// Another one like this, on the same topic. Not with the embedded broker.
     pub fn replica(&self) -> Builder {
         let servers = self.servers.clone().expect("a broker that both can reach");
-        Builder { servers: Some(servers), topic: self.topic.borrowed(), environment: Vec::new() }
+        Builder { servers: Some(servers), topic: self.topic.borrowed(), environment: Vec::new(), arguments: Vec::new() }
     }
 
     /// Its topic, as any client of the broker sees it.

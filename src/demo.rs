@@ -1,0 +1,435 @@
+//! Made-up traffic of a small shop, for whoever tries the product: sessions of users who log in, look, buy and leave.
+//!
+//! Events arrive at random times at a chosen mean rate and take the way of a post through `ingest`, so that ids, metrics and
+//! acknowledgements are real. Each carries `"demo":true`. While events would be refused it waits. Called by the command line.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::event::json::string;
+use crate::event::{Event, Format, Limits, Parsed, parse, time};
+use crate::ingest::{Failure, Ingest, Receipt};
+
+/// Batches that wait for Kafka at once; beyond it the shop waits too.
+const MOST_UNDER_WAY: usize = 64;
+/// Events in one batch, at most.
+const BATCH: usize = 500;
+/// What was not sent in time is made up for this far back.
+const BEHIND: Duration = Duration::from_secs(1);
+/// Between two looks whether events are taken again, and after how long without it is said.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const SAID_AFTER: Duration = Duration::from_secs(2);
+/// How long the last events may take to be acknowledged when it is told to stop.
+const LAST: Duration = Duration::from_secs(1);
+
+/// Traffic to be made up.
+#[derive(Debug, Clone, Copy)]
+pub struct Traffic {
+    /// Events a second, on average.
+    pub rate: f64,
+    /// Users of the shop, at least 1.
+    pub users: u32,
+}
+
+impl Traffic {
+    /// Sends events until `stop` resolves.
+    pub async fn run(self, ingest: &Ingest, stop: impl Future<Output = ()>) {
+        let mut shop = Shop::new(self);
+        let (mut told, mut under_way, mut next) = (Told::default(), FuturesUnordered::new(), Instant::now());
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(results) = under_way.next(), if !under_way.is_empty() => told.results(results),
+                () = sleep_until(next), if under_way.len() < MOST_UNDER_WAY => {
+                    let now = Instant::now();
+                    if told.waits(ingest.unavailable()) {
+                        next = now + LOOK_EVERY;
+                        continue;
+                    }
+                    next = next.max(now.checked_sub(BEHIND).unwrap_or(now));
+                    let mut events = Vec::new();
+                    while next <= now && events.len() < BATCH {
+                        events.extend(shop.event(ingest));
+                        next += shop.pause();
+                    }
+                    under_way.push(ingest.accept(events));
+                }
+            }
+        }
+        let _ = timeout(LAST, async { while under_way.next().await.is_some() {} }).await;
+    }
+}
+
+/// What the log was told: each state once, however long it lasts.
+#[derive(Default)]
+struct Told {
+    waiting_since: Option<Instant>,
+    waits: bool,
+    failure: Option<Failure>,
+}
+
+impl Told {
+    /// Whether events have to wait, for this reason.
+    fn waits(&mut self, reason: Option<String>) -> bool {
+        let Some(reason) = reason else {
+            self.waiting_since = None;
+            if std::mem::take(&mut self.waits) {
+                tracing::info!("made-up events go on");
+            }
+            return false;
+        };
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        if !self.waits && since.elapsed() >= SAID_AFTER {
+            self.waits = true;
+            tracing::warn!(reason, "made-up events wait");
+        }
+        true
+    }
+
+    fn results(&mut self, results: Vec<Result<Receipt, Failure>>) {
+        for result in results {
+            match result {
+                Ok(_) => self.failure = None,
+                Err(failure) if self.failure.as_ref() == Some(&failure) => {}
+                Err(failure) => {
+                    tracing::warn!(error = %failure, "a made-up event was not taken");
+                    self.failure = Some(failure);
+                }
+            }
+        }
+    }
+}
+
+/// Sessions under way at once, for each event a second: a session has one every few seconds.
+const SESSIONS: f64 = 3.0;
+const MOST_SESSIONS: f64 = 1000.0;
+
+/// The shop with those who are in it.
+struct Shop {
+    traffic: Traffic,
+    dice: Dice,
+    sessions: Vec<Session>,
+}
+
+impl Shop {
+    fn new(traffic: Traffic) -> Self {
+        Shop { traffic, dice: Dice::new(), sessions: Vec::new() }
+    }
+
+    /// Until the next event: the times of a Poisson process.
+    fn pause(&mut self) -> Duration {
+        Duration::from_secs_f64(-(1.0 - self.dice.unit()).ln() / self.traffic.rate)
+    }
+
+    /// What happens next, as a post of it would be taken.
+    fn event(&mut self, ingest: &Ingest) -> Option<Event> {
+        let body = self.happens();
+        let settings = ingest.settings();
+        let limits = Limits { event: settings.max_event.as_u64() as usize, batch: 1, now_ms: time::now_ms() };
+        match parse(&body, Format::Json, &limits) {
+            Ok(Parsed::One(checked)) => checked.ok(),
+            _ => None, // larger than this server takes
+        }
+    }
+
+    fn happens(&mut self) -> Bytes {
+        let most = (self.traffic.rate * SESSIONS).clamp(4.0, MOST_SESSIONS) as usize;
+        // Were everybody in the shop at once, nobody could come more often than others.
+        let room = self.sessions.len() < most.min(self.traffic.users as usize / 4 + 1);
+        let index = match self.sessions.is_empty() || (room && self.dice.chance(25)) {
+            true => self.comes(),
+            false => self.dice.below(self.sessions.len() as u32) as usize,
+        };
+        let (text, stays) = self.sessions[index].goes_on(&mut self.dice);
+        if !stays {
+            self.sessions.swap_remove(index);
+        }
+        text
+    }
+
+    /// Someone begins a session, or goes on with the one that is under way.
+    fn comes(&mut self) -> usize {
+        let user = self.dice.popular(self.traffic.users);
+        self.sessions.iter().position(|session| session.user == user).unwrap_or_else(|| {
+            self.sessions.push(Session::new(user));
+            self.sessions.len() - 1
+        })
+    }
+}
+
+/// Someone in the shop.
+struct Session {
+    /// By popularity, from 1.
+    user: u32,
+    stage: Stage,
+    /// The product that was looked at last.
+    product: Option<u32>,
+    /// Products and quantities.
+    cart: Vec<(u32, u32)>,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Outside,
+    Inside,
+    AtTheTill,
+    Served,
+}
+
+const PRODUCTS: u32 = 400;
+const NAMES: &[&str] = &[
+    "Ann",
+    "John",
+    "Zoë",
+    "Priya",
+    "Łukasz",
+    "さくら",
+    "José",
+    "نورا",
+    "Иван",
+    "Amélie",
+    "李雷",
+    "Søren",
+    "Δήμητρα",
+    "דוד",
+    "Chidi",
+    "Zoë 🦊",
+    "민준",
+    "อรุณ",
+    "O'Brien",
+    "J. R.",
+];
+const SEARCHES: &[&str] = &[
+    "running shoes",
+    "rain jacket",
+    "кеды",
+    "傘",
+    "☕ mug",
+    "socks",
+    "backpack 30l",
+    "gift for dad",
+    "شاحن",
+    "tent",
+    "lampe",
+    "usb-c cable",
+];
+const AGENTS: &[&str] = &["Firefox", "Chrome", "Safari", "Edge", "App 4.2 (Android)", "App 4.2 (iOS)"];
+const PAGES: &[&str] = &["/", "/sale", "/new", "/account/orders", "/help/returns", "/cart"];
+const REVIEWS: &[&str] =
+    &["👍", "as described", "très bien", "すごい！", "too small, sent it back", "❤️❤️❤️", "так себе"];
+
+impl Session {
+    fn new(user: u32) -> Self {
+        Session { user, stage: Stage::Outside, product: None, cart: Vec::new() }
+    }
+
+    fn name(&self) -> String {
+        match (NAMES.get(self.user as usize - 1), self.user % 3) {
+            (Some(name), _) => (*name).to_owned(),
+            (None, 0) => format!("mobile-{}", self.user),
+            (None, _) => format!("user-{}", self.user),
+        }
+    }
+
+    /// What this person does next, and whether something may still follow.
+    fn goes_on(&mut self, dice: &mut Dice) -> (Bytes, bool) {
+        match self.stage {
+            Stage::Outside if dice.chance(10) => {
+                let campaign = dice.one(&["autumn", "black-friday", "welcome-back"]);
+                (self.event("push_opened", &[("campaign", json!(campaign))]), true)
+            }
+            Stage::Outside => {
+                self.stage = Stage::Inside;
+                let net = dice.one(&["203.0.113", "198.51.100", "192.0.2"]);
+                let ip = format!("{net}.{}", 1 + dice.below(254));
+                (self.event("login", &[("ip", json!(ip)), ("agent", json!(dice.one(AGENTS)))]), true)
+            }
+            Stage::Inside => self.looks_around(dice),
+            Stage::AtTheTill => {
+                let approved = dice.chance(93);
+                if approved {
+                    self.stage = Stage::Served;
+                }
+                let method = dice.one(&["card", "card", "paypal", "invoice"]);
+                (self.event("payment", &[("method", json!(method)), ("approved", json!(approved))]), true)
+            }
+            Stage::Served => (self.event("logout", &[]), false),
+        }
+    }
+
+    fn looks_around(&mut self, dice: &mut Dice) -> (Bytes, bool) {
+        match (dice.below(100), self.product) {
+            (0..14, _) => {
+                let fields = [("q", json!(dice.one(SEARCHES))), ("results", json!(dice.below(120)))];
+                (self.event("search", &fields), true)
+            }
+            (14..32, Some(product)) => {
+                let quantity = 1 + dice.below(10) / 7;
+                self.cart.push((product, quantity));
+                (self.event("add_to_cart", &[("product", json!(product)), ("quantity", json!(quantity))]), true)
+            }
+            (32..36, _) if self.cart.len() > 1 => {
+                let product = self.cart.pop().map(|(product, _)| product);
+                (self.event("remove_from_cart", &[("product", json!(product))]), true)
+            }
+            (36..40, Some(product)) => {
+                let fields = [
+                    ("product", json!(product)),
+                    ("stars", json!(1 + dice.below(5))),
+                    ("text", json!(dice.one(REVIEWS))),
+                ];
+                (self.event("review", &fields), true)
+            }
+            (40..54, _) if !self.cart.is_empty() => {
+                self.stage = Stage::AtTheTill;
+                let items: u32 = self.cart.iter().map(|(_, quantity)| quantity).sum();
+                let total = f64::from(self.cart.iter().map(|(product, n)| cents(*product) * n).sum::<u32>()) / 100.0;
+                let fields = [("total", json!(total)), ("items", json!(items)), ("currency", json!("EUR"))];
+                (self.event("checkout", &fields), true)
+            }
+            (54..60, _) => (self.event("logout", &[]), false),
+            (60..72, _) => (self.views(dice.one(PAGES), dice), true),
+            // Some go without a word.
+            (other, _) => {
+                let product = dice.popular(PRODUCTS);
+                self.product = Some(product);
+                (self.views(&format!("/products/{product}"), dice), other < 97)
+            }
+        }
+    }
+
+    fn views(&self, page: &str, dice: &mut Dice) -> Bytes {
+        self.event("page_view", &[("page", json!(page)), ("ms", json!(18 + dice.below(60)))])
+    }
+
+    /// Members in the order in which people read them.
+    fn event(&self, action: &str, fields: &[(&str, Value)]) -> Bytes {
+        let mut text = b"{\"user\":".to_vec();
+        string(&mut text, &self.name());
+        text.extend_from_slice(b",\"action\":");
+        string(&mut text, action);
+        for (name, value) in fields {
+            text.extend_from_slice(format!(",\"{name}\":{value}").as_bytes());
+        }
+        text.extend_from_slice(b",\"demo\":true}");
+        text.into()
+    }
+}
+
+/// A product's price.
+fn cents(product: u32) -> u32 {
+    product * 37 % 190 * 100 + 590
+}
+
+/// Random numbers (SplitMix64): good enough for a shop that isn't one.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        Dice(uuid::Uuid::now_v7().as_u128() as u64)
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 up to 1, without 1.
+    fn unit(&mut self) -> f64 {
+        (self.roll() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        (self.unit() * f64::from(bound)) as u32
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.below(100) < percent
+    }
+
+    fn one<'a>(&mut self, list: &[&'a str]) -> &'a str {
+        list[self.below(list.len() as u32) as usize]
+    }
+
+    /// One of 1 to `count`, the first the most often: Zipf's law with the exponent 1.
+    fn popular(&mut self, count: u32) -> u32 {
+        ((f64::from(count) + 1.0).powf(self.unit()) as u32).clamp(1, count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn events(users: u32, count: usize) -> Vec<Value> {
+        let mut shop = Shop::new(Traffic { rate: 20.0, users });
+        let limits = Limits { event: 32 * 1024, batch: 1, now_ms: 0 };
+        let event = |_| {
+            let body = shop.happens();
+            let parsed = parse(&body, Format::Json, &limits);
+            assert!(matches!(parsed, Ok(Parsed::One(checked)) if checked.is_ok()), "{body:?}");
+            serde_json::from_slice(&body).expect("JSON")
+        };
+        (0..count).map(event).collect()
+    }
+
+    fn count<'a>(events: &'a [Value], field: &str) -> HashMap<&'a str, usize> {
+        let mut counts = HashMap::new();
+        for event in events {
+            *counts.entry(event[field].as_str().expect("text")).or_default() += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn every_event_is_valid_and_says_that_it_is_made_up() {
+        for users in [1, 3, 200, 1_000_000] {
+            let events = events(users, 5_000);
+            assert!(events.iter().all(|event| event["demo"] == true));
+            let names = count(&events, "user").len();
+            assert!(names <= users as usize && (users < 200 || names > 100), "{names} of {users}");
+        }
+    }
+
+    #[test]
+    fn people_do_what_people_do_in_a_shop() {
+        let events = events(200, 20_000);
+        let (users, actions) = (count(&events, "user"), count(&events, "action"));
+        for action in ["login", "page_view", "search", "add_to_cart", "checkout", "payment", "review", "logout"] {
+            assert!(actions.get(action).is_some_and(|count| *count > 100), "{action}: {actions:?}");
+        }
+        assert!(actions["page_view"] > actions["checkout"] * 3, "{actions:?}");
+        assert!(users["Ann"] > 5 * users["user-100"], "{users:?}");
+        // Nobody pays before there is something to pay for.
+        let mut carts: HashMap<&str, i32> = HashMap::new();
+        for event in &events {
+            let cart = carts.entry(event["user"].as_str().expect("text")).or_default();
+            match event["action"].as_str() {
+                Some("add_to_cart") => *cart += 1,
+                Some("checkout") => assert!(*cart > 0, "{event}"),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn pauses_have_the_mean_of_the_rate_and_vary() {
+        let mut shop = Shop::new(Traffic { rate: 50.0, users: 1 });
+        let pauses: Vec<f64> = (0..20_000).map(|_| shop.pause().as_secs_f64()).collect();
+        let mean = pauses.iter().sum::<f64>() / pauses.len() as f64;
+        assert!((0.019..0.021).contains(&mean), "{mean}");
+        assert!(pauses.iter().any(|pause| *pause > 0.08) && pauses.iter().any(|pause| *pause < 0.001));
+    }
+}
