@@ -10,6 +10,7 @@ pub mod feed;
 pub mod ingest;
 pub mod kafka;
 pub mod stats;
+pub mod tally;
 pub mod telemetry;
 pub mod web;
 

@@ -1,5 +1,5 @@
 // Every page works as the server sent it; this adds what needs a script: the reader's own time zone, the whole record in
-// place, searches that go on, and on the live page the stream, the form without a reload, and the keys.
+// place, searches that go on, the sums of a user, and on the live page the stream, the form without a reload, and the keys.
 
 import { showRecords } from './record.js';
 import { showTimes } from './time.js';
@@ -20,12 +20,16 @@ if (overview) {
   const { startOverview } = await import('./overview.js');
   startOverview(overview);
 }
+const person = rows?.dataset.filters !== undefined;
 const search = document.getElementById('search');
-if (search) {
+if (search && !person) {
   const { startSearch } = await import('./history.js');
   startSearch(search, rows);
 }
-if (rows?.dataset.cursor !== undefined) {
+if (person) {
+  const { startPerson } = await import('./person.js');
+  startPerson(rows);
+} else if (rows?.dataset.cursor !== undefined) {
   const [{ startFeed }, { startForm }, { startKeys }] = await Promise.all([
     import('./feed.js'),
     import('./form.js'),

@@ -23,9 +23,14 @@ const $ = (id) => document.getElementById(id);
 const number = (n) => n.toLocaleString('en');
 const events = (n) => (n === 1 ? '1 event' : `${number(n)} events`);
 
-export function startFeed(list) {
-  const feed = new Feed(list);
-  $('pause').addEventListener('click', () => feed.pause(!feed.paused));
+/**
+ * The filters are those of the list (`data-filters`), or else those of the address, with a form for them. `on.arrived(html)`
+ * with each event, also while none is shown, `on.skipped(count)` with the number of those that are not told, and `on.missed()`
+ * where some are lost.
+ */
+export function startFeed(list, on = {}) {
+  const feed = new Feed(list, on);
+  $('pause')?.addEventListener('click', () => feed.pause(!feed.paused));
   $('held').addEventListener('click', () => feed.show());
 }
 
@@ -44,11 +49,12 @@ class Feed {
   #left = 0;
   #absence = '';
 
-  constructor(list) {
+  constructor(list, on) {
     this.list = list;
-    this.filters = filtersOf(location.search);
+    this.on = on;
+    this.filters = filtersOf(list.dataset.filters ?? location.search);
     // A reload must not show the receipt again.
-    if (`${this.filters}` !== `${new URLSearchParams(location.search)}`) {
+    if ($('filters') && `${this.filters}` !== `${new URLSearchParams(location.search)}`) {
       history.replaceState(null, '', address(this.filters) + location.hash);
     }
     this.stream = new Stream(list.dataset.cursor, this.filters, {
@@ -64,7 +70,7 @@ class Feed {
     }
     addEventListener('scroll', () => this.#drawSoon(), { passive: true });
     setInterval(() => this.#everySecond(), 1000);
-    this.#filter();
+    if ($('filters')) this.#filter();
   }
 
   pause(paused) {
@@ -87,6 +93,7 @@ class Feed {
   #arrived(event) {
     this.#seen += 1;
     this.#second += 1;
+    this.on.arrived?.(event.html);
     this.#backlog.add(event, this.#why());
     this.#drawSoon();
   }
@@ -105,6 +112,7 @@ class Feed {
       this.#seen += message.count;
       this.#second += message.count;
       this.#skipping = performance.now();
+      this.on.skipped?.(message.count);
       this.#gap({ ...message, why: this.#why(), counted: true });
     } else if (name === 'dropped') {
       this.#gap({ count: message.count, from: message.from, to: message.to, why: 'this page was too slow', told: true });
@@ -115,6 +123,7 @@ class Feed {
   }
 
   #gap(gap) {
+    if (!gap.counted) this.on.missed?.();
     this.#backlog.addGap(gap);
     this.#drawSoon();
   }
@@ -184,6 +193,15 @@ class Feed {
   }
 
   #everySecond() {
+    if ($('rate')) this.#rate();
+    if (this.#unsaid && Date.now() - this.#said >= SAY_EVERY) {
+      say(this.#unsaid === 1 ? '1 new event' : `${number(this.#unsaid)} new events`);
+      this.#unsaid = 0;
+      this.#said = Date.now();
+    }
+  }
+
+  #rate() {
     this.#seconds.push(this.#second);
     this.#second = 0;
     this.#seconds.shift();
@@ -196,11 +214,6 @@ class Feed {
     const top = Math.max(1, ...this.#seconds);
     const line = this.#seconds.map((n, second) => `${second},${(19 - (n / top) * 18).toFixed(1)}`).join('L');
     $('spark').firstElementChild.setAttribute('d', `M${line}`);
-    if (this.#unsaid && Date.now() - this.#said >= SAY_EVERY) {
-      say(this.#unsaid === 1 ? '1 new event' : `${number(this.#unsaid)} new events`);
-      this.#unsaid = 0;
-      this.#said = Date.now();
-    }
   }
 
   #connection(state) {

@@ -71,7 +71,9 @@ function detail(json, address, details) {
     if (!told) continue;
     const only = element('a', `Only ${told.length > 24 ? `${told.slice(0, 24)}…` : told}`);
     only.className = 'button';
-    only.href = `${location.pathname}?${new URLSearchParams({ [name]: told })}`;
+    // A user's own page has no filters.
+    const place = location.pathname.startsWith('/users/') ? '/history' : location.pathname;
+    only.href = `${place}?${new URLSearchParams({ [name]: told })}`;
     buttons.append(only);
   }
 

@@ -12,6 +12,7 @@ on_every_broker! {
     what_is_typed_and_sent_is_a_row_at_once,
     two_windows_see_each_others_events,
     nothing_is_lost_or_doubled_between_first_paint_and_stream,
+    a_person_is_counted_past_and_live,
 }
 
 fn place(receipt: &Value) -> String {
@@ -352,6 +353,99 @@ fn a_search_goes_on_by_itself_and_can_be_stopped() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
+// --- A person --------------------------------------------------------------------------------------------------------
+
+/// `login 1`, as the page has them.
+fn actions(browser: &Browser) -> Vec<String> {
+    let (names, counts) = (browser.texts("#counted tbody th"), browser.texts("#counted tbody .n"));
+    names.iter().zip(&counts).map(|(name, count)| format!("{name} {count}")).collect()
+}
+
+fn a_person_is_counted_past_and_live(broker: Broker) {
+    let app = Application::on(broker).start();
+    app.accept(&event("نورا / 1", "login"));
+    app.accept(&event("Ann", "login"));
+    app.accept(&event("نورا / 1", "page_view"));
+    let browser = Browser::start();
+    browser.open_live(&app, "/?user=%D9%86%D9%88%D8%B1%D8%A7%20%2F%201");
+    browser.click("#rows summary");
+    browser.wait_for_text("#rows .person", "All of نورا / 1");
+    browser.click("#rows .person");
+    browser.wait_for_text("#title", "نورا / 1");
+    browser.wait_for_text("#connection", "live");
+    assert_eq!(browser.wait_for_rows(2).len(), 2);
+    let sums = || (browser.text("#events"), actions(&browser));
+    assert_eq!(sums(), (Some("2".into()), vec!["login 1".into(), "page_view 1".into()]));
+    let last = browser.text("#last-seen").expect("a time");
+    for action in ["page_view", "<i>", "page_view"] {
+        app.accept(&event("نورا / 1", action));
+        app.accept(&event("Ann", "not hers"));
+    }
+    browser.wait_for_rows(5);
+    let expected = vec!["page_view 3".to_owned(), "<i> 1".into(), "login 1".into()];
+    // The order stays while the pointer is on the table.
+    browser.wait_for("the sums", || sums().0.as_deref() == Some("5") && sums().1.len() == 3);
+    assert_same_set(expected.clone(), sums().1);
+    assert!(browser.text("#last-seen").expect("a time") > last);
+    let address = browser.js("return document.querySelector('[data-action=\"<i>\"] a').search");
+    assert!(address.as_str().is_some_and(|query| query.ends_with("action=%3Ci%3E")), "{address}");
+    // The same when it is loaded anew, and without a script.
+    browser.reload();
+    browser.wait_for("the same sums", || sums() == (Some("5".into()), expected.clone()));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    let plain = Browser::without_scripts();
+    plain.open(&app, "/users/%D9%86%D9%88%D8%B1%D8%A7%20%2F%201");
+    assert_eq!((plain.text("#events"), actions(&plain)), (Some("5".into()), expected));
+    assert_eq!(plain.wait_for_rows(5), browser.rows());
+}
+
+#[test]
+fn events_of_a_person_that_come_too_fast_to_show_are_counted() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/users/crowd");
+    browser.wait_for_text("#empty", "No events of this user. New ones appear here.");
+    let batch: Vec<Value> = (0..400).map(|_| event("crowd", "step")).collect();
+    app.post(&json!(batch)).expect(201);
+    browser.wait_for_text("#events", "400");
+    browser.wait_for_text("#rows > li.skip", "not shown (too fast to show)");
+    let number =
+        |text: Option<String>| text.and_then(|text| text.replace(',', "").parse::<u64>().ok()).expect("a number");
+    let steps = number(browser.text("[data-action=step] .n"));
+    assert_eq!(steps + number(browser.text("#other .n")), 400, "which actions the others were is not known");
+    assert_eq!((browser.text("#empty"), browser.text("#uncounted")), (None, None));
+}
+
+#[test]
+fn the_count_of_a_person_goes_on_by_itself_and_can_be_stopped() {
+    let app = Application::on(Broker::Kafka).start();
+    let partition = app.accept(&event("rare", "first"))["partition"].as_i64().expect("a number") as i32;
+    let record = |_| NewRecord::event("crowd", "pass").partition(partition);
+    for _ in 0..6 {
+        app.topic().produce_all(&(0..20_000).map(record).collect::<Vec<_>>());
+    }
+    let browser = Browser::start();
+    browser.open_live(&app, "/users/rare");
+    browser.wait_for_text(
+        "#search-words",
+        &format!("Looked at 120,001 of 120,001 records of partition {partition}; 1 event."),
+    );
+    assert_eq!(browser.texts("#rows .what"), ["first"]);
+    assert_eq!((browser.text("#events"), actions(&browser)), (Some("1".into()), vec!["first 1".into()]));
+    assert_eq!((browser.text("#so-far"), browser.text("#empty")), (None, None));
+    app.accept(&event("rare", "second"));
+    browser.wait_for_text("#events", "2");
+    assert_eq!(browser.texts("#rows .what"), ["second", "first"]);
+    browser.open(&app, "/users/rare");
+    browser.js("document.getElementById('stop').click()");
+    browser.wait_for_text("#search-words", "event");
+    // It may have been at its end before the button was pressed.
+    browser.js("document.getElementById('on').hidden || document.getElementById('on').click()");
+    browser.wait_for_text("#search-words", "Looked at 120,002 of 120,002");
+    browser.wait_for_text("#events", "2");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
 // --- Away and back ---------------------------------------------------------------------------------------------------
 
 #[test]
@@ -570,6 +664,12 @@ fn every_state_of_the_pages_fits_its_window_and_has_no_barrier() {
         browser.open(&app, path);
         look(&browser, &path[1..].replace(['?', '='], "-"));
     }
+    browser.open_live(&app, "/users/Ann");
+    look(&browser, "person");
+    browser.open_live(&app, &format!("/users/{}", "long-name-".repeat(20)));
+    look(&browser, "person-long");
+    browser.open_live(&app, "/users/nobody");
+    look(&browser, "person-empty");
 
     browser.open_live(&app, "/");
     app.kill();
@@ -586,6 +686,8 @@ fn every_state_of_the_pages_fits_its_window_and_has_no_barrier() {
     browser.wait_for_text("#away", "Kafka is away");
     browser.wait_for_text("#connection", "live, Kafka away");
     look(&browser, "kafka-away");
+    browser.open(&away, "/users/Ann");
+    look(&browser, "person-away");
 }
 
 #[track_caller]

@@ -180,6 +180,7 @@ fn the_description_has_every_route_and_every_route_is_described() {
         "/api/v1/stream",
         "/api/v1/topics",
         "/api/v1/ws",
+        "/api/v1/users/{user}",
         "/events",
         "/events/{partition}/{offset}",
         "/history",
@@ -192,10 +193,11 @@ fn the_description_has_every_route_and_every_route_is_described() {
         "/send-message/",
         "/stream",
         "/stream/overview",
+        "/users/{user}",
     ]);
     assert_eq!(paths, expected);
     for (path, operations) in description["paths"].as_object().expect("paths") {
-        let target = path.replace("{partition}", "0").replace("{offset}", "0");
+        let target = path.replace("{partition}", "0").replace("{offset}", "0").replace("{user}", "Ann");
         let methods = operations.as_object().expect("operations");
         let others = ["GET", "POST", "PUT", "DELETE"].into_iter().filter(|m| !methods.contains_key(&m.to_lowercase()));
         for method in others {

@@ -114,6 +114,11 @@ impl History {
         }
     }
 
+    /// The partition where those who use Kafka's usual partitioner put the records of a key.
+    pub fn partition_of(&self, key: &[u8]) -> Result<i32, HistoryError> {
+        Ok(partition_of(key, self.topic_state()?.partitions.len()))
+    }
+
     /// First and next offset of every partition.
     pub fn bounds(&self) -> Result<Vec<(i64, i64)>, HistoryError> {
         let partitions = self.topic_state()?.partitions.len();

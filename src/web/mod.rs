@@ -11,6 +11,7 @@ mod methods;
 mod ops;
 mod overview;
 mod pages;
+mod person;
 mod problem;
 mod query;
 mod reading;
@@ -81,6 +82,9 @@ pub fn mount(rocket: Rocket<Build>, app: App) -> Rocket<Build> {
                 search::ndjson,
                 search::csv,
                 record::record,
+                person::page,
+                person::count,
+                person::json,
                 overview::page,
                 overview::stream,
                 overview::stats,

@@ -56,6 +56,13 @@ impl Wanted {
         Ok(Wanted { filter, limit, newest_first, last: last.is_some(), since, until, from, to, place })
     }
 
+    /// All of one user's events in one partition before a place, the newest first.
+    pub fn of_user(user: &str, partition: i32, to: Option<Cursor>) -> Self {
+        let filter = Filter { users: vec![user.to_owned()], partitions: vec![partition], ..Filter::default() };
+        let (last, since, until, from, place) = (false, None, None, None, None);
+        Wanted { filter, limit: usize::MAX, newest_first: true, last, since, until, from, to, place }
+    }
+
     /// The query that answers it now, in what the topic holds. Blocks.
     pub fn query(&self, history: &History, scan: u64) -> Result<Query, HistoryError> {
         let bounds = history.bounds()?;

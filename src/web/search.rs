@@ -16,7 +16,7 @@ use rocket::http::{ContentType, Header};
 use rocket::request::Request;
 use rocket::response::stream::stream;
 use rocket::response::{self, Responder, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
@@ -33,7 +33,7 @@ use crate::feed::{Cursor, Dialect, Frames};
 use crate::kafka::{End, HistoryError, Query, Step};
 
 /// Records that are looked at before the page is shown; a search that needs more goes on behind it.
-const FIRST_LOOK: u64 = 50_000;
+pub const FIRST_LOOK: u64 = 50_000;
 /// Searches and exports at once; each holds a consumer and a thread.
 pub const SEARCHES: usize = 6;
 /// Bytes that are handed to the connection at once, about, and how many of those wait for the client.
@@ -178,9 +178,14 @@ fn rest(parameters: &Parameters, newest_first: bool, next: &[i64], limit: usize)
 pub async fn search(app: Shared, parameters: Parameters) -> Result<File, Problem> {
     let wanted = Wanted::new(&parameters, ROWS, 1000)?;
     let (query, permit) = begin(&app, &wanted).await?;
-    let format = Events { total: query.total(), begun: Instant::now(), found: 0 };
-    let chunks = run(&app, wanted, query, permit, format);
-    Ok(File { content_type: ContentType::EventStream, name: None, chunks: Box::pin(chunks) })
+    let format = Events { pace: Pace::new(&query), found: 0 };
+    Ok(events(&app, wanted, query, permit, format))
+}
+
+/// A search that a page follows.
+pub fn events(app: &App, wanted: Wanted, query: Query, permit: Permit, format: impl Format + 'static) -> File {
+    let chunks = run(app, wanted, query, permit, format);
+    File { content_type: ContentType::EventStream, name: None, chunks: Box::pin(chunks) }
 }
 
 /// Everything that matches, one JSON object a line.
@@ -210,10 +215,10 @@ async fn export(
     Ok(File { content_type, name: Some(name), chunks: Box::pin(chunks) })
 }
 
-type Permit = tokio::sync::OwnedSemaphorePermit;
+pub type Permit = tokio::sync::OwnedSemaphorePermit;
 
 /// The query, and the right to run it: what can be refused is refused with a status.
-async fn begin(app: &App, wanted: &Wanted) -> Result<(Query, Permit), Problem> {
+pub async fn begin(app: &App, wanted: &Wanted) -> Result<(Query, Permit), Problem> {
     let busy = |_| Problem::new(Kind::Unavailable, format!("{SEARCHES} searches or exports are under way already"));
     let permit = app.searches.clone().try_acquire_owned().map_err(busy)?;
     let wanted = wanted.clone();
@@ -222,7 +227,7 @@ async fn begin(app: &App, wanted: &Wanted) -> Result<(Query, Permit), Problem> {
 }
 
 /// What becomes of the records.
-trait Format: Send {
+pub trait Format: Send {
     fn head(&self) -> &'static [u8] {
         b""
     }
@@ -236,30 +241,29 @@ trait Format: Send {
 }
 
 #[derive(Clone, Copy)]
-enum Told<'a> {
+pub enum Told<'a> {
     Progress { scanned: u64, next: &'a [i64], reached_ms: Option<i64> },
     Done(&'a End),
     Failed(&'a HistoryError),
 }
 
-/// Server-Sent Events for the page.
-struct Events {
+/// How far and how fast a search gets, for the page.
+pub struct Pace {
     total: u64,
     begun: Instant,
-    found: u64,
 }
 
-impl Format for Events {
-    fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
-        self.found += 1;
-        Frames::data(out, &event_html(record));
+impl Pace {
+    pub fn new(query: &Query) -> Self {
+        Pace { total: query.total(), begun: Instant::now() }
     }
 
-    fn tell(&mut self, out: &mut Vec<u8>, told: Told<'_>) -> bool {
-        let (total, found) = (self.total, self.found);
+    /// The event's name and its data.
+    pub fn told(&self, found: u64, told: Told<'_>) -> (&'static str, Value) {
+        let total = self.total;
         let rate = |scanned: u64| (scanned as f64 / self.begun.elapsed().as_secs_f64().max(0.001)) as u64;
         let place = |next: &[i64]| Cursor::new(next).to_string();
-        let (name, data) = match told {
+        match told {
             Told::Progress { scanned, next, reached_ms } => (
                 "progress",
                 json!({"scanned": scanned, "total": total, "found": found, "rate": rate(scanned),
@@ -271,7 +275,24 @@ impl Format for Events {
                     "next": next.as_deref().map(place)}),
             ),
             Told::Failed(error) => ("failed", json!({"detail": error.to_string(), "found": found})),
-        };
+        }
+    }
+}
+
+/// Server-Sent Events for the page: rows as they are found.
+struct Events {
+    pace: Pace,
+    found: u64,
+}
+
+impl Format for Events {
+    fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
+        self.found += 1;
+        Frames::data(out, &event_html(record));
+    }
+
+    fn tell(&mut self, out: &mut Vec<u8>, told: Told<'_>) -> bool {
+        let (name, data) = self.pace.told(self.found, told);
         Frames::control(out, Dialect::Html, name, None, &data);
         true
     }
