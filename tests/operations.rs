@@ -194,6 +194,7 @@ fn the_description_has_every_route_and_every_route_is_described() {
         "/stream",
         "/stream/overview",
         "/users/{user}",
+        "/users/{user}/count",
     ]);
     assert_eq!(paths, expected);
     for (path, operations) in description["paths"].as_object().expect("paths") {
