@@ -741,7 +741,7 @@ fn every_page_is_small_stands_still_and_asks_no_third_party() {
     let first = app.post(&json!(events)).expect(201).json()["results"][0].clone();
     let record = format!("/events/{}/{}", first["partition"], first["offset"]);
     let browser = Browser::start();
-    for path in ["/", "/history", &record, "/overview", "/kafka", "/?user=nobody", "/nothing-there"] {
+    for path in ["/", "/history", &record, "/users/user-1", "/overview", "/kafka", "/?user=nobody", "/nothing-there"] {
         browser.open(&app, path);
         // What the script does, it has begun, and what was asked for has come.
         browser.wait_for("the script has run", || browser.count("html.scripted") == 1);

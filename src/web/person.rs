@@ -22,7 +22,7 @@ use super::search::{self, FIRST_LOOK, File, Format, Pace, Told};
 use super::view::{Broker, Filters, Frame, Query, Row, Stamp, Who, cut, event_html, person, thousands};
 use crate::event::Record;
 use crate::event::time::parse_ms;
-use crate::feed::{Cursor, Frames};
+use crate::feed::{Cursor, Dialect, Frames};
 use crate::kafka::{self, End, History, HistoryError, Step};
 use crate::tally::{Counts, Tally};
 
@@ -206,7 +206,7 @@ impl Format for Counting {
         // As rows show them.
         counts.actions.iter_mut().for_each(|one| one.action = cut(&one.action, usize::MAX));
         data["counts"] = json!(counts);
-        Frames::control(out, name, None, &data);
+        Frames::control(out, Dialect::Html, name, None, &data);
         true
     }
 }
