@@ -3,7 +3,6 @@
 //! Memory is bounded whatever the number of users: counts by time are exact, users are counted by a HyperLogLog sketch, the
 //! top ones by a frequent-items sketch (Apache DataSketches). Fed by the tail, and by a read of the last day at the start.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -192,8 +191,6 @@ impl Stats {
 
     /// Counts a record, wherever in the last day it lies.
     pub fn observe(&self, record: &Record) {
-        let told = record.who_and_what();
-        let name = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
         let ms = if self.embedded { record.time_ms() } else { record.timestamp_ms() };
         let now = now_ms();
         // Of a clock that goes ahead it happened now.
@@ -201,8 +198,8 @@ impl Stats {
         if ms <= now - DAY {
             return;
         }
-        let (user, action) = (name(told.user), name(told.action));
-        self.with(|windows| windows.count(ms, user.as_deref(), action.as_deref()));
+        let told = record.who_and_what();
+        self.with(|windows| windows.count(ms, told.user.as_deref(), told.action.as_deref()));
     }
 
     /// Counts the last day's records that lie before `ends`, the newest two million of them at most. Blocks for as long as
