@@ -15,6 +15,8 @@ use rocket::figment::value::{Map, Num, Value};
 use rocket::figment::{Figment, Metadata, Profile, Source};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::event::time::parse_duration;
+
 /// All settings of Footfall; Rocket keeps its own (`address`, `port`, `limits`, `shutdown` …) beside them.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
@@ -259,7 +261,7 @@ mod unit {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = Property::deserialize(deserializer)?.0;
-        parse(&text).ok_or_else(|| {
+        parse_duration(&text).ok_or_else(|| {
             serde::de::Error::custom(format_args!(
                 "`{text}` is no duration; expected a number with its unit, such as 250ms, 10s, 15m or 2h"
             ))
@@ -271,24 +273,6 @@ mod unit {
         let text = if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") };
         serializer.serialize_str(&text)
     }
-
-    pub fn parse(text: &str) -> Option<Duration> {
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = text[..digits].parse().ok()?;
-        let seconds = match text[digits..].trim() {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        Duration::try_from_secs_f64(number * seconds).ok()
-    }
-}
-
-/// Reads a duration such as `15m`: the unit of the configuration and of `since=-15m`.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    unit::parse(text)
 }
 
 /// Why the configuration is refused: one line that names the key, where it was set, and what would be right.
@@ -669,7 +653,7 @@ fn bounded(figment: &Figment, key: &str, value: u64, least: u64, most: u64) -> R
 }
 
 fn within(figment: &Figment, key: &str, value: Duration, least: &str, most: &str) -> Result<(), Invalid> {
-    let bound = |text| unit::parse(text).unwrap_or_default();
+    let bound = |text| parse_duration(text).unwrap_or_default();
     if (bound(least)..=bound(most)).contains(&value) {
         return Ok(());
     }

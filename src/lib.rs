@@ -3,6 +3,10 @@
 //! [`rocket()`] is the one place where the parts are put together. An event goes `web/api.rs` -> `event` -> `ingest` ->
 //! `kafka/producer.rs` -> Kafka -> `kafka/tail.rs` -> `feed` -> `web/live.rs` -> page.
 
+/// What holds for every input: shared by the unit tests and the fuzzing in `fuzz/`.
+#[cfg(test)]
+#[path = "../fuzz/checks/mod.rs"]
+mod checks;
 pub mod config;
 pub mod demo;
 pub mod event;

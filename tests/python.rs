@@ -2,22 +2,15 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use common::{Application, Broker, Process};
 use serde_json::{Value, json};
 
-/// A Python with kafka-python: that of `dev/test`, or the one that `dev/setup` makes.
 fn python(script: &str) -> Command {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let interpreter = std::env::var_os("FOOTFALL_TEST_PYTHON").map(PathBuf::from).unwrap_or_else(|| {
-        let installed = Command::new(root.join("dev/setup")).arg("python").status().expect("dev/setup can be run");
-        assert!(installed.success(), "dev/setup python");
-        root.join(".cache/python/bin/python")
-    });
-    let mut command = Command::new(interpreter);
-    command.arg(root.join("tests/python").join(script));
+    let mut command = common::python::command();
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script));
     command
 }
 

@@ -127,8 +127,8 @@ fn end_of_string(text: &str) -> usize {
 /// The headers that the other members don't say already. A name that comes twice has an array of its values.
 fn headers(out: &mut Vec<u8>, record: &Record) {
     let mut open = false;
-    for (index, (name, value)) in record.headers().enumerate() {
-        if is_told_elsewhere(name, value) || record.headers().take(index).any(|(earlier, _)| earlier == name) {
+    for (index, (name, _)) in record.headers().enumerate() {
+        if is_told_elsewhere(record, name) || record.headers().take(index).any(|(earlier, _)| earlier == name) {
             continue;
         }
         out.extend_from_slice(if open { b"," } else { b",\"headers\":{" });
@@ -151,12 +151,14 @@ fn headers(out: &mut Vec<u8>, record: &Record) {
     }
 }
 
-fn is_told_elsewhere(name: &str, value: Option<&[u8]>) -> bool {
+fn is_told_elsewhere(record: &Record, name: &str) -> bool {
     match name {
         cloudevents::SPECVERSION | cloudevents::ID | cloudevents::SOURCE | cloudevents::TYPE | cloudevents::TIME => {
             true
         }
-        cloudevents::CONTENT_TYPE => value == Some(b"application/json"),
+        cloudevents::CONTENT_TYPE => {
+            record.headers().filter(|(other, _)| *other == name).all(|(_, value)| value == Some(b"application/json"))
+        }
         _ => false,
     }
 }
@@ -248,6 +250,12 @@ mod tests {
         assert_eq!(json["raw"], "/g==");
         assert_eq!(json["headers"], serde_json::json!({"a":null,"b":{"raw":"/Q=="},"c":["1","2"]}));
         assert_eq!(json["id"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_second_content_type_is_told_although_the_first_is_what_is_expected() {
+        let json = json(None, None, &[("content-type", Some(b"application/json")), ("content-type", None)]);
+        assert_eq!(json["headers"], serde_json::json!({"content-type": ["application/json", null]}));
     }
 
     #[test]

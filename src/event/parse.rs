@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::time::{format_ms, parse_ms};
@@ -199,6 +199,13 @@ fn well_formed(text: &str) -> Result<(), Refused> {
     serde_json::from_str::<IgnoredAny>(text).map(|_| ()).map_err(|e| Refused::NotJson(e.to_string()))
 }
 
+/// What a parser of values gives up on may be JSON all the same, such as a name with half of a surrogate pair: then it is
+/// this event that is wrong, and not those beside it.
+fn unreadable(text: &str, error: &serde_json::Error) -> Result<Checked, Refused> {
+    well_formed(text)?;
+    Ok(Err(vec![FieldError::new("", format!("must be a JSON object that can be read: {error}"))]))
+}
+
 /// One event; `text` is a part of `body`, which it is kept as.
 fn event(body: &Bytes, text: &str, limits: &Limits) -> Result<Checked, Refused> {
     let fields: Fields = match serde_json::from_str(text) {
@@ -206,7 +213,7 @@ fn event(body: &Bytes, text: &str, limits: &Limits) -> Result<Checked, Refused> 
         Err(e) if e.is_data() => {
             return Ok(Err(vec![FieldError::new("", "must be a JSON object with `user` and `action`")]));
         }
-        Err(e) => return Err(Refused::NotJson(e.to_string())),
+        Err(e) => return unreadable(text, &e),
     };
     let mut errors = fields.repeated("");
     too_deep(text, "", &mut errors);
@@ -235,7 +242,7 @@ fn cloud_event(body: &Bytes, text: &str, limits: &Limits) -> Result<Checked, Ref
     let envelope: CloudEventFields = match serde_json::from_str(text) {
         Ok(envelope) => envelope,
         Err(e) if e.is_data() => return Ok(Err(vec![FieldError::new("", format!("must be a CloudEvent: {e}"))])),
-        Err(e) => return Err(Refused::NotJson(e.to_string())),
+        Err(e) => return unreadable(text, &e),
     };
     let mut errors = envelope.errors;
     let mut attribute = |name: &str, value: Option<Member>| match value {
@@ -391,10 +398,21 @@ pub(super) struct Text<'a>(pub Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_str(AnyValue)? {
-            Member::Text(text) => Ok(Text(text)),
-            Member::Other(kind) => Err(serde::de::Error::custom(format_args!("expected a string, not {kind}"))),
+        struct AnyText;
+        impl<'de> Visitor<'de> for AnyText {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
         }
+        deserializer.deserialize_str(AnyText)
     }
 }
 
@@ -406,46 +424,19 @@ pub(super) enum Member<'a> {
 
 impl<'de> Deserialize<'de> for Member<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyValue)
-    }
-}
-
-struct AnyValue;
-
-impl<'de> Visitor<'de> for AnyValue {
-    type Value = Member<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a value")
-    }
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Member::Text(Cow::Borrowed(text)))
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Member::Text(Cow::Owned(text.to_owned())))
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Member::Other("a boolean"))
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Member::Other("a number"))
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Member::Other("a number"))
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Member::Other("a number"))
-    }
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Member::Other("null"))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Member::Other("an array"))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Member::Other("an object"))
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        // By its first byte, as a parser of numbers has an opinion on 1e999, which is JSON.
+        Ok(match json.as_bytes().first() {
+            Some(b'"') => match serde_json::from_str(json) {
+                Ok(Text(text)) => Member::Text(text),
+                Err(_) => Member::Other("text with half of a surrogate pair"),
+            },
+            Some(b'{') => Member::Other("an object"),
+            Some(b'[') => Member::Other("an array"),
+            Some(b't' | b'f') => Member::Other("a boolean"),
+            Some(b'n') => Member::Other("null"),
+            _ => Member::Other("a number"),
+        })
     }
 }
 
@@ -553,7 +544,7 @@ impl<'de> Deserialize<'de> for CloudEventFields<'de> {
                 let mut seen: Vec<String> = Vec::new();
                 while let Some(Text(name)) = map.next_key::<Text>()? {
                     if seen.iter().any(|earlier| *earlier == name) {
-                        found.errors.push(FieldError::new(format!("/{name}"), "stands there twice"));
+                        found.errors.push(FieldError::new(pointer(&name), "stands there twice"));
                     }
                     seen.push(name.to_string());
                     match &*name {
@@ -592,15 +583,23 @@ impl<'de> Deserialize<'de> for CloudEventFields<'de> {
     }
 }
 
+/// The JSON pointer to an object's member.
+fn pointer(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 /// An extension attribute as a Kafka header: a string, number or boolean by a name of lower-case letters and digits.
 fn extension(name: &str, value: &str) -> Result<(String, String), FieldError> {
-    let pointer = || format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+    let pointer = || pointer(name);
     let named = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     if !named {
         return Err(FieldError::new(pointer(), "is not an attribute's name: 1 to 64 lower-case letters and digits"));
     }
     let text = match value.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(value).unwrap_or_default(),
+        Some(b'"') => match serde_json::from_str(value) {
+            Ok(text) => text,
+            Err(_) => return Err(FieldError::new(pointer(), "must not be text with half of a surrogate pair")),
+        },
         Some(b'{' | b'[') => {
             return Err(FieldError::new(pointer(), "must be a string, a number or a boolean"));
         }
@@ -691,6 +690,30 @@ mod tests {
         let body = Bytes::from_static(br#"[{"user":"a","action":"b"}, 7 ,{"user":"c","action":"d"}]"#);
         let Ok(Parsed::Many(items)) = parse(&body, Format::Json, &LIMITS) else { panic!("an array") };
         assert_eq!(items.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[test]
+    fn an_item_that_a_parser_gives_up_on_does_not_spoil_the_others() {
+        let body = br#"[1e999,"\ud800",{"\ud800":1},{"user":"a","action":"b","x":1e999,"y":"\ud800"}]"#;
+        let Ok(Parsed::Many(items)) = parse(&Bytes::from_static(body), Format::Json, &LIMITS) else {
+            panic!("an array")
+        };
+        assert_eq!(items.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, false, false, true]);
+        let found = errors(r#"{"user":1e999,"action":"\ud800"}"#);
+        let details: Vec<&str> = found.iter().map(|(_, detail)| detail.as_str()).collect();
+        assert_eq!(
+            details,
+            ["must be a string, not a number", "must be a string, not text with half of a surrogate pair"]
+        );
+    }
+
+    #[test]
+    fn a_cloud_events_extension_is_passed_on_or_refused_and_never_changed() {
+        let body = br#"{"specversion":"1.0","id":"e1","source":"/s","type":"t","n":"\ud800","data":{"user":"a","action":"b"}}"#;
+        let Ok(Parsed::One(checked)) = parse(&Bytes::from_static(body), Format::CloudEvent, &LIMITS) else {
+            panic!("one")
+        };
+        assert_eq!(checked.expect_err("an error")[0].pointer, "/n");
     }
 
     #[test]

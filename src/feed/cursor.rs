@@ -60,7 +60,8 @@ impl Cursor {
 
     /// Offsets that lie between this cursor and one that is farther.
     pub fn distance(&self, farther: &Cursor) -> u64 {
-        (0..farther.0.len() as i32).map(|p| (farther.get(p) - self.get(p)).max(0) as u64).sum()
+        let apart = |p| u64::try_from(farther.get(p).saturating_sub(self.get(p))).unwrap_or(0);
+        (0..farther.0.len() as i32).map(apart).fold(0, u64::saturating_add)
     }
 
     /// Appends it as text.
@@ -126,6 +127,8 @@ impl FromStr for Cursor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -163,5 +166,59 @@ mod tests {
         assert!(long.covers(&short) && !short.covers(&long));
         assert_eq!(short.distance(&long), 3);
         assert_eq!(short.max(&long), long);
+    }
+    /// Any cursor that can be written: partitions from 0 up, each with an offset that Kafka could have.
+    fn cursors() -> impl Strategy<Value = Cursor> {
+        let offsets = prop_oneof![0..5_i64, 0..=i64::MAX];
+        proptest::collection::vec(offsets, 1..5).prop_map(Cursor::new)
+    }
+
+    proptest! {
+        #[test]
+        fn any_cursor_reads_what_it_wrote(cursor in cursors()) {
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+
+        #[test]
+        fn what_is_read_is_written_the_same(text in r"[0-9]{1,2}-[0-9]{1,20}(\.[0-9]{1,2}-[0-9]{1,20}){0,3}|[-.0-9+ ]{0,12}|.{0,12}") {
+            crate::checks::cursor(text.as_bytes());
+        }
+
+        #[test]
+        fn covering_is_an_order(a in cursors(), b in cursors(), c in cursors()) {
+            prop_assert!(a.covers(&a) && a.covers(&Cursor::default()));
+            prop_assert!(!(a.covers(&b) && b.covers(&c)) || a.covers(&c));
+            if a.covers(&b) && b.covers(&a) {
+                let partitions = a.partitions().max(b.partitions()) as i32;
+                prop_assert!((0..partitions).all(|partition| a.get(partition) == b.get(partition)));
+            }
+        }
+
+        #[test]
+        fn the_farther_of_two_is_the_nearest_place_that_covers_both(a in cursors(), b in cursors(), c in cursors()) {
+            let farther = a.max(&b);
+            prop_assert!(farther.covers(&a) && farther.covers(&b));
+            prop_assert!(!(c.covers(&a) && c.covers(&b)) || c.covers(&farther));
+            prop_assert_eq!(&farther, &b.max(&a));
+            prop_assert_eq!(farther.max(&c), a.max(&b.max(&c)));
+            prop_assert!(!a.covers(&b) || farther.max(&a).to_string() == farther.to_string());
+        }
+
+        #[test]
+        fn there_is_a_distance_where_something_is_not_covered(a in cursors(), b in cursors()) {
+            prop_assert_eq!(a.distance(&b) == 0, a.covers(&b));
+            prop_assert_eq!(a.distance(&b), a.distance(&a.max(&b)));
+        }
+
+        #[test]
+        fn distances_on_one_way_add_up(steps in proptest::collection::vec((0..3_i32, 0..1000_i64, 0..1000_i64), 0..8)) {
+            let (mut first, mut second) = (Cursor::default(), Cursor::default());
+            for (partition, one, more) in steps {
+                first.set(partition, one);
+                second.set(partition, one + more);
+            }
+            let origin = Cursor::default();
+            prop_assert_eq!(origin.distance(&first) + first.distance(&second), origin.distance(&second));
+        }
     }
 }

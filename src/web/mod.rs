@@ -3,6 +3,7 @@
 mod api;
 mod assets;
 mod body;
+pub(crate) mod csv;
 mod guards;
 mod inspect;
 mod kafka_page;
@@ -11,6 +12,7 @@ mod methods;
 mod ops;
 mod overview;
 mod pages;
+pub(crate) mod parameters;
 mod person;
 mod problem;
 mod query;

@@ -313,11 +313,11 @@ struct Csv;
 
 impl Format for Csv {
     fn head(&self) -> &'static [u8] {
-        b"time,timestamp,partition,offset,key,id,user,action,value,raw\r\n"
+        super::csv::HEAD
     }
 
     fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
-        csv_line(out, record);
+        super::csv::line(out, record);
     }
 }
 
@@ -397,49 +397,4 @@ impl<'r> Responder<'r, 'static> for File {
         }
         builder.streamed_body(StreamReader::new(self.chunks)).max_chunk_size(CHUNK).ok()
     }
-}
-
-/// One record as a line of CSV.
-fn csv_line(out: &mut Vec<u8>, record: &Record) {
-    let text =
-        |bytes: Option<&[u8]>| bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default().to_owned();
-    let told = record.who_and_what();
-    let value = record.value();
-    let raw = match value {
-        Some(bytes) if std::str::from_utf8(bytes).is_err() => record_json::base64(bytes),
-        _ => String::new(),
-    };
-    let cells = [
-        record.time_ms().map(format_ms).unwrap_or_default(),
-        record.timestamp_ms().map(format_ms).unwrap_or_default(),
-        record.partition().to_string(),
-        record.offset().to_string(),
-        text(record.key()),
-        record.id().unwrap_or_default().into_owned(),
-        told.user.unwrap_or_default().into_owned(),
-        told.action.unwrap_or_default().into_owned(),
-        text(value),
-        raw,
-    ];
-    for (index, cell) in cells.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        cell_of_csv(out, cell);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// A cell; a spreadsheet must not take what people sent for a formula (OWASP, CSV Injection).
-fn cell_of_csv(out: &mut Vec<u8>, text: &str) {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
-    if !formula && !text.contains(['"', ',', '\r', '\n', ';']) {
-        return out.extend_from_slice(text.as_bytes());
-    }
-    out.push(b'"');
-    if formula {
-        out.push(b'\'');
-    }
-    out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
-    out.push(b'"');
 }

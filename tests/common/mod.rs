@@ -7,9 +7,11 @@
 pub mod application;
 pub mod browser;
 pub mod cursor;
+pub mod event_stream;
 pub mod http;
 pub mod kafka;
 pub mod process;
+pub mod python;
 pub mod socket;
 pub mod sse;
 pub mod topic;
