@@ -8,6 +8,8 @@ mod cursor;
 mod filter;
 mod frame;
 mod index;
+#[cfg(test)]
+mod model;
 mod ring;
 mod subscription;
 

@@ -37,7 +37,7 @@ pub struct Metrics {
 pub(super) struct Block {
     /// Its number, counted over the process's life.
     pub number: u64,
-    /// Records that were published before it.
+    /// Records that were published before it, and those that nobody will get any more.
     pub before: u64,
     pub records: Box<[Record]>,
     /// The places before and after it.
@@ -57,6 +57,12 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// As `before`, for the block after it.
+    pub fn after(&self) -> u64 {
+        let missed = self.gap.as_ref().and_then(|gap| gap.missed).unwrap_or(0);
+        self.before + self.records.len() as u64 + missed
+    }
+
     /// All its frames, encoded by whoever comes first.
     pub fn frames(&self, frames: &Frames, topic: &str, dialect: Dialect) -> Bytes {
         let cell = match dialect {
@@ -137,9 +143,12 @@ impl Drop for Block {
 /// The blocks in memory.
 struct Ring {
     blocks: VecDeque<Arc<Block>>,
+    /// The block that tells that the topic was made anew, the last time it was: it is kept for those who have not been
+    /// told yet, as a place in the topic of before says nothing about this one.
+    renewed: Option<Arc<Block>>,
     /// The place after the newest record.
     head: Arc<Cursor>,
-    /// Number of the next block, and how many records were published before it.
+    /// Number of the next block, and what lies before it as [`Block::before`] has it.
     next: u64,
     published: u64,
     /// Records in memory, their bytes, and those of their frames.
@@ -178,6 +187,7 @@ impl Feed {
     pub fn new(topic: &str, frames: Frames, records: usize, bytes: usize) -> Self {
         let ring = Ring {
             blocks: VecDeque::new(),
+            renewed: None,
             head: Arc::default(),
             next: 0,
             published: 0,
@@ -329,15 +339,26 @@ impl Feed {
     }
 
     /// The block of a number, and whether memory still reaches back to it: `Err` is the one to go on with where it does
-    /// not, half a ring behind the head, so that the reader is not overtaken again at once.
+    /// not, half a ring behind the head, so that the reader is not overtaken again at once. Who comes from a topic that was
+    /// made anew since gets the block that says so.
     pub(super) fn block(&self, number: u64) -> Option<Result<Arc<Block>, Arc<Block>>> {
         self.read(|ring| {
             let oldest = ring.blocks.front()?.number;
+            if let Some(renewed) = &ring.renewed
+                && number <= renewed.number
+            {
+                return Some(Ok(renewed.clone()));
+            }
             if number < oldest {
                 return ring.blocks.get(ring.blocks.len() / 2).cloned().map(Err);
             }
             ring.blocks.get((number - oldest) as usize).cloned().map(Ok)
         })
+    }
+
+    /// Number of the block that says that the topic was made anew, the last time it was.
+    pub(super) fn renewed(&self) -> Option<u64> {
+        self.read(|ring| ring.renewed.as_ref().map(|block| block.number))
     }
 
     /// Number of the block with which a reader goes on who has seen everything before a place, and the records that
@@ -415,6 +436,7 @@ impl Writer {
 
     /// The records of a partition up to `next` are gone for good.
     pub fn skip(&mut self, partition: i32, next: i64) {
+        self.flush(); // what was read before lies before the gap
         let mut resumed = self.feed.read(|ring| Cursor::clone(&ring.head));
         let requested = resumed.to_string();
         let missed = (next - resumed.get(partition)).max(0) as u64;
@@ -424,26 +446,28 @@ impl Writer {
 
     /// The topic was made anew: what is in memory is of another topic.
     pub fn restart(&mut self, positions: &[i64]) {
+        self.flush();
         let requested = self.feed.read(|ring| ring.head.to_string());
         let gap = Gap { requested, resumed: Cursor::new(positions), missed: None, reason: "topic recreated" };
         self.gap(gap, true);
     }
 
     fn gap(&mut self, gap: Gap, forget: bool) {
-        self.flush();
         self.edit(|ring| {
-            if forget {
-                ring.blocks.clear();
-                (ring.records, ring.bytes) = (0, 0);
-                ring.ends = Cursor::default();
+            let before = std::mem::replace(&mut ring.head, Arc::new(gap.resumed.clone()));
+            if !forget {
+                return ring.append(Box::new([]), before, Some(gap));
             }
-            ring.head = Arc::new(gap.resumed.clone());
-            let head = ring.head.clone();
-            ring.append(Box::new([]), head, Some(gap));
+            ring.blocks.clear();
+            (ring.records, ring.bytes) = (0, 0);
+            ring.ends = Cursor::default();
+            // The place before it is one of another topic.
+            ring.append(Box::new([]), ring.head.clone(), Some(gap));
+            ring.renewed = ring.blocks.back().cloned();
         });
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         if self.pending.is_empty() {
             return;
         }
@@ -504,7 +528,7 @@ impl Ring {
             index: OnceLock::new(),
         }));
         self.next += 1;
-        self.published += count as u64;
+        self.published = self.blocks.back().map_or(self.published, |block| block.after());
         self.records += count;
         self.bytes += size;
     }

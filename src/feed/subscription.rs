@@ -6,8 +6,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::ring::{Block, Feed};
-use super::{Cursor, Dialect, Filter, Frames};
-use crate::event::Record;
+use super::{Cursor, Dialect, Filter, Frames, Gap};
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +32,12 @@ pub enum Next {
     },
 }
 
+impl Next {
+    fn is_nothing(&self) -> bool {
+        matches!(self, Next::Frames(bytes) if bytes.is_empty())
+    }
+}
+
 /// A place in the feed that moves at its client's pace. It owns nothing but that place.
 pub struct Subscription {
     feed: Feed,
@@ -42,7 +47,10 @@ pub struct Subscription {
     key: Arc<str>,
     /// After what the client has.
     place: Arc<Cursor>,
-    /// Number of the next block, and the records published before it; `None` while the place is outside memory.
+    /// The topic that the place is in, by the block that told it was made anew.
+    topic: Option<u64>,
+    /// Number of the next block, and what lies before it as [`Block::before`] has it; `None` while the place is outside
+    /// memory.
     next: Option<(u64, u64)>,
     /// Set while blocks may hold records that the client has already: those before this place.
     floor: Option<Arc<Cursor>>,
@@ -58,6 +66,7 @@ impl Subscription {
             key: filter.key().into(),
             filter,
             place: Arc::default(),
+            topic: feed.renewed(),
             next: None,
             floor: None,
         };
@@ -81,55 +90,84 @@ impl Subscription {
     /// Goes on as one who has seen everything before `place`.
     pub fn resume(&mut self, place: Cursor) {
         let place = Arc::new(place);
-        self.next = self.feed.locate(&place).ok();
         self.floor = Some(place.clone());
         self.place = place;
+        self.next = self.locate().ok();
+    }
+
+    /// The block to go on with, and what lies before it; `Err` says to where memory reaches back.
+    fn locate(&self) -> Result<(u64, u64), Arc<Cursor>> {
+        let found = self.feed.locate(&self.place);
+        match self.feed.renewed() {
+            // The place says nothing about this topic: first the client must be told.
+            Some(renewed) if self.topic != Some(renewed) => Ok((renewed, 0)),
+            _ => found,
+        }
     }
 
     /// What there is now; `None` if the client has everything.
     pub fn read(&mut self) -> Option<Next> {
         loop {
-            let Some((number, seen)) = self.next else {
-                match self.feed.locate(&self.place) {
-                    Ok(found) => self.next = Some(found),
-                    Err(to) => return Some(Next::Behind { to }),
-                }
-                continue;
-            };
-            match self.feed.block(number)? {
-                Ok(block) => {
-                    let bytes = self.frames(&block);
-                    self.next = Some((number + 1, block.before + block.records.len() as u64));
-                    if !bytes.is_empty() {
-                        return Some(Next::Frames(bytes));
-                    }
-                }
-                Err(block) => return Some(Next::Frames(self.drop_until(&block, seen))),
+            let next = self.step()?;
+            if !next.is_nothing() {
+                return Some(next);
             }
         }
+    }
+
+    /// Takes in the next block, or what is to be told before it. It may be nothing to this client.
+    fn step(&mut self) -> Option<Next> {
+        let Some((number, seen)) = self.next else {
+            return Some(match self.locate() {
+                Ok(found) => {
+                    self.next = Some(found);
+                    Next::Frames(Bytes::new())
+                }
+                Err(to) => Next::Behind { to },
+            });
+        };
+        let bytes = match self.feed.block(number)? {
+            Ok(block) => {
+                self.next = Some((block.number + 1, block.after()));
+                self.frames(&block)
+            }
+            Err(block) => self.drop_until(&block, seen),
+        };
+        Some(Next::Frames(bytes))
     }
 
     /// As [`read`](Self::read), but no more events than `allowance`, which it takes from: of more than that the newest are
     /// read, and how many are left out is told exactly.
     pub fn read_newest(&mut self, allowance: &mut usize) -> Option<Next> {
-        let waiting = self.waiting();
-        let count: usize = waiting.iter().map(|(_, matching)| matching.len()).sum();
-        if count <= *allowance {
+        loop {
+            let waiting = self.waiting();
+            let count: usize = waiting.iter().map(|(_, matching)| matching.len()).sum();
+            if count > *allowance {
+                return Some(self.skip_to_newest(&waiting, count, std::mem::take(allowance)));
+            }
             *allowance -= waiting.first().map_or(0, |(_, matching)| matching.len());
-            return self.read();
+            let next = self.step()?;
+            if !next.is_nothing() {
+                return Some(next);
+            }
         }
+    }
+
+    /// Of the `count` events that wait, the newest so many.
+    fn skip_to_newest(&mut self, waiting: &[(Arc<Block>, Vec<usize>)], count: usize, allowance: usize) -> Next {
         let from = self.place.clone();
-        let mut left_out = count - std::mem::take(allowance);
+        let mut left_out = count - allowance;
         let skipped = left_out as u64;
         let mut out = Vec::new();
-        for (block, matching) in &waiting {
+        for (block, matching) in waiting {
             let mut matching = matching.iter().peekable();
-            let mut place = self.beginning(block);
+            let mut place = self.before(block);
             for (index, record) in block.records.iter().enumerate() {
-                if self.has(record) {
+                let (partition, next) = (record.partition(), record.offset() + 1);
+                if next <= place.get(partition) {
                     continue;
                 }
-                place.set(record.partition(), record.offset() + 1);
+                place.set(partition, next);
                 if matching.next_if_eq(&&index).is_none() {
                     continue;
                 }
@@ -143,12 +181,12 @@ impl Subscription {
                 }
             }
             self.pass(block);
-            self.next = Some((block.number + 1, block.before + block.records.len() as u64));
         }
-        Some(Next::Frames(out.into()))
+        Next::Frames(out.into())
     }
 
-    /// The blocks that are there to be read, with what of them matches; none where the next thing to tell is another.
+    /// The blocks that are there to be read, with what of them matches and the client has not; none where the next thing to
+    /// tell is another.
     fn waiting(&self) -> Vec<(Arc<Block>, Vec<usize>)> {
         let mut waiting = Vec::new();
         let Some((mut number, _)) = self.next else { return waiting };
@@ -156,30 +194,16 @@ impl Subscription {
             && block.gap.is_none()
         {
             let mut matching = block.matching(&self.filter);
-            matching.retain(|index| !self.has(&block.records[*index]));
+            if let Some(floor) = &self.floor {
+                matching.retain(|index| {
+                    let record = &block.records[*index];
+                    record.offset() >= floor.get(record.partition())
+                });
+            }
             waiting.push((block, matching));
             number += 1;
         }
         waiting
-    }
-
-    /// Whether the client has a record of a block already.
-    fn has(&self, record: &Record) -> bool {
-        self.floor.as_ref().is_some_and(|floor| record.offset() < floor.get(record.partition()))
-    }
-
-    /// The place before what the client does not have of a block.
-    fn beginning(&self, block: &Block) -> Cursor {
-        self.floor.as_ref().map_or_else(|| Cursor::clone(&block.start), |floor| block.start.max(floor))
-    }
-
-    /// Moves to the end of a block.
-    fn pass(&mut self, block: &Block) {
-        self.place = match &self.floor {
-            Some(floor) => Arc::new(floor.max(&block.end)),
-            None => block.end.clone(),
-        };
-        self.floor = self.floor.take().filter(|floor| !block.end.covers(floor));
     }
 
     /// Waits until there may be more.
@@ -194,55 +218,100 @@ impl Subscription {
     }
 
     fn frames(&mut self, block: &Block) -> Bytes {
-        let (frames, topic) = (self.feed.frames(), self.feed.topic());
         if let Some(gap) = &block.gap {
-            let mut out = Vec::new();
-            Frames::gap(&mut out, self.dialect, gap);
-            self.feed.metrics().gaps.inc();
-            // Of a topic made anew the old offsets mean nothing.
-            self.floor = self.floor.take().filter(|_| gap.missed.is_some());
-            self.place = block.end.clone();
-            return out.into();
+            return self.gap(block, gap);
         }
-        self.floor = self.floor.take().filter(|floor| !block.start.covers(floor));
+        if self.floor.as_ref().is_some_and(|floor| block.start.covers(floor)) {
+            self.floor = None;
+        }
         if self.floor.is_some() {
             return self.above_floor(block);
         }
         self.place = block.end.clone();
+        let (frames, topic) = (self.feed.frames(), self.feed.topic());
         match self.filter.is_empty() {
             true => block.frames(frames, topic, self.dialect),
             false => block.filtered(frames, topic, self.dialect, &self.key, &self.filter),
         }
     }
 
+    /// What of a gap this client misses: another replica may have given it some of that, or more.
+    fn gap(&mut self, block: &Block, gap: &Gap) -> Bytes {
+        let (resumed, missed) = match gap.missed {
+            Some(_) => {
+                let resumed = self.place.max(&gap.resumed);
+                let missed = self.place.distance(&resumed);
+                (resumed, Some(missed))
+            }
+            // Of a topic made anew the old offsets mean nothing.
+            None => {
+                self.floor = None;
+                self.topic = Some(block.number);
+                (gap.resumed.clone(), None)
+            }
+        };
+        let told = Gap { requested: self.place.to_string(), resumed: resumed.clone(), missed, reason: gap.reason };
+        self.place = Arc::new(resumed);
+        let mut out = Vec::new();
+        if missed != Some(0) {
+            Frames::gap(&mut out, self.dialect, &told);
+            self.feed.metrics().gaps.inc();
+        }
+        out.into()
+    }
+
     /// The frames of a block of which the client has a part, with its own cursors.
     fn above_floor(&mut self, block: &Block) -> Bytes {
         let mut out = Vec::new();
-        let mut place = self.beginning(block);
-        for record in block.records.iter().filter(|record| !self.has(record)) {
-            place.set(record.partition(), record.offset() + 1);
+        let mut place = self.before(block);
+        for record in &block.records {
+            let (partition, next) = (record.partition(), record.offset() + 1);
+            if next <= place.get(partition) {
+                continue;
+            }
+            place.set(partition, next);
             if self.filter.matches(record) {
                 self.feed.frames().event(&mut out, self.dialect, self.feed.topic(), record, &place);
             }
         }
-        self.pass(block);
+        self.place = Arc::new(place.max(&block.end));
         out.into()
+    }
+
+    /// This client's place before a block.
+    fn before(&self, block: &Block) -> Cursor {
+        match &self.floor {
+            Some(floor) => block.start.max(floor),
+            None => Cursor::clone(&block.start),
+        }
+    }
+
+    /// Goes on behind a block.
+    fn pass(&mut self, block: &Block) {
+        self.place = match &self.floor {
+            Some(floor) => Arc::new(block.end.max(floor)),
+            None => block.end.clone(),
+        };
+        self.floor = self.floor.take().filter(|floor| !block.end.covers(floor));
+        self.next = Some((block.number + 1, block.after()));
     }
 
     /// The client was too slow: memory moved on. Says exactly how many records it does not get.
     fn drop_until(&mut self, block: &Block, seen: u64) -> Bytes {
-        let count = match self.floor {
+        let (to, count) = match &self.floor {
             // Some of what was published it had already.
-            Some(_) => self.place.distance(&block.start),
-            None => block.before - seen,
+            Some(floor) => {
+                let to = Arc::new(floor.max(&block.start));
+                let count = self.place.distance(&to);
+                (to, count)
+            }
+            None => (block.start.clone(), block.before - seen),
         };
         let mut out = Vec::new();
-        let to = match &self.floor {
-            Some(floor) => Arc::new(floor.max(&block.start)),
-            None => block.start.clone(),
-        };
-        Frames::dropped(&mut out, self.dialect, count, &self.place, &to);
-        self.feed.metrics().dropped.inc_by(count);
+        if count > 0 {
+            Frames::dropped(&mut out, self.dialect, count, &self.place, &to);
+            self.feed.metrics().dropped.inc_by(count);
+        }
         self.place = to;
         self.next = Some((block.number, block.before));
         out.into()
@@ -254,6 +323,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::event::Record;
     use crate::feed::Writer;
 
     fn record(partition: i32, offset: i64) -> Record {
@@ -364,6 +434,94 @@ mod tests {
         writer.restart(&[0, 0]);
         publish(&mut writer, &[(0, 0)]);
         assert_eq!(ids(&mut live), ["0-0.1-0", "0-1.1-0"]);
+    }
+
+    /// The text that one read gives.
+    fn told(next: Option<Next>) -> String {
+        let Some(Next::Frames(bytes)) = next else { panic!("no frames: {next:?}") };
+        String::from_utf8(bytes.to_vec()).expect("UTF-8")
+    }
+
+    #[test]
+    fn what_was_read_before_a_gap_keeps_its_place() {
+        let (feed, mut writer) = feed(100);
+        let mut live = subscribe(&feed, "0-0.1-0");
+        writer.push(record(1, 0)); // not published yet
+        writer.skip(0, 5);
+        assert_eq!(ids(&mut live), ["0-0.1-1", "0-5.1-1"]);
+        assert_eq!(feed.head().to_string(), "0-5.1-1");
+    }
+
+    #[test]
+    fn a_gap_tells_a_client_of_another_replica_only_what_it_misses() {
+        let (feed, mut writer) = feed(100);
+        let mut ahead = subscribe(&feed, "0-2.1-3");
+        let mut far_ahead = subscribe(&feed, "0-9.1-0");
+        writer.skip(0, 5);
+        assert!(
+            told(ahead.read()).contains(r#"{"missed":3,"reason":"expired","requested":"0-2.1-3","resumed":"0-5.1-3"}"#)
+        );
+        assert_eq!(ahead.place().to_string(), "0-5.1-3");
+        assert!(far_ahead.read().is_none());
+        assert_eq!(far_ahead.place().to_string(), "0-9.1-0");
+    }
+
+    #[test]
+    fn what_expired_counts_where_it_was_dropped_too() {
+        let (feed, mut writer) = feed(2);
+        let mut slow = subscribe(&feed, "0-0.1-0");
+        publish(&mut writer, &[(0, 0)]);
+        assert_eq!(ids(&mut slow), ["0-1.1-0"]);
+        writer.skip(0, 5);
+        publish(&mut writer, &(5..9).map(|offset| (0, offset)).collect::<Vec<_>>());
+        assert!(told(slow.read()).contains(r#"{"count":7,"from":"0-1.1-0","to":"0-8.1-0"}"#));
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_that_the_topic_was_made_anew_also_when_that_is_forgotten() {
+        let (feed, mut writer) = feed(2);
+        let mut slow = subscribe(&feed, "0-0.1-0");
+        publish(&mut writer, &[(0, 0)]);
+        assert_eq!(ids(&mut slow), ["0-1.1-0"]);
+        writer.restart(&[0, 0]);
+        publish(&mut writer, &(0..6).map(|offset| (0, offset)).collect::<Vec<_>>());
+        assert!(told(slow.read()).contains("topic recreated"));
+        assert!(told(slow.read()).contains(r#"{"count":5,"from":"0-0.1-0","to":"0-5.1-0"}"#));
+    }
+
+    #[test]
+    fn who_reads_from_kafka_while_the_topic_is_made_anew_is_told() {
+        let (feed, mut writer) = feed(2);
+        publish(&mut writer, &(0..6).map(|offset| (0, offset)).collect::<Vec<_>>());
+        let mut late = subscribe(&feed, "0-0.1-0");
+        assert!(matches!(late.read(), Some(Next::Behind { .. })));
+        writer.restart(&[0, 0]);
+        publish(&mut writer, &[(0, 0)]);
+        late.resume(Cursor::new([4, 0]));
+        assert_eq!(ids(&mut late), ["0-0.1-0", "0-1.1-0"]);
+    }
+
+    #[test]
+    fn events_behind_what_the_filter_hides_are_taken_from_the_allowance() {
+        let (feed, mut writer) = feed(100);
+        let filter = Filter { users: vec!["u1".into()], ..Filter::default() };
+        let mut page = Subscription::new(&feed, Dialect::Json, filter, Cursor::new([0, 0]));
+        publish(&mut writer, &[(0, 0), (0, 1)]);
+        let mut allowance = 3;
+        assert!(told(page.read_newest(&mut allowance)).contains("id: 0-2.1-0"));
+        assert_eq!(allowance, 2);
+    }
+
+    #[test]
+    fn an_allowance_holds_also_for_a_place_in_the_middle() {
+        let (feed, mut writer) = feed(100);
+        let records: Vec<(i32, i64)> = (0..10).map(|offset| (0, offset)).collect();
+        records.iter().for_each(|(partition, offset)| writer.push(record(*partition, *offset)));
+        writer.flush();
+        let mut page = subscribe(&feed, "0-2.1-0");
+        let text = told(page.read_newest(&mut 2));
+        assert!(text.contains(r#"{"count":6,"from":"0-2.1-0","to":"0-8.1-0"}"#), "{text}");
+        assert_eq!(text.matches("\"offset\"").count(), 2);
     }
 
     #[test]

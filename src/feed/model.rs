@@ -1,0 +1,395 @@
+//! The ring and its subscriptions against a model of what a client is owed: whatever the order of what happens, every record
+//! that matches comes once and in order, or a `gap`, `dropped` or `skipped` says exactly that it does not.
+//!
+//! Why there is no loom here: nothing in the hand-over is lock-free. Ring and readers share a `RwLock` and tokio's watch
+//! channel, a block's frames are in std's `OnceLock` and `Mutex`, and the only atomics count bytes and streams, which bound
+//! memory and order nothing. One read takes the lock a few times, and what the writer does in between (append, forget, make
+//! anew) a later read would meet as well, so the orders that are tried here are those that matter. What is left is whether
+//! threads get everything too and are always woken: the last test of this file.
+
+use std::thread;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use tokio::runtime;
+use tokio::time::timeout;
+
+use super::ring::{Feed, Writer};
+use super::{Cursor, Dialect, Filter, Frames, Next, Subscription};
+use crate::checks::event_stream::{Frame, Message};
+use crate::event::Record;
+
+/// Records that the ring keeps: few, so that it forgets all the time.
+const RING: usize = 6;
+
+/// Something that happens.
+#[derive(Debug, Clone)]
+enum Step {
+    /// The tail reads a record of a partition.
+    Push(Index, u8),
+    /// What was read is published.
+    Publish,
+    /// Records of a partition expire before they were read.
+    Skip(Index, u8),
+    /// The topic is made anew.
+    Restart(u8),
+    /// A partition is added.
+    Grow,
+    /// Someone comes, that far from the head of each partition.
+    Subscribe(Vec<i8>, Option<u8>),
+    /// Someone comes for the last so many.
+    Last(u8, Option<u8>),
+    Read(Index),
+    ReadNewest(Index, u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let user = || proptest::option::of(0..2_u8);
+    let step = prop_oneof![
+        12 => (any::<Index>(), 0..2_u8).prop_map(|(partition, user)| Step::Push(partition, user)),
+        6 => Just(Step::Publish),
+        1 => (any::<Index>(), 1..4_u8).prop_map(|(partition, count)| Step::Skip(partition, count)),
+        1 => (0..3_u8).prop_map(Step::Restart),
+        1 => Just(Step::Grow),
+        3 => (proptest::collection::vec(-6..3_i8, 1..4), user()).prop_map(|(apart, user)| Step::Subscribe(apart, user)),
+        1 => (0..8_u8, user()).prop_map(|(count, user)| Step::Last(count, user)),
+        8 => any::<Index>().prop_map(Step::Read),
+        8 => (any::<Index>(), 0..5_u8).prop_map(|(reader, allowance)| Step::ReadNewest(reader, allowance)),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+/// What the topic has at an offset.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Slot {
+    /// A record, by its user.
+    Of(u8),
+    Expired,
+}
+
+/// A client and what it has been told.
+struct Client {
+    subscription: Subscription,
+    user: Option<u8>,
+    /// Its last event id.
+    place: Cursor,
+    /// Which topic that is a place in, counted from 0.
+    topic: usize,
+}
+
+struct World {
+    feed: Feed,
+    writer: Writer,
+    /// The topics so far, each with its partitions.
+    topics: Vec<Vec<Vec<Slot>>>,
+    clients: Vec<Client>,
+}
+
+fn record(partition: usize, offset: usize, user: u8) -> Record {
+    let value = format!(r#"{{"user":"u{user}","action":"a"}}"#);
+    Record::new(partition as i32, offset as i64, None, None, Some(value.as_bytes()), std::iter::empty())
+}
+
+fn filter(user: Option<u8>) -> Filter {
+    Filter { users: user.iter().map(|user| format!("u{user}")).collect(), ..Filter::default() }
+}
+
+impl World {
+    fn new() -> Self {
+        let feed = Feed::new("t", Frames::new(|_| "<li>".into()), RING, usize::MAX);
+        let mut writer = feed.writer();
+        writer.start(&[0, 0], &[0, 0]);
+        World { feed, writer, topics: vec![vec![Vec::new(); 2]], clients: Vec::new() }
+    }
+
+    fn topic(&mut self) -> &mut Vec<Vec<Slot>> {
+        self.topics.last_mut().expect("a topic")
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Push(partition, user) => {
+                let partition = partition.index(self.topic().len());
+                let offset = self.topic()[partition].len();
+                self.topic()[partition].push(Slot::Of(user));
+                self.writer.push(record(partition, offset, user));
+            }
+            Step::Publish => self.writer.flush(),
+            Step::Skip(partition, count) => {
+                let partition = partition.index(self.topic().len());
+                let slots = &mut self.topic()[partition];
+                slots.resize(slots.len() + usize::from(count), Slot::Expired);
+                let next = slots.len() as i64;
+                self.writer.skip(partition as i32, next);
+            }
+            Step::Restart(first) => {
+                let first = usize::from(first);
+                let partitions = self.topic().len();
+                self.topics.push(vec![vec![Slot::Expired; first]; partitions]);
+                self.writer.restart(&vec![first as i64; partitions]);
+            }
+            Step::Grow => {
+                self.topic().push(Vec::new());
+                let partitions = self.topic().len();
+                self.writer.grow(partitions);
+            }
+            Step::Subscribe(apart, user) => {
+                let head = self.feed.head();
+                let near = |(partition, next): (usize, &i64)| {
+                    let apart = apart.get(partition).copied().unwrap_or(0);
+                    (next + i64::from(apart)).max(0)
+                };
+                let place = Cursor::new(head.positions().iter().enumerate().map(near).collect::<Vec<_>>());
+                self.come(place, user);
+            }
+            Step::Last(count, user) => {
+                let count = usize::from(count);
+                let (place, found) = self.feed.back(&filter(user), count);
+                assert!(found <= count);
+                self.come(place, user);
+                let got = self.drain(self.clients.len() - 1);
+                // What was skipped on the way is not one of them.
+                assert_eq!(got, found, "the last {count} of {user:?}");
+            }
+            Step::Read(reader) if !self.clients.is_empty() => {
+                let reader = reader.index(self.clients.len());
+                self.read(reader);
+            }
+            Step::ReadNewest(reader, allowance) if !self.clients.is_empty() => {
+                let reader = reader.index(self.clients.len());
+                let before = usize::from(allowance);
+                let mut allowance = before;
+                let next = self.clients[reader].subscription.read_newest(&mut allowance);
+                let events = self.told(reader, next).unwrap_or(0);
+                assert_eq!(before - allowance, events, "the allowance of {before}");
+            }
+            Step::Read(_) | Step::ReadNewest(..) => {}
+        }
+    }
+
+    fn come(&mut self, place: Cursor, user: Option<u8>) {
+        let subscription = Subscription::new(&self.feed, Dialect::Json, filter(user), place.clone());
+        self.clients.push(Client { subscription, user, place, topic: self.topics.len() - 1 });
+    }
+
+    /// One reader reads once; the events that it got, or `None` if it has everything.
+    fn read(&mut self, reader: usize) -> Option<usize> {
+        let next = self.clients[reader].subscription.read();
+        self.told(reader, next)
+    }
+
+    /// One reader reads all that there is; the events that it got.
+    fn drain(&mut self, reader: usize) -> usize {
+        std::iter::from_fn(|| self.read(reader)).sum()
+    }
+
+    /// Holds what a reader was told against what it is owed.
+    fn told(&mut self, reader: usize, next: Option<Next>) -> Option<usize> {
+        let (topics, client) = (&self.topics, &mut self.clients[reader]);
+        let bytes = match next? {
+            Next::Frames(bytes) => bytes,
+            Next::Behind { to } => {
+                // Kafka has it: the client gets it from there, and what has expired is told there too.
+                assert!(!client.place.covers(&to), "{} is not behind {to}", client.place);
+                client.place = client.place.max(&to);
+                client.subscription.resume(client.place.clone());
+                return Some(0);
+            }
+        };
+        assert!(!bytes.is_empty(), "nothing, as if it were something");
+        let mut events = 0;
+        for frame in crate::checks::streams::frames(&bytes, bytes.len() / 2) {
+            let Frame::Message(message) = frame else { panic!("a frame without data: {frame:?}") };
+            events += client.hear(topics, &message);
+        }
+        assert!(client.subscription.place().covers(&client.place), "told what is not passed");
+        // What its place has passed in silence is what its filter hides.
+        client.pass(topics, client.subscription.place().clone(), None);
+        Some(events)
+    }
+
+    /// All that was pushed is published and read: nobody is owed anything.
+    fn end(mut self) {
+        self.writer.flush();
+        let head = self.feed.head();
+        for reader in 0..self.clients.len() {
+            self.drain(reader);
+            let client = &self.clients[reader];
+            assert!(client.subscription.place().covers(&head), "{} is not at {head}", client.subscription.place());
+            assert_eq!(client.topic, self.topics.len() - 1, "not told that the topic was made anew");
+            assert!(self.clients[reader].subscription.read_newest(&mut 5).is_none());
+        }
+    }
+}
+
+impl Client {
+    /// One message; how many events it is.
+    fn hear(&mut self, topics: &[Vec<Vec<Slot>>], message: &Message) -> usize {
+        let to: Cursor = message.last_event_id.parse().expect("a cursor");
+        let data = message.json();
+        let place = |name: &str| data[name].as_str().and_then(|text| text.parse::<Cursor>().ok()).expect("a cursor");
+        match message.event.as_str() {
+            "message" => {
+                let number = |name: &str| data[name].as_i64().expect("a number");
+                self.pass(topics, to, Some((number("partition") as usize, number("offset") as usize)));
+                return 1;
+            }
+            "gap" if data["reason"] == "topic recreated" => {
+                assert!(self.topic + 1 < topics.len(), "told again that the topic was made anew");
+                self.pass(topics, place("requested"), None);
+                assert_eq!(place("resumed"), to);
+                assert!(data["missed"].is_null());
+                (self.topic, self.place) = (topics.len() - 1, to);
+            }
+            "gap" => {
+                self.pass(topics, place("requested"), None);
+                assert_eq!(place("resumed"), to);
+                let lost = self.lost(topics, &to);
+                assert!(!lost.is_empty() && lost.iter().all(|slot| *slot == Slot::Expired), "{lost:?} in {message:?}");
+                assert_eq!(data["missed"], lost.len());
+                self.place = to;
+            }
+            told @ ("dropped" | "skipped") => {
+                self.pass(topics, place("from"), None);
+                assert_eq!(place("to"), to);
+                let mut lost = self.lost(topics, &to);
+                if told == "skipped" {
+                    assert!(!lost.contains(&Slot::Expired), "{lost:?} in {message:?}");
+                    lost.retain(|slot| self.wants(*slot));
+                }
+                assert_eq!(data["count"], lost.len(), "{lost:?} in {message:?}");
+                assert!(!lost.is_empty());
+                self.place = to;
+            }
+            other => panic!("an event called {other}"),
+        }
+        0
+    }
+
+    fn wants(&self, slot: Slot) -> bool {
+        match slot {
+            Slot::Of(user) => self.user.is_none_or(|wanted| wanted == user),
+            Slot::Expired => true,
+        }
+    }
+
+    fn lost(&self, topics: &[Vec<Vec<Slot>>], to: &Cursor) -> Vec<Slot> {
+        self.between(topics, to).into_iter().map(|(_, _, slot)| slot).collect()
+    }
+
+    /// What lies between its place and one that is farther, by partition and offset.
+    fn between(&self, topics: &[Vec<Vec<Slot>>], to: &Cursor) -> Vec<(usize, usize, Slot)> {
+        assert!(to.covers(&self.place), "back from {} to {to}", self.place);
+        let topic = &topics[self.topic];
+        let each = (0..to.partitions()).flat_map(|partition| {
+            let (from, to) = (self.place.get(partition as i32) as usize, to.get(partition as i32) as usize);
+            (from..to).map(move |offset| (partition, offset, topic[partition][offset]))
+        });
+        each.collect()
+    }
+
+    /// Its place moves on; of what it wants, it may pass nothing but the event that it gets.
+    fn pass(&mut self, topics: &[Vec<Vec<Slot>>], to: Cursor, event: Option<(usize, usize)>) {
+        let mut wanted = self.between(topics, &to);
+        wanted.retain(|(_, _, slot)| self.wants(*slot));
+        let wanted: Vec<(usize, usize)> =
+            wanted.into_iter().map(|(partition, offset, _)| (partition, offset)).collect();
+        let came: Vec<(usize, usize)> = event.into_iter().collect();
+        assert_eq!(came, wanted, "between {} and {to} came the one and should the other", self.place);
+        self.place = to;
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_lost_and_nothing_comes_twice_and_every_loss_is_told(steps in steps()) {
+        let mut world = World::new();
+        for step in steps {
+            world.take(step);
+        }
+        world.end();
+    }
+}
+
+/// How many records the threads pass on: a multiple of the cases that `PROPTEST_CASES` asks for.
+fn records_to_pass() -> i64 {
+    i64::from(ProptestConfig::default().cases) * 100
+}
+
+/// A client with a task of its own, which waits as a stream does and comes back at its last id now and then; how many
+/// records it was given, and how many it was told it does not get.
+async fn follow(feed: Feed, all: i64, seed: i64) -> (u64, u64) {
+    let (mut events, mut lost, mut place) = (0, 0, Cursor::new([0, 0]));
+    let mut live = Subscription::new(&feed, Dialect::Json, Filter::default(), place.clone());
+    let mut allowance = 0;
+    while place.distance(&Cursor::new([all, all])) > 0 {
+        live.mark_seen();
+        allowance += 7;
+        let next = if seed % 2 == 0 { live.read() } else { live.read_newest(&mut allowance) };
+        let Some(next) = next else {
+            // Nobody else wakes it: a wake-up that is lost would hang here.
+            timeout(Duration::from_secs(20), live.changed()).await.expect("woken when there is more");
+            continue;
+        };
+        match next {
+            Next::Behind { to } => {
+                lost += place.distance(&to);
+                place = place.max(&to);
+                live.resume(place.clone());
+            }
+            Next::Frames(bytes) => {
+                for frame in crate::checks::streams::frames(&bytes, 0) {
+                    let Frame::Message(message) = frame else { panic!("a frame without data") };
+                    let after: Cursor = message.last_event_id.parse().expect("a cursor");
+                    let passed = place.distance(&after);
+                    assert!(after.covers(&place), "back from {place} to {after}");
+                    match message.event.as_str() {
+                        "message" => {
+                            assert_eq!(passed, 1, "from {place} to {after}");
+                            events += 1;
+                        }
+                        _ => {
+                            assert_eq!(message.json()["count"], passed, "{message:?}");
+                            lost += passed;
+                        }
+                    }
+                    place = after;
+                }
+            }
+        }
+        if (events as i64 + seed) % 97 == 0 {
+            // It was cut off, and comes back.
+            live = Subscription::new(&feed, Dialect::Json, Filter::default(), place.clone());
+        }
+    }
+    (events, lost)
+}
+
+#[test]
+fn readers_on_other_threads_get_every_record_or_are_told_and_are_always_woken() {
+    let feed = Feed::new("t", Frames::new(|_| "<li>".into()), 500, usize::MAX);
+    let mut writer = feed.writer();
+    writer.start(&[0, 0], &[0, 0]);
+    let all = records_to_pass();
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(3).enable_time().build().expect("a runtime");
+    let readers: Vec<_> = (0..6).map(|seed| runtime.spawn(follow(feed.clone(), all, seed))).collect();
+    let writing = thread::spawn(move || {
+        for offset in 0..all as usize {
+            writer.push(record(0, offset, 0));
+            writer.push(record(1, offset, 1));
+            if offset % 7 == 0 {
+                writer.flush();
+            }
+            if offset % 1000 == 0 {
+                thread::sleep(Duration::from_millis(1)); // so that they get to the end and wait
+            }
+        }
+        writer.flush();
+    });
+    for reader in readers {
+        let (events, lost) = runtime.block_on(reader).expect("a reader");
+        assert_eq!(events + lost, 2 * all as u64);
+    }
+    writing.join().expect("the writer");
+}
