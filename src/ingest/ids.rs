@@ -30,8 +30,8 @@ pub struct Ids {
 #[derive(Default)]
 struct Memory {
     entries: HashMap<Key, Entry, BuildHasherDefault<Hashed>>,
-    /// In the order in which they were made, which is the order in which they are forgotten. One that was released may
-    /// have been made again since, with another number.
+    /// In the order in which they were made, which is the order in which they are forgotten. One that was released is
+    /// not an entry any more, or was made again since with another number.
     order: VecDeque<(Key, u64, Instant)>,
     made: u64,
 }
@@ -128,14 +128,14 @@ impl Ids {
 
     /// The event of an id was certainly not written: the id is free again.
     pub fn release(&self, key: Key) {
-        self.lock(key).entries.remove(&key);
+        self.lock(key).forget(key);
     }
 
     /// The topic was asked, and has no event of an id that was in doubt: the id is free again.
     pub fn clear(&self, key: Key) {
         let mut memory = self.lock(key);
         if memory.entries.get(&key).is_some_and(|entry| matches!(entry.state, State::Unknown { .. })) {
-            memory.entries.remove(&key);
+            memory.forget(key);
         }
     }
 
@@ -182,14 +182,19 @@ impl Ids {
             return;
         }
         let now = Instant::now();
-        while let Some((oldest, number, made)) = memory.order.front() {
-            if memory.order.len() < self.most && now.duration_since(*made) < self.age {
-                break;
-            }
-            if memory.entries.get(oldest).is_some_and(|entry| entry.number == *number) {
-                memory.entries.remove(oldest);
+        while let Some((oldest, number, made)) = memory.order.front().copied() {
+            if memory.has(oldest, number) {
+                if memory.entries.len() < self.most && now.duration_since(made) < self.age {
+                    break;
+                }
+                memory.entries.remove(&oldest);
             }
             memory.order.pop_front();
+        }
+        // What was released in between must not add up, nor take the place of what is remembered.
+        if memory.order.len() >= 2 * self.most {
+            let Memory { entries, order, .. } = memory;
+            order.retain(|(key, number, _)| entries.get(key).is_some_and(|entry| entry.number == *number));
         }
         memory.made += 1;
         memory.entries.insert(key, Entry { number: memory.made, value, state });
@@ -199,5 +204,196 @@ impl Ids {
     fn lock(&self, key: Key) -> MutexGuard<'_, Memory> {
         let shard = (key.0 >> 64) as usize % SHARDS;
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// Whether a place in the order is that of an entry.
+    fn has(&self, key: Key, number: u64) -> bool {
+        self.entries.get(&key).is_some_and(|entry| entry.number == number)
+    }
+
+    fn forget(&mut self, key: Key) {
+        let Some(entry) = self.entries.remove(&key) else { return };
+        if self.order.back().is_some_and(|(_, number, _)| *number == entry.number) {
+            self.order.pop_back();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Metrics;
+    use super::*;
+    use crate::event::{Format, Limits, Parsed, parse};
+
+    /// Entries that each shard keeps.
+    const KEPT: usize = 2;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Claim(u8, u8),
+        Settle(u8),
+        Release(u8),
+        Doubt(u8),
+        Clear(u8),
+        Observe(u8, u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let (id, value) = (|| 0..60_u8, || 0..2_u8);
+        let step = prop_oneof![
+            6 => (id(), value()).prop_map(|(id, value)| Step::Claim(id, value)),
+            3 => id().prop_map(Step::Settle),
+            2 => id().prop_map(Step::Release),
+            1 => id().prop_map(Step::Doubt),
+            1 => id().prop_map(Step::Clear),
+            2 => (id(), value()).prop_map(|(id, value)| Step::Observe(id, value)),
+        ];
+        proptest::collection::vec(step, 1..200)
+    }
+
+    /// What is remembered of an id.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Told {
+        New,
+        Pending,
+        Known(Written),
+        Doubtful,
+        Reused,
+    }
+
+    impl From<Claim> for Told {
+        fn from(claim: Claim) -> Self {
+            match claim {
+                Claim::New => Told::New,
+                Claim::Pending(..) => Told::Pending,
+                Claim::Known(written) => Told::Known(written),
+                Claim::Doubtful => Told::Doubtful,
+                Claim::Reused => Told::Reused,
+            }
+        }
+    }
+
+    fn event(id: u8, value: u8) -> Event {
+        let body = format!(r#"{{"user":"u{value}","action":"a","id":"id-{id}"}}"#);
+        let limits = Limits { event: 1000, batch: 1, now_ms: 0 };
+        match parse(&body.into(), Format::Json, &limits) {
+            Ok(Parsed::One(checked)) => checked.expect("an event"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn memory() -> Arc<Ids> {
+        Arc::new(Ids::new(KEPT * SHARDS, Duration::MAX))
+    }
+
+    /// Claims an id for an event, as a request does.
+    fn claim(ids: &Arc<Ids>, id: u8, value: u8) -> Told {
+        let event = event(id, value);
+        let key = ids.key(event.id.as_str());
+        let batch = Arc::new(Batch::new(vec![(key, 0)], ids.clone(), Metrics::default()));
+        ids.claim(key, &event, &batch, 0).into()
+    }
+
+    /// The same, slowly: the entries of each shard, oldest first.
+    #[derive(Default)]
+    struct Model(Vec<(usize, u8, u8, Told)>);
+
+    impl Model {
+        fn entry(&mut self, id: u8) -> Option<&mut (usize, u8, u8, Told)> {
+            self.0.iter_mut().find(|(_, other, ..)| *other == id)
+        }
+
+        fn insert(&mut self, shard: usize, id: u8, value: u8, told: Told) {
+            if self.0.iter().filter(|(other, ..)| *other == shard).count() == KEPT {
+                let oldest = self.0.iter().position(|(other, ..)| *other == shard).expect("one of them");
+                self.0.remove(oldest);
+            }
+            self.0.push((shard, id, value, told));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_is_remembered_until_newer_ones_need_its_place(steps in steps()) {
+            let (ids, mut model) = (memory(), Model::default());
+            for (n, step) in steps.into_iter().enumerate() {
+                let written = Written { partition: 1, offset: n as i64, time_ms: 0 };
+                let key = |id: u8| ids.key(&format!("id-{id}"));
+                let shard = |id: u8| (key(id).0 >> 64) as usize % SHARDS;
+                match step {
+                    Step::Claim(id, value) => {
+                        let expected = match model.entry(id) {
+                            Some((_, _, other, _)) if *other != value => Told::Reused,
+                            Some((.., told)) => *told,
+                            None => Told::New,
+                        };
+                        prop_assert_eq!(claim(&ids, id, value), expected, "id-{}", id);
+                        if expected == Told::New {
+                            model.insert(shard(id), id, value, Told::Pending);
+                        }
+                    }
+                    Step::Settle(id) => {
+                        ids.settle(key(id), written);
+                        if let Some((.., told)) = model.entry(id) {
+                            *told = Told::Known(written);
+                        }
+                    }
+                    Step::Release(id) => {
+                        ids.release(key(id));
+                        model.0.retain(|(_, other, ..)| *other != id);
+                    }
+                    Step::Doubt(id) => {
+                        ids.doubt(key(id), 7);
+                        if let Some((.., told)) = model.entry(id).filter(|(.., told)| *told == Told::Pending) {
+                            *told = Told::Doubtful;
+                        }
+                        let doubtful = model.entry(id).is_some_and(|(.., told)| *told == Told::Doubtful);
+                        prop_assert_eq!(ids.doubtful_since(key(id)), doubtful.then_some(7));
+                    }
+                    Step::Clear(id) => {
+                        ids.clear(key(id));
+                        model.0.retain(|(_, other, _, told)| *other != id || *told != Told::Doubtful);
+                    }
+                    Step::Observe(id, value) => {
+                        let (event, name) = (event(id, value), format!("id-{id}"));
+                        let headers = [("ce_id", Some(name.as_bytes()))];
+                        ids.observe(&Record::new(1, n as i64, Some(0), None, Some(&event.value), headers.into_iter()));
+                        match model.entry(id) {
+                            Some((.., told)) if *told == Told::Doubtful => *told = Told::Known(written),
+                            Some(_) => {}
+                            None => model.insert(shard(id), id, value, Told::Known(written)),
+                        }
+                    }
+                }
+                let bound = 2 * KEPT;
+                prop_assert!(ids.shards.iter().all(|shard| shard.lock().is_ok_and(|memory| memory.order.len() <= bound)));
+            }
+        }
+    }
+
+    #[test]
+    fn events_that_are_refused_meanwhile_do_not_make_an_id_forgotten() {
+        let ids = memory();
+        let written = Written { partition: 0, offset: 1, time_ms: 0 };
+        claim(&ids, 0, 0);
+        ids.settle(ids.key("id-0"), written);
+        for id in 1..=255 {
+            claim(&ids, id, 0);
+            ids.release(ids.key(&format!("id-{id}")));
+        }
+        assert_eq!(claim(&ids, 0, 0), Told::Known(written));
+    }
+
+    #[test]
+    fn an_id_is_forgotten_when_it_is_old() {
+        let ids = Arc::new(Ids::new(KEPT * SHARDS, Duration::ZERO));
+        claim(&ids, 0, 0);
+        // Those of its own shard make it forgotten.
+        (1..=255).for_each(|id| _ = claim(&ids, id, 0));
+        assert_eq!(claim(&ids, 0, 0), Told::New);
     }
 }
