@@ -57,7 +57,8 @@ impl Handler for NotAllowed {
 }
 
 pub fn not_allowed() -> Vec<Route> {
-    let methods = [Method::Get, Method::Put, Method::Post, Method::Delete, Method::Patch, Method::Options];
+    use Method::{Delete, Get, Options, Patch, Post, Put, Trace};
+    let methods = [Get, Put, Post, Delete, Patch, Options, Trace];
     let routes = PATHS.iter().flat_map(|(path, allow)| {
         let others = methods.iter().filter(|method| !allow.contains(method.as_str()));
         others.map(|method| Route::ranked(RANK, *method, path, NotAllowed(allow)))
