@@ -10,7 +10,7 @@ use common::{Application, Broker};
 use serde_json::json;
 
 /// Streams and searches, which Schemathesis would wait for the end of.
-const WITHOUT_END: &str = "(stream|/search|/ws)($|/)";
+const WITHOUT_END: &str = "(stream|/search|/ws|/count)($|/)";
 /// Requests that are made up for each operation, beside those that the description's edges give.
 const MADE_UP: &str = "25";
 

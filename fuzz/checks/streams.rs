@@ -49,13 +49,13 @@ pub fn stream(data: &[u8]) {
                 });
             }
             2 => {
-                Frames::position(&mut out, &place);
+                Frames::position(&mut out, Dialect::Json, Some(&place));
                 expected.push(Frame::Silent { last_event_id: id });
             }
             3 => {
                 let missed = part.map(|part| part.len() as u64);
                 let gap = Gap { requested: text.clone(), resumed: place.clone(), missed, reason: "expired" };
-                Frames::gap(&mut out, &gap);
+                Frames::gap(&mut out, Dialect::Json, &gap);
                 let data = serde_json::json!({"requested": text, "resumed": id, "missed": missed, "reason": "expired"});
                 expected.push(message("gap", data.to_string()));
             }
@@ -63,14 +63,14 @@ pub fn stream(data: &[u8]) {
                 let (count, from) = (bytes.len() as u64, Cursor::new([0]));
                 let data = serde_json::json!({"count": count, "from": "0-0", "to": id}).to_string();
                 match bytes.len() % 2 {
-                    0 => Frames::dropped(&mut out, count, &from, &place),
-                    _ => Frames::skipped(&mut out, count, &from, &place),
+                    0 => Frames::dropped(&mut out, Dialect::Json, count, &from, &place),
+                    _ => Frames::skipped(&mut out, Dialect::Json, count, &from, &place),
                 }
                 expected.push(message(["dropped", "skipped"][bytes.len() % 2], data));
             }
             _ => {
                 let data = serde_json::json!({"detail": text});
-                Frames::control(&mut out, "failed", Some(&place), &data);
+                Frames::control(&mut out, Dialect::Json, "failed", Some(&place), &data);
                 expected.push(message("failed", data.to_string()));
             }
         }
