@@ -203,8 +203,11 @@ impl FeedSink {
 impl Sink for FeedSink {
     fn start(&mut self, positions: &[i64], ends: &[i64]) {
         self.writer.start(positions, ends);
-        self.ingest.open();
         self.count_what_lies_before(positions);
+    }
+
+    fn caught_up(&mut self) {
+        self.ingest.open();
     }
 
     fn grow(&mut self, partitions: usize) {

@@ -6,7 +6,7 @@ use std::thread;
 
 use common::http::Response;
 use common::wait::eventually;
-use common::{Application, Broker, NewRecord, on_every_broker};
+use common::{Application, Broker, NewRecord, Topic, kafka, on_every_broker};
 use serde_json::{Value, json};
 
 on_every_broker! {
@@ -185,6 +185,40 @@ fn the_memory_of_ids_is_bounded() {
     }
     assert!(!replayed(&app.post(&event(0)).expect(201)), "the oldest is forgotten");
     assert!(replayed(&app.post(&event(300)).expect(201)), "the newest is known");
+}
+
+/// A restarted process must not take a retry for a new event because it has not read so far yet.
+#[test]
+fn a_process_that_starts_takes_nothing_before_it_knows_the_ids_of_those_before_it() {
+    let topic = Topic::create(kafka::shared(), 1, &[]);
+    let body = |id: &str| json!({"id": id, "user": "Ann", "action": "checkout", "x": "x".repeat(500)}).to_string();
+    let record = |id: &str| NewRecord::new().key("Ann").value(body(id)).header("ce_id", id);
+    let records: Vec<NewRecord> = (0..9000).map(|n| record(&format!("id-{n}"))).collect();
+    topic.produce_all(&records);
+    for _ in 0..3 {
+        let app = Application::at(kafka::shared()).topic(&topic).start_without_waiting_for_kafka();
+        let answer = eventually("it takes events", || {
+            let answer = app.request("POST", "/api/v1/events").body("application/json", body("id-8999")).send();
+            (answer.status() != 503).then_some(answer)
+        });
+        assert!(replayed(&answer.expect(201)), "it was written a second time");
+    }
+}
+
+#[test]
+fn what_is_refused_does_not_push_out_what_was_written() {
+    let topic = Topic::create(kafka::shared(), 3, &[]);
+    let app = Application::at(kafka::shared()).topic(&topic).env("FOOTFALL_INGEST__IDS", "100").start();
+    let event = json!({"id": "order-977", "user": "Ann", "action": "checkout"});
+    app.accept(&event);
+    topic.delete();
+    let refused = |n: usize| json!({"id": format!("id-{n}"), "user": "Ann", "action": "too early"});
+    eventually("posts are refused", || (app.get("/readyz").status() == 503).then_some(()));
+    for round in 1..10 {
+        let events: Vec<Value> = (0..500).map(|n| refused(1000 * round + n)).collect();
+        app.post(&json!(events)).expect(503);
+    }
+    assert!(replayed(&app.post(&event).expect(201)), "it was forgotten");
 }
 
 #[test]

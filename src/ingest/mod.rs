@@ -115,7 +115,8 @@ pub struct Ingest {
     history: Arc<History>,
     ids: Arc<Ids>,
     settings: IngestSettings,
-    /// Whether the tail reads: only then are ids of other replicas known, and a stream that is open sees what is sent.
+    /// Whether the tail has read what it found at its start: only then are the ids of a process before this one and of other
+    /// replicas known, and a stream that is open sees what is sent.
     reading: AtomicBool,
     closing: AtomicBool,
     metrics: Metrics,
@@ -153,7 +154,7 @@ impl Ingest {
         }
     }
 
-    /// The tail has started to read the topic.
+    /// The tail has read what it found in the topic.
     pub fn open(&self) {
         self.reading.store(true, Ordering::Relaxed);
     }

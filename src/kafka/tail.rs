@@ -25,6 +25,8 @@ use crate::event::Record;
 pub trait Sink: Send + 'static {
     /// Reading begins at these offsets, one for each partition; the topic ended at `ends` then.
     fn start(&mut self, positions: &[i64], ends: &[i64]);
+    /// What stood in the topic when reading began has been handed on.
+    fn caught_up(&mut self);
     /// Partitions were added; each is read from its offset 0.
     fn grow(&mut self, partitions: usize);
     /// The records of a partition from where reading was up to `next` are gone for good.
@@ -56,6 +58,8 @@ impl Tail {
         config.set("queued.max.messages.kbytes", "8192");
         config.set("fetch.message.max.bytes", "1048576");
         config.set("statistics.interval.ms", "5000");
+        // A partition may end in records that are never handed out (a transaction's), so its offsets don't say all.
+        config.set("enable.partition.eof", "true");
         let lag = Arc::new(AtomicU64::new(0));
         let context = TailContext { lag: lag.clone(), known: cluster.known() };
         let consumer = BaseConsumer::from_config_and_context(&config, context.clone());
@@ -68,6 +72,7 @@ impl Tail {
             topic: connection.topic.clone(),
             topic_id: TopicId::default(),
             positions: Vec::new(),
+            ends: Vec::new(),
             preload,
             cluster: cluster.state(),
             stop: stop.clone(),
@@ -107,6 +112,8 @@ struct Reader<S> {
     topic_id: TopicId,
     /// The next offset of every partition; empty until the first start.
     positions: Vec<i64>,
+    /// Where the partitions ended when reading began; empty once all of it was read.
+    ends: Vec<i64>,
     preload: usize,
     cluster: watch::Receiver<State>,
     stop: Arc<AtomicBool>,
@@ -149,9 +156,17 @@ impl<S: Sink> Reader<S> {
                     let record = record(&message);
                     drop(message);
                     self.sink.push(record);
+                    self.look_whether_caught_up();
                 }
                 if std::mem::take(&mut self.troubled) {
                     tracing::info!(kafka.topic = &*self.topic, "the tail reads again");
+                }
+                return true;
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                if let Some(end) = self.ends.get_mut(partition as usize) {
+                    *end = 0;
+                    self.look_whether_caught_up();
                 }
                 return true;
             }
@@ -171,6 +186,13 @@ impl<S: Sink> Reader<S> {
         false
     }
 
+    fn look_whether_caught_up(&mut self) {
+        if !self.ends.is_empty() && self.ends.iter().zip(&self.positions).all(|(end, next)| next >= end) {
+            self.ends.clear();
+            self.sink.caught_up();
+        }
+    }
+
     /// Starts, adds partitions or starts over, as the topic's description says.
     fn follow_the_topic(&mut self) {
         let Some(topic) = self.cluster.borrow_and_update().topic().cloned() else { return };
@@ -179,10 +201,11 @@ impl<S: Sink> Reader<S> {
             let Some(marks) = self.watermarks(count) else { return };
             let each = (self.preload / count.max(1)) as i64;
             self.positions = marks.iter().map(|(low, high)| (high - each).max(*low)).collect();
-            let ends: Vec<i64> = marks.iter().map(|(_, high)| *high).collect();
-            self.sink.start(&self.positions, &ends);
+            self.ends = marks.iter().map(|(_, high)| *high).collect();
+            self.sink.start(&self.positions, &self.ends);
             self.topic_id = topic.id;
             self.assign();
+            self.look_whether_caught_up();
         } else if topic.id != self.topic_id {
             tracing::warn!(kafka.topic = &*self.topic, "the topic was deleted and made anew");
             self.positions = vec![0; count];
@@ -208,9 +231,10 @@ impl<S: Sink> Reader<S> {
             return;
         };
         self.cut_off = None;
-        self.positions = marks.iter().map(|(low, _)| *low).collect();
+        (self.positions, self.ends) = marks.into_iter().unzip();
         self.sink.restart(&self.positions);
         self.assign();
+        self.look_whether_caught_up();
     }
 
     fn assign(&mut self) {
@@ -240,6 +264,7 @@ impl<S: Sink> Reader<S> {
             }
         }
         self.assign();
+        self.look_whether_caught_up();
     }
 
     /// First and next offset of every partition; `None` if Kafka does not say.
