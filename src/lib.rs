@@ -24,7 +24,7 @@ use std::time::Duration;
 use rocket::fairing::AdHoc;
 use rocket::figment::Figment;
 use rocket::{Build, Rocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,6 +37,9 @@ use stats::Stats;
 
 /// How long accepted events may take to be delivered after the last request.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// How long the clients of Kafka may take to close their connections: one whose broker does not answer would wait for it.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Beside the deadline of the posts under way: how long requests may take to end once the process is asked to.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -109,7 +112,16 @@ impl Parts {
         rocket.launch().await.map_err(failed)?;
         self.ingest.close();
         let producer = self.producer.clone();
-        match tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await {
+        let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await;
+        let (ended, end) = oneshot::channel();
+        let close = move || {
+            drop(self);
+            let _ = ended.send(()); // nobody may wait any more
+        };
+        if std::thread::Builder::new().name("end".into()).spawn(close).is_ok() {
+            let _ = tokio::time::timeout(CLOSE, end).await; // nothing is lost if it takes longer
+        }
+        match flushed {
             Ok(true) => Ok(()),
             _ => Err(Failure::Undelivered),
         }

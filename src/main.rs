@@ -132,10 +132,15 @@ fn serve(figment: Figment, settings: Settings, traffic: Option<Traffic>) -> Exit
             tracing::warn!(rate, users, "demo: events are made up, and each says \"demo\":true");
             traffic.run(&ingest, asked_to_end()).await;
         };
-        match parts.serve(rocket, stop).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(error),
-        }
+        let code = match parts.serve(rocket, stop).await {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("footfall: {error}");
+                1
+            }
+        };
+        // The runtime would wait for reads of Kafka that nobody waits for any more, however long they take.
+        std::process::exit(code)
     })
 }
 
