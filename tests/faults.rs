@@ -3,108 +3,18 @@
 
 mod common;
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use common::wait::{PATIENCE, eventually, within};
-use common::{Application, Broker, Cursor, Follower, Frame, Kafka, NewRecord, Subscription, Topic, kafka};
+use common::{
+    Application, Attempt, Broker, Cursor, Follower, Frame, HEALING, Kafka, Ledger, Load, NewRecord, Retries, Servers,
+    Subscription, Topic, kafka,
+};
 use serde_json::{Value, json};
 
-/// How long a broker may take to be back and to be noticed: a JVM's start beside other tests.
-const HEALING: Duration = Duration::from_secs(60);
-
-/// What became of one post.
-#[derive(Debug, Clone)]
-struct Attempt {
-    id: String,
-    /// `None`: no answer.
-    status: Option<u16>,
-    begun: Instant,
-    took: Duration,
-}
-
-/// Posts from several threads at once, as long as it is not stopped.
-#[derive(Default)]
-struct Load {
-    attempts: Mutex<Vec<Attempt>>,
-    stopped: AtomicBool,
-}
-
-impl Load {
-    const THREADS: usize = 4;
-
-    fn post_all_the_time(&self, app: &Application, target: &str) {
-        while !self.stopped.load(Ordering::Relaxed) {
-            let (id, begun) = (common::unique("id"), Instant::now());
-            let event = json!({"id": id, "user": id, "action": "load"});
-            let status = app.request("POST", target).json(&event).try_send().map(|answer| answer.status());
-            self.attempts.lock().expect("no panic").push(Attempt { id, status, begun, took: begun.elapsed() });
-            if status != Some(201) {
-                // An answer that comes at once would otherwise become a flood.
-                thread::sleep(Duration::from_millis(10));
-            }
-        }
-    }
-
-    fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    fn attempts(&self) -> Vec<Attempt> {
-        self.attempts.lock().expect("no panic").clone()
-    }
-
-    fn count(&self, status: u16) -> usize {
-        self.attempts().iter().filter(|attempt| attempt.status == Some(status)).count()
-    }
-
-    /// Waits for so many more answers of a status.
-    #[track_caller]
-    fn wait_for(&self, count: usize, status: u16) {
-        let wanted = self.count(status) + count;
-        within(HEALING, &format!("{count} more answers {status}"), || (self.count(status) >= wanted).then_some(()));
-    }
-
-    /// Every event that was answered with success is in the topic once, and none that was refused is.
-    #[track_caller]
-    fn assert_truthful(&self, topic: &Topic) {
-        let mut written: HashMap<String, usize> = HashMap::new();
-        for record in topic.records() {
-            *written.entry(record.header("ce_id").expect("an id").to_owned()).or_default() += 1;
-        }
-        for attempt in self.attempts() {
-            let count = written.get(&attempt.id).copied().unwrap_or(0);
-            match attempt.status {
-                Some(201 | 202) => assert_eq!(count, 1, "{attempt:?}"),
-                // It may or may not be written, but not twice.
-                Some(504) | None => assert!(count <= 1, "{attempt:?} is {count} times in the topic"),
-                Some(503) => assert_eq!(count, 0, "{attempt:?}"),
-                Some(_) => panic!("{attempt:?}"),
-            }
-        }
-    }
-}
-
-/// Runs `scenario` beside a load that is stopped at its end, also by a panic.
-fn under_load(app: &Application, target: &str, scenario: impl FnOnce(&Load)) -> Load {
-    struct Stop<'a>(&'a Load);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.stop();
-        }
-    }
-    let load = Load::default();
-    thread::scope(|scope| {
-        for _ in 0..Load::THREADS {
-            scope.spawn(|| load.post_all_the_time(app, target));
-        }
-        let _stop = Stop(&load);
-        scenario(&load);
-    });
-    load
+/// Runs `scenario` beside a load that retries nothing.
+fn under_load(app: &Application, target: &str, scenario: impl FnOnce(&Load)) -> Ledger {
+    Load::new(&Servers::of(app), target, Retries::Never).beside(scenario)
 }
 
 #[test]

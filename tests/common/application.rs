@@ -23,9 +23,21 @@ pub struct Builder {
     topic: Topic,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// Files that it may have open at once, if not as many as this process.
+    open_files: Option<u32>,
 }
 
 impl Builder {
+    fn new(servers: Option<String>, topic: Topic) -> Self {
+        Builder { servers, topic, environment: Vec::new(), arguments: Vec::new(), open_files: None }
+    }
+
+    /// Files and sockets that it may have open at once (`ulimit -n`).
+    pub fn open_files(mut self, most: u32) -> Self {
+        self.open_files = Some(most);
+        self
+    }
+
     /// A variable of the application's environment, such as `FOOTFALL_FEED__HEARTBEAT`.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
@@ -56,7 +68,7 @@ impl Builder {
     #[track_caller]
     pub fn start_without_waiting_for_kafka(self) -> Application {
         let folder = TempDir::with_prefix("footfall-").expect("a temporary folder");
-        let mut command = command(folder.path());
+        let mut command = command_with(folder.path(), self.open_files);
         command.args(&self.arguments);
         command.env("ROCKET_ADDRESS", "127.0.0.1").env("ROCKET_PORT", "0").env("FOOTFALL_LOG__FORMAT", "json");
         command.env("KAFKA_TOPIC", self.topic.name());
@@ -79,7 +91,15 @@ impl Builder {
 
 /// The binary without anything of this process's configuration, in a folder of its own.
 pub fn command(folder: &Path) -> Command {
+    command_with(folder, None)
+}
+
+fn command_with(folder: &Path, open_files: Option<u32>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_footfall"));
+    if let Some(most) = open_files {
+        command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {most} && exec \"$0\""), env!("CARGO_BIN_EXE_footfall")]);
+    }
     let ours = |name: &str| ["FOOTFALL_", "ROCKET_", "KAFKA_"].iter().any(|prefix| name.starts_with(prefix));
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(ours) {
@@ -102,12 +122,7 @@ impl Application {
     /// With a fresh topic, on one of the two brokers.
     pub fn on(broker: Broker) -> Builder {
         match broker {
-            Broker::Embedded => Builder {
-                servers: None,
-                topic: Topic::in_the_application(),
-                environment: Vec::new(),
-                arguments: Vec::new(),
-            },
+            Broker::Embedded => Builder::new(None, Topic::in_the_application()),
             Broker::Kafka => Application::at(kafka::shared()),
             Broker::Cluster => Application::at(kafka::shared_cluster()),
         }
@@ -115,18 +130,13 @@ impl Application {
 
     /// With a fresh topic, on the brokers given.
     pub fn at(servers: &str) -> Builder {
-        Builder {
-            servers: Some(servers.into()),
-            topic: Topic::named_by_chance(servers),
-            environment: Vec::new(),
-            arguments: Vec::new(),
-        }
+        Builder::new(Some(servers.into()), Topic::named_by_chance(servers))
     }
 
     /// Another one like this, on the same topic. Not with the embedded broker.
     pub fn replica(&self) -> Builder {
         let servers = self.servers.clone().expect("a broker that both can reach");
-        Builder { servers: Some(servers), topic: self.topic.borrowed(), environment: Vec::new(), arguments: Vec::new() }
+        Builder::new(Some(servers), self.topic.borrowed())
     }
 
     /// Its topic, as any client of the broker sees it.
@@ -187,6 +197,11 @@ impl Application {
     #[track_caller]
     pub fn log_line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.running.line(what, wanted)
+    }
+
+    /// What the log says of a panic; nothing may.
+    pub fn panics(&self) -> Vec<String> {
+        self.running.log.lines().into_iter().filter(|line| line.contains("panicked")).collect()
     }
 
     pub fn process_id(&self) -> u32 {

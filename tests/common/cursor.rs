@@ -34,6 +34,11 @@ impl Cursor {
         self.0[partition as usize] = next;
     }
 
+    /// Whether everything before `other` is before this.
+    pub fn covers(&self, other: &Cursor) -> bool {
+        (0..other.0.len() as i64).all(|partition| self.get(partition) >= other.get(partition))
+    }
+
     pub fn distance(&self, to: &Cursor) -> i64 {
         (0..to.0.len() as i64).map(|partition| to.get(partition) - self.get(partition)).sum()
     }
@@ -54,12 +59,34 @@ pub struct Follower {
     pub records: Vec<(i64, i64, Value)>,
     /// What the server said that it did not send.
     pub dropped: i64,
+    /// What it said that it could not have.
+    pub missed: i64,
+    /// Reasons of gaps that came.
+    pub gaps: Vec<String>,
+    allowed: &'static [&'static str],
 }
 
 impl Follower {
     #[track_caller]
     pub fn from(place: &str) -> Self {
-        Follower { place: Cursor::parse(place), records: Vec::new(), dropped: 0 }
+        let place = Cursor::parse(place);
+        Follower { place, records: Vec::new(), dropped: 0, missed: 0, gaps: Vec::new(), allowed: &[] }
+    }
+
+    /// Gaps for these reasons are no mistake.
+    pub fn allowing(mut self, reasons: &'static [&'static str]) -> Self {
+        self.allowed = reasons;
+        self
+    }
+
+    /// A frame without data has the cursor of what was sent, and not of more.
+    #[track_caller]
+    pub fn check_silent(&self, last_event_id: &str) {
+        if last_event_id.is_empty() {
+            return; // the first bytes while Kafka is away
+        }
+        let told = Cursor::parse(last_event_id);
+        assert!(told.covers(&self.place) && self.place.covers(&told), "{told} was told at {}", self.place);
     }
 
     #[track_caller]
@@ -77,7 +104,8 @@ impl Follower {
                     self.place
                 );
                 self.place.set(partition, offset + 1);
-                assert_eq!(after, self.place, "the cursor of {partition}-{offset}");
+                assert!(after.covers(&self.place) && self.place.covers(&after), "{after} of {partition}-{offset}");
+                self.place = after;
                 self.records.push((partition, offset, data["value"].clone()));
             }
             "dropped" => {
@@ -90,6 +118,19 @@ impl Follower {
                 self.dropped += count;
                 self.place = after;
             }
+            "gap" if data["reason"].as_str().is_some_and(|reason| self.allowed.contains(&reason)) => {
+                let resumed = Cursor::parse(data["resumed"].as_str().expect("a cursor"));
+                let requested = Cursor::parse(data["requested"].as_str().expect("a cursor"));
+                assert!(requested.covers(&self.place) && self.place.covers(&requested), "{data} at {}", self.place);
+                assert_eq!(after, resumed, "{data}");
+                if let Some(missed) = data["missed"].as_i64() {
+                    assert_eq!(missed, self.place.distance(&resumed), "{data} at {}", self.place);
+                    self.missed += missed;
+                }
+                self.gaps.push(data["reason"].as_str().unwrap_or_default().to_owned());
+                self.place = resumed;
+            }
+            "bye" => {}
             other => panic!("unexpected {other}: {data}"),
         }
     }

@@ -300,19 +300,24 @@ impl Connection {
     /// The head of the response.
     #[track_caller]
     pub fn head(&mut self) -> Head {
-        let deadline = Instant::now() + PATIENCE;
+        let head = self.try_head(Instant::now() + PATIENCE);
+        head.unwrap_or_else(|| panic!("no answer after {:?}", String::from_utf8_lossy(&self.received)))
+    }
+
+    /// The head of the response; `None` if the connection ends before it, or nothing more comes until the deadline.
+    #[track_caller]
+    pub fn try_head(&mut self, deadline: Instant) -> Option<Head> {
         loop {
             if let Some(end) = find(&self.received, b"\r\n\r\n") {
                 let head: Vec<u8> = self.received.drain(..end + 4).collect();
                 let head = Head::parse(std::str::from_utf8(&head).expect("a head in ASCII"));
                 if head.status != 100 {
-                    return head;
+                    return Some(head);
                 }
                 continue;
             }
-            match self.receive(deadline, usize::MAX) {
-                Arrival::Bytes => {}
-                other => panic!("{other:?} in place of an answer after {:?}", String::from_utf8_lossy(&self.received)),
+            if self.receive(deadline, usize::MAX) != Arrival::Bytes {
+                return None;
             }
         }
     }

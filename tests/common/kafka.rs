@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use super::application::signal;
+use super::proxy::Proxy;
 
 /// What a test's application talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,18 @@ impl Kafka {
         let directory = temporary.path().to_owned();
         let servers = start(&directory, count);
         Kafka { directory, servers, _temporary: temporary }
+    }
+
+    /// One that is reached through the proxy, by those who begin there; the others see nothing of it.
+    pub fn start_behind(proxy: &Proxy) -> Self {
+        let temporary = TempDir::with_prefix("footfall-kafka-").expect("a temporary folder");
+        let directory = temporary.path().to_owned();
+        let (owner, port) = (std::process::id().to_string(), proxy.address().port().to_string());
+        let printed = run(&directory, &["start", "--port", "0", "--advertise", &port, "--owner", &owner]);
+        let upstream = printed.lines().find_map(|line| line.strip_prefix(&format!("from port {port} to ")));
+        let upstream = upstream.and_then(|address| address.parse().ok());
+        proxy.forward_to(upstream.unwrap_or_else(|| panic!("no address in {printed:?}")));
+        Kafka { servers: address_in(&printed), directory, _temporary: temporary }
     }
 
     /// Bootstrap servers, `host:port` with commas.
@@ -110,6 +123,10 @@ fn start_for_this_process(brokers: u32) -> String {
 fn start(directory: &Path, brokers: u32) -> String {
     let owner = std::process::id().to_string();
     let printed = run(directory, &["start", "--port", "0", "--brokers", &brokers.to_string(), "--owner", &owner]);
+    address_in(&printed)
+}
+
+fn address_in(printed: &str) -> String {
     let servers = printed.lines().last().and_then(|line| line.strip_prefix("KAFKA_BOOTSTRAP_SERVERS="));
     servers.unwrap_or_else(|| panic!("no address in {printed:?}")).to_owned()
 }

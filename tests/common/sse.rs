@@ -37,6 +37,17 @@ impl Subscription {
         Subscription::over(Connection::open(request), address, target, headers, Parser::default())
     }
 
+    /// Like `open_with`, but a server that is not there, or has no stream to give, is no failure: `None`.
+    pub fn try_open(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Option<Self> {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let request = Subscription::request(address, target, &headers);
+        let stream = std::net::TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+        let mut connection = Connection::over(stream, &request);
+        let head = connection.try_head(Instant::now() + PATIENCE)?;
+        let stream = Subscription::after(connection, head, address, target, headers, Parser::default());
+        Some(stream).filter(|stream| stream.head.status == 200)
+    }
+
     /// Opens a stream over a connection that is there already.
     #[track_caller]
     pub fn over_connection(stream: std::net::TcpStream, target: &str) -> Self {
@@ -66,6 +77,17 @@ impl Subscription {
         let media_type = head.header("Content-Type").unwrap_or_default();
         assert!(matches!(media_type, "text/event-stream" | "text/event-stream; charset=utf-8"), "{head:?}");
         assert_eq!(head.header("Transfer-Encoding"), Some("chunked"), "{head:?}");
+        Subscription::after(connection, head, address, target, headers, parser)
+    }
+
+    fn after(
+        connection: Connection,
+        head: Head,
+        address: SocketAddr,
+        target: &str,
+        headers: Vec<(String, String)>,
+        parser: Parser,
+    ) -> Self {
         Subscription {
             address,
             target: target.into(),
@@ -151,6 +173,20 @@ impl Subscription {
             }
             if self.take_in(deadline, usize::MAX) != Arrival::Bytes {
                 return None;
+            }
+        }
+    }
+
+    /// The next frame; `None` if there is none until the deadline, and an error if the stream was ended or cut.
+    pub fn frame_or_cut(&mut self, deadline: Instant) -> Result<Option<Frame>, Arrival> {
+        loop {
+            if let Some(frame) = self.parser.frames.pop_front() {
+                return Ok(Some(frame));
+            }
+            match self.take_in(deadline, usize::MAX) {
+                Arrival::Bytes => {}
+                Arrival::Nothing => return Ok(None),
+                Arrival::End => return Err(Arrival::End),
             }
         }
     }
