@@ -153,6 +153,9 @@ pub struct FeedSettings {
     pub retry: Duration,
     /// Streams open at once; beyond it the answer is 503.
     pub max_streams: usize,
+    /// A connection whose client takes nothing for this long is closed.
+    #[serde(with = "unit")]
+    pub stalled: Duration,
     /// Most records that one resume reads from Kafka; beyond it there is a gap.
     pub max_catch_up: u64,
 }
@@ -166,6 +169,7 @@ impl Default for FeedSettings {
             max_age: Duration::from_secs(900),
             retry: Duration::from_secs(3),
             max_streams: 20_000,
+            stalled: Duration::from_secs(60),
             max_catch_up: 1_000_000,
         }
     }
@@ -445,6 +449,7 @@ impl Settings {
         }
         within(figment, "feed.heartbeat", feed.heartbeat, "100ms", "5m")?;
         within(figment, "feed.max_age", feed.max_age, "1s", "24h")?;
+        within(figment, "feed.stalled", feed.stalled, "1s", "24h")?;
         within(figment, "feed.retry", feed.retry, "100ms", "5m")?;
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
             return refuse(

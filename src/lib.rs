@@ -152,6 +152,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     let sizes = Box::new(move || sizes.mean_sizes(SIZED));
     let inspector = Arc::new(Inspector::new(&connection, &cluster, history.clone(), sizes));
     let metrics = telemetry::Metrics::new(&ingest, &feed, producer.clone(), cluster.state(), tail.lag());
+    let stalled = settings.feed.stalled;
     let app = web::App {
         stats,
         overview: web::Overviews::default(),
@@ -176,11 +177,14 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         .merge(("shutdown.signals", Vec::<String>::new()))
         .merge(("shutdown.grace", 1))
         .merge(("shutdown.mercy", 1));
-    let rocket = web::mount(rocket::custom(figment), app).attach(AdHoc::on_liftoff("Listening", |rocket| {
+    let rocket = web::mount(rocket::custom(figment), app).attach(AdHoc::on_liftoff("Listening", move |rocket| {
         Box::pin(async move {
             let config = rocket.config();
             let scheme = if config.tls_enabled() { "https" } else { "http" };
             let address = format!("{scheme}://{}", std::net::SocketAddr::new(config.address, config.port));
+            if let Err(error) = web::connections::bound(config.port, stalled) {
+                tracing::warn!(error = %error, "clients that take nothing keep their connections");
+            }
             tracing::info!(address, "listening");
         })
     }));

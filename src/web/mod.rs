@@ -3,6 +3,7 @@
 mod api;
 mod assets;
 mod body;
+pub mod connections;
 pub(crate) mod csv;
 mod guards;
 mod inspect;
