@@ -123,3 +123,179 @@ fn clients_that_hop_between_two_replicas_of_which_one_dies_lose_nothing() {
         load.wait_for(100, 201);
     });
 }
+
+// --- Clients ---------------------------------------------------------------------------------------------------------
+
+/// A connection that takes next to nothing in: without a small buffer the kernel hides megabytes.
+fn deaf(address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+    socket.connect(&address.into()).expect("a connection");
+    socket.into()
+}
+
+fn ask_for_a_stream(mut client: &TcpStream) {
+    client.write_all(b"GET /api/v1/stream HTTP/1.1\r\nHost: footfall\r\n\r\n").expect("a request");
+}
+
+/// The value of a series without labels.
+#[track_caller]
+fn metric(app: &Application, name: &str) -> u64 {
+    let text = app.get("/metrics").expect(200).text().to_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned);
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// Waits until the process holds no more than before, but for a few connections of its own to Kafka.
+#[track_caller]
+fn assert_all_is_as_before(app: &Application, before: Resources, most_kib: usize) {
+    let of_its_own = 8;
+    let mut now = before;
+    let back = || {
+        now = Resources::of(app.process_id());
+        let is_back = |now: usize, before: usize| now <= before + of_its_own;
+        (is_back(now.descriptors, before.descriptors) && is_back(now.threads, before.threads)).then_some(())
+    };
+    eventually("its descriptors and threads are those of before", back);
+    println!("before {before:?}, after {now:?}");
+    assert!(now.peak_kib < before.resident_kib + most_kib, "before {before:?}, after {now:?}");
+    assert_eq!(app.panics(), Vec::<String>::new());
+    app.accept(&json!({"user": "Ann", "action": "still here"}));
+}
+
+/// Posts now and then while others misbehave: each is answered as ever.
+#[track_caller]
+fn assert_others_are_served(app: &Application) {
+    let begun = Instant::now();
+    app.accept(&json!({"user": "Ann", "action": "beside"}));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn clients_that_never_read_are_closed_and_delay_nobody() {
+    let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__STALLED", "3s").start();
+    let before = Resources::of(app.process_id());
+    let clients: Vec<TcpStream> = (0..rounds(20)).map(|_| deaf(app.address)).collect();
+    clients.iter().for_each(ask_for_a_stream);
+    eventually("their streams are open", || (metric(&app, "footfall_streams") == clients.len() as u64).then_some(()));
+    let big = json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)});
+    let mut other = app.stream("");
+    other.next_frame();
+    // More than the kernel keeps for them.
+    within(HEALING, "their connections are closed", || {
+        app.accept(&big);
+        let begun = Instant::now();
+        other.record();
+        assert!(begun.elapsed() < Duration::from_secs(1), "another client waited for {:?}", begun.elapsed());
+        (metric(&app, "footfall_streams") == 1).then_some(())
+    });
+    drop((clients, other));
+    assert_all_is_as_before(&app, before, 200 * 1024);
+}
+
+#[test]
+fn more_clients_than_descriptors_end_nothing_and_heal_when_they_go() {
+    let app = Application::on(Broker::Kafka).open_files(256).start();
+    let before = Resources::of(app.process_id());
+    let mut stream = app.stream("");
+    stream.next_frame();
+    // One that came before the crowd, and keeps its connection.
+    let event = |n: usize| json!({"user": "Ann", "action": "kept", "n": n});
+    let post = |n| app.request("POST", "/api/v1/events").header("Connection", "keep-alive").json(&event(n));
+    let mut kept = post(0).open();
+    kept.next_response("POST").expect(201);
+    stream.record();
+    let crowd: Vec<TcpStream> =
+        (0..250).map(|_| TcpStream::connect(app.address).expect("a place in the queue")).collect();
+    eventually("no descriptor is left", || (Resources::of(app.process_id()).descriptors >= 256).then_some(()));
+    let (ticks, begun) = (Resources::of(app.process_id()).ticks, Instant::now());
+    for n in 1..=20 {
+        kept.send_request(&post(n));
+        kept.next_response("POST").expect(201);
+        assert_eq!(stream.record()["value"]["n"], n);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let used = Duration::from_millis(10 * (Resources::of(app.process_id()).ticks - ticks));
+    assert!(used < begun.elapsed() / 2, "it spins: {used:?} of processor time in {:?}", begun.elapsed());
+    drop(crowd);
+    drop((kept, stream));
+    eventually("others are served again", || app.request("GET", "/livez").try_send());
+    assert_all_is_as_before(&app, before, 200 * 1024);
+}
+
+#[test]
+fn clients_that_keep_to_no_rule_disturb_nobody() {
+    let app = Application::on(Broker::Embedded).start();
+    app.accept(&json!({"user": "Ann", "action": "first"}));
+    let before = Resources::of(app.process_id());
+    let send = |bytes: &[u8]| {
+        let mut client = TcpStream::connect(app.address).expect("a connection");
+        let _ = client.write_all(bytes); // it may be closed already
+        client
+    };
+    let post = "POST /api/v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+
+    // Connected and gone.
+    for _ in 0..rounds(1000) {
+        send(b"");
+    }
+    assert_others_are_served(&app);
+
+    // Half open: they end their side and stay; headers that never end; bodies that stall.
+    let mut idle: Vec<TcpStream> = Vec::new();
+    for _ in 0..rounds(50) {
+        let half = send(b"GET /api/v1/stream HTTP/1.1\r\nHost: a\r\n\r\n");
+        half.shutdown(std::net::Shutdown::Write).expect("a connection");
+        idle.push(half);
+        idle.push(send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Never: ends"));
+        idle.push(send(format!("{post}Content-Length: 100\r\n\r\n{{\"user\"").as_bytes()));
+    }
+    assert_others_are_served(&app);
+    drop(idle);
+
+    // Several requests at once are answered one by one, in their order.
+    let requests: String = (0..50)
+        .map(|n| {
+            let body = json!({"id": format!("pipelined-{n}"), "user": "Ann", "action": "pipelined"}).to_string();
+            format!("{post}Content-Length: {}\r\n\r\n{body}", body.len())
+        })
+        .collect();
+    let mut pipelined = app.request("GET", "/livez").header("Connection", "keep-alive").open();
+    pipelined.next_response("GET").expect(200);
+    pipelined.send(requests.as_bytes()).expect("an open connection");
+    for n in 0..50 {
+        assert_eq!(pipelined.next_response("POST").expect(201).json()["id"], format!("pipelined-{n}"));
+    }
+    drop(pipelined);
+
+    // Nothing that HTTP knows, random bytes included, is taken for an event.
+    let records = app.topic().records().len();
+    let mut random = Random::seeded();
+    let mut noise = |length: usize| (0..length).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
+    for round in 0..rounds(1000) {
+        let client = match round % 5 {
+            0 => send(&noise(200)),
+            1 => send(b"GET / HTTP/9.9\r\n\r\n"),
+            2 => send(format!("{post}Content-Length: 3\r\nContent-Length: 4\r\n\r\n{{}}").as_bytes()),
+            3 => send(&[post.as_bytes(), b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", &noise(20)].concat()),
+            _ => send(&[post.as_bytes(), b"Content-Length: 40\r\n\r\n", &noise(40)].concat()),
+        };
+        if round % 50 < 5 {
+            assert_refused(client);
+        }
+    }
+    assert_others_are_served(&app);
+    assert_eq!(app.topic().records().len(), records + 1);
+    assert_all_is_as_before(&app, before, 100 * 1024);
+}
+
+/// It is answered with 4xx, or not at all.
+#[track_caller]
+fn assert_refused(mut client: TcpStream) {
+    client.shutdown(std::net::Shutdown::Write).expect("a connection");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer); // a reset is an answer too
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{text}");
+}
