@@ -679,3 +679,18 @@ fn a_connection_is_used_again_after_any_answer() {
         connection.next_response(method).expect(status);
     }
 }
+
+#[test]
+fn a_body_that_was_cut_off_may_be_sent_again_and_one_that_is_malformed_may_not() {
+    let app = Application::on(Broker::Embedded).start();
+    let post = || app.request("POST", "/api/v1/events").header("Content-Type", "application/json");
+    let mut cut = post().send_head(100);
+    cut.send(b"{\"user\":\"Ann\",\"action\"").expect("an open connection");
+    cut.end_sending();
+    let answer = cut.response("POST").expect(408);
+    assert_eq!(answer.problem()["retryable"], true);
+    let mut malformed = post().header("Transfer-Encoding", "chunked").open();
+    malformed.send(b"zz\r\n").expect("an open connection");
+    let answer = malformed.response("POST").expect(400);
+    assert_eq!(answer.problem()["retryable"], false);
+}

@@ -1,6 +1,7 @@
 //! A request's body, bounded in size (also after decompression) and in time.
 
-use std::io::Read;
+use std::error::Error;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,7 +48,6 @@ pub async fn read(data: Data<'_>, limit: usize, encoding: Option<&str>) -> Resul
 async fn receive(data: Data<'_>, limit: usize) -> Result<Vec<u8>, Problem> {
     let mut stream = data.open(DRAINED + limit);
     let mut body = Vec::with_capacity(1024);
-    let broken = |error: std::io::Error| Problem::new(Kind::BadRequest, format!("the body broke off: {error}"));
     while stream.read_buf(&mut body).await.map_err(broken)? > 0 {
         if body.len() > limit {
             // Best effort: the answer is the same whether the rest comes or not.
@@ -56,6 +56,20 @@ async fn receive(data: Data<'_>, limit: usize) -> Result<Vec<u8>, Problem> {
         }
     }
     Ok(body)
+}
+
+/// A connection that was cut is nothing that the client has done wrong; a transfer coding that cannot be read is.
+fn broken(error: io::Error) -> Problem {
+    let mut causes = std::iter::successors(Some(&error as &(dyn Error + 'static)), |&error| error.source());
+    let was_cut = |error: &io::Error| {
+        use io::ErrorKind::*;
+        matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe | TimedOut)
+    };
+    let kind = match causes.any(|cause| cause.downcast_ref().is_some_and(was_cut)) {
+        true => Kind::RequestTimeout,
+        false => Kind::BadRequest,
+    };
+    Problem::new(kind, format!("the body broke off: {error}"))
 }
 
 fn too_large(limit: usize) -> Problem {
