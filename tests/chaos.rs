@@ -124,6 +124,87 @@ fn clients_that_hop_between_two_replicas_of_which_one_dies_lose_nothing() {
     });
 }
 
+// --- The network -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_bad_network_to_kafka_loses_nothing() {
+    let proxy = Proxy::start();
+    let kafka = Kafka::start_behind(&proxy);
+    let app = Application::at(kafka.servers()).start();
+    let servers = Servers::of(&app);
+    let app_behind = app.replica().env("KAFKA_BOOTSTRAP_SERVERS", &proxy.address().to_string());
+    let app_behind = app_behind.env("FOOTFALL_INGEST__DEADLINE", "3s").start();
+    servers.set(0, app_behind.address);
+    app.kill();
+    let ms = Duration::from_millis;
+    let second = Duration::from_secs(1);
+    assert_nothing_is_lost(&app, &servers, Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        for _ in 0..rounds(1) {
+            // Slow, but it works.
+            proxy.set(Weather::Delay { latency: ms(100), jitter: ms(100) });
+            load.wait_for(10, 201);
+            proxy.set(Weather::Throttle(20_000));
+            load.wait_for(10, 201);
+            // Cut in the middle of whatever is under way.
+            for bytes in [1, 100, 1000, 5000] {
+                let cuts = proxy.cuts();
+                proxy.set(Weather::CutAfter(bytes));
+                within(HEALING, "connections are cut", || (proxy.cuts() > cuts + 2).then_some(()));
+                proxy.heal();
+                load.wait_for(20, 201);
+            }
+            proxy.set(Weather::BlackHole);
+            let refused = |what: &str| {
+                within(HEALING, what, || (app_behind.get("/readyz").status() == 503).then_some(()));
+                let begun = Instant::now();
+                app_behind.post(&json!({"user": "Ann", "action": "refused"})).expect(503);
+                assert!(begun.elapsed() < second, "{:?}", begun.elapsed());
+            };
+            refused("it is noticed that Kafka does not answer");
+            proxy.heal();
+            load.wait_for(20, 201);
+            proxy.set(Weather::Refuse);
+            refused("it is noticed that nothing can be reached");
+            proxy.heal();
+            load.wait_for(20, 201);
+        }
+    });
+    assert_eq!(app_behind.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn a_bad_network_to_the_clients_loses_nothing() {
+    let app = Application::on(Broker::Kafka).start();
+    let proxy = Proxy::to(app.address);
+    let ms = Duration::from_millis;
+    assert_nothing_is_lost(&app, &Servers::at(&[proxy.address()]), Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        for _ in 0..rounds(2) {
+            // Within a request's head, within its body, within the answer, within a stream.
+            for bytes in [0, 60, 200, 320, 500, 3000] {
+                let cuts = proxy.cuts();
+                proxy.set(Weather::CutAfter(bytes));
+                within(HEALING, "connections are cut", || (proxy.cuts() > cuts + 6).then_some(()));
+                proxy.heal();
+                load.wait_for(10, 201);
+            }
+            proxy.set(Weather::Delay { latency: ms(50), jitter: ms(100) });
+            load.wait_for(20, 201);
+            proxy.set(Weather::Throttle(20_000));
+            load.wait_for(20, 201);
+            proxy.set(Weather::Refuse);
+            let cuts = proxy.cuts();
+            within(HEALING, "connections are refused", || (proxy.cuts() > cuts + 6).then_some(()));
+            proxy.heal();
+            load.wait_for(20, 201);
+        }
+    });
+    assert_eq!(app.panics(), Vec::<String>::new());
+}
+
+// --- Kafka -----------------------------------------------------------------------------------------------------------
+
 // --- Clients ---------------------------------------------------------------------------------------------------------
 
 /// A connection that takes next to nothing in: without a small buffer the kernel hides megabytes.

@@ -128,7 +128,7 @@ impl Ledger {
             let found = written.get(&*id).map_or(&[][..], Vec::as_slice);
             let had = |wanted: fn(Option<u16>) -> bool| attempts.iter().any(|attempt| wanted(attempt.status));
             assert!(
-                !had(|status| !matches!(status, None | Some(201 | 202 | 503 | 504))),
+                !had(|status| !matches!(status, None | Some(201 | 202 | 408 | 503 | 504))),
                 "an answer that no load should get: {attempts:?}"
             );
             if had(|status| matches!(status, Some(201 | 202))) {

@@ -114,83 +114,99 @@ async fn connect(client: TcpStream, network: Arc<Network>) {
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true)); // only a matter of speed
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let (up, down) = (forward(from_client, to_server, &network), forward(from_server, to_client, &network));
+    let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+    // An end of one direction leaves the other one open; a cut ends both.
     tokio::select! {
-        () = forward(from_client, to_server, &network) => {}
-        () = forward(from_server, to_client, &network) => {}
+        end = &mut up => if end == End::Orderly {
+            down.await;
+        },
+        end = &mut down => if end == End::Orderly {
+            up.await;
+        },
     }
 }
 
-/// Forwards one direction until either side ends or the network cuts it.
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, network: &Network) {
-    let mut weather = network.weather.subscribe();
-    let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(IN_FLIGHT);
-    let read = async {
-        let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let limit = match *weather.borrow_and_update() {
-                // A tenth of a second's worth, so that it trickles.
-                Weather::Throttle(rate) => (rate as usize / 10).clamp(1, buffer.len()),
-                _ => buffer.len(),
-            };
-            let count = tokio::select! {
-                read = from.read(&mut buffer[..limit]) => match read {
-                    Ok(count @ 1..) => count,
-                    _ => return,
-                },
-                changed = weather.changed() => match changed {
-                    Ok(()) if *weather.borrow() != Weather::Refuse => continue,
-                    _ => return,
-                },
-            };
-            let due = match *weather.borrow() {
-                Weather::Delay { latency, jitter } => {
-                    let chance = f64::from(uuid::Uuid::now_v7().as_u128() as u16) / f64::from(u16::MAX);
-                    Instant::now() + latency + jitter.mul_f64(chance)
-                }
-                _ => Instant::now(),
-            };
-            if sender.send((due, buffer[..count].to_vec())).await.is_err() {
-                return;
-            }
-        }
-    };
-    let mut weather = network.weather.subscribe();
-    let write = async {
-        let mut left = None;
-        while let Some((due, bytes)) = receiver.recv().await {
-            sleep_until(due).await;
-            let Ok(now) = weather.wait_for(|weather| *weather != Weather::BlackHole).await.map(|weather| *weather)
-            else {
-                return;
-            };
-            let budget = match now {
-                Weather::CutAfter(bytes) => Some(*left.get_or_insert(bytes)),
-                _ => None,
-            };
-            if budget.is_none() {
-                left = None;
-            }
-            let taken = budget.map_or(bytes.len(), |budget| bytes.len().min(budget as usize));
-            if to.write_all(&bytes[..taken]).await.is_err() {
-                return;
-            }
-            if let Some(budget) = budget {
-                left = Some(budget - taken as u64);
-                if budget <= bytes.len() as u64 {
-                    network.cuts.fetch_add(1, Ordering::Relaxed);
-                    return;
-                }
-            }
-            if let Weather::Throttle(rate) = now {
-                sleep(Duration::from_secs_f64(taken as f64 / rate as f64)).await;
-            }
-        }
-    };
+#[derive(Debug, PartialEq)]
+enum End {
+    /// One side has sent all that it had to.
+    Orderly,
+    Cut,
+}
+
+/// Forwards one direction until its sender ends or the network cuts it.
+async fn forward(from: OwnedReadHalf, mut to: OwnedWriteHalf, network: &Network) -> End {
+    let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     // What was read before the end is still written.
-    let mut read = std::pin::pin!(read);
-    let mut write = std::pin::pin!(write);
-    tokio::select! {
-        () = &mut read => {}
-        () = &mut write => {}
+    let (read, written) = tokio::join!(receive(from, sender, network), send(receiver, &mut to, network));
+    match (read, written) {
+        (End::Orderly, End::Orderly) => {
+            let _ = to.shutdown().await; // it may have gone
+            End::Orderly
+        }
+        _ => End::Cut,
     }
+}
+
+async fn receive(mut from: OwnedReadHalf, sender: mpsc::Sender<(Instant, Vec<u8>)>, network: &Network) -> End {
+    let mut weather = network.weather.subscribe();
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let limit = match *weather.borrow_and_update() {
+            Weather::Refuse => return End::Cut,
+            // A tenth of a second's worth, so that it trickles.
+            Weather::Throttle(rate) => (rate as usize / 10).clamp(1, buffer.len()),
+            _ => buffer.len(),
+        };
+        let count = tokio::select! {
+            read = from.read(&mut buffer[..limit]) => match read {
+                Ok(0) => return End::Orderly,
+                Ok(count) => count,
+                Err(_) => return End::Cut,
+            },
+            () = sender.closed() => return End::Cut,
+            Ok(()) = weather.changed() => continue,
+        };
+        let due = match *weather.borrow() {
+            Weather::Delay { latency, jitter } => {
+                let chance = f64::from(uuid::Uuid::now_v7().as_u128() as u16) / f64::from(u16::MAX);
+                Instant::now() + latency + jitter.mul_f64(chance)
+            }
+            _ => Instant::now(),
+        };
+        if sender.send((due, buffer[..count].to_vec())).await.is_err() {
+            return End::Cut;
+        }
+    }
+}
+
+async fn send(mut chunks: mpsc::Receiver<(Instant, Vec<u8>)>, to: &mut OwnedWriteHalf, network: &Network) -> End {
+    let mut weather = network.weather.subscribe();
+    // Bytes until the cut, while there is to be one.
+    let mut left: Option<u64> = None;
+    while let Some((due, bytes)) = chunks.recv().await {
+        sleep_until(due).await;
+        let Ok(now) = weather.wait_for(|weather| *weather != Weather::BlackHole).await.map(|weather| *weather) else {
+            return End::Cut;
+        };
+        left = match now {
+            Weather::CutAfter(bytes) => left.or(Some(bytes)),
+            _ => None,
+        };
+        let taken = left.map_or(bytes.len(), |left| bytes.len().min(left as usize));
+        if to.write_all(&bytes[..taken]).await.is_err() {
+            return End::Cut;
+        }
+        if let Some(left) = &mut left {
+            *left -= taken as u64;
+            if *left == 0 {
+                network.cuts.fetch_add(1, Ordering::Relaxed);
+                return End::Cut;
+            }
+        }
+        if let Weather::Throttle(rate) = now {
+            sleep(Duration::from_secs_f64(taken as f64 / rate as f64)).await;
+        }
+    }
+    End::Orderly
 }
