@@ -79,6 +79,7 @@ impl Completion for Batch {
             }
             Err(error) => {
                 match error {
+                    ProduceError::Placeless => self.memory.misplace(key, self.begun_ms),
                     ProduceError::Unknown(_) => self.memory.doubt(key, self.begun_ms),
                     _ => self.memory.release(key),
                 }

@@ -71,6 +71,10 @@ enum State {
     /// Under way: this batch will know.
     Pending(Arc<Batch>, usize),
     Known(Written),
+    /// In Kafka, but where? It was produced after this time, in milliseconds since 1970.
+    Placeless {
+        since_ms: i64,
+    },
     /// Kafka did not say. It was produced after this time, in milliseconds since 1970.
     Unknown {
         since_ms: i64,
@@ -110,7 +114,7 @@ impl Ids {
             Some(entry) if entry.value != value => Claim::Reused,
             Some(Entry { state: State::Known(written), .. }) => Claim::Known(*written),
             Some(Entry { state: State::Pending(batch, index), .. }) => Claim::Pending(batch.clone(), *index),
-            Some(Entry { state: State::Unknown { .. }, .. }) => Claim::Doubtful,
+            Some(Entry { state: State::Placeless { .. } | State::Unknown { .. }, .. }) => Claim::Doubtful,
             None => {
                 let state = State::Pending(batch.clone(), index);
                 self.insert(&mut memory, key, value, state);
@@ -148,10 +152,27 @@ impl Ids {
         }
     }
 
+    /// The event of an id, which was produced after `since_ms`, is in Kafka, which did not say where.
+    pub fn misplace(&self, key: Key, since_ms: i64) {
+        if let Some(entry) = self.lock(key).entries.get_mut(&key)
+            && matches!(entry.state, State::Pending(..))
+        {
+            entry.state = State::Placeless { since_ms };
+        }
+    }
+
+    /// Where the event of an id stands, if that is known.
+    pub fn written(&self, key: Key) -> Option<Written> {
+        match self.lock(key).entries.get(&key)?.state {
+            State::Known(written) => Some(written),
+            _ => None,
+        }
+    }
+
     /// Since when an event's id may be in the topic, if that is not known: to be looked up before it is claimed.
     pub fn doubtful_since(&self, key: Key) -> Option<i64> {
         match self.lock(key).entries.get(&key)?.state {
-            State::Unknown { since_ms } => Some(since_ms),
+            State::Placeless { since_ms } | State::Unknown { since_ms } => Some(since_ms),
             _ => None,
         }
     }
@@ -161,7 +182,7 @@ impl Ids {
         let Some(id) = record.id() else { return };
         let key = self.key(&id);
         // Most are our own, and their delivery reports have said the same or are about to.
-        let known = |entry: &Entry| !matches!(entry.state, State::Unknown { .. });
+        let known = |entry: &Entry| !matches!(entry.state, State::Placeless { .. } | State::Unknown { .. });
         if self.lock(key).entries.get(&key).is_some_and(known) {
             return;
         }
@@ -395,5 +416,20 @@ mod tests {
         // Those of its own shard make it forgotten.
         (1..=255).for_each(|id| _ = claim(&ids, id, 0));
         assert_eq!(claim(&ids, 0, 0), Told::New);
+    }
+
+    /// What is in Kafka for certain is never written again, also if the topic does not show it yet.
+    #[test]
+    fn an_event_without_a_place_is_not_cleared_and_gets_its_place_from_the_tail() {
+        let ids = memory();
+        claim(&ids, 7, 0);
+        let key = ids.key("id-7");
+        ids.misplace(key, 7);
+        ids.clear(key);
+        assert_eq!((ids.doubtful_since(key), ids.written(key)), (Some(7), None));
+        let (event, headers) = (event(7, 0), [("ce_id", Some(&b"id-7"[..]))]);
+        ids.observe(&Record::new(2, 81, Some(0), Some(b"u0"), Some(&event.value), headers.into_iter()));
+        let place = ids.written(key).map(|written| (written.partition, written.offset));
+        assert_eq!((ids.doubtful_since(key), place), (None, Some((2, 81))));
     }
 }

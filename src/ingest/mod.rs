@@ -59,7 +59,7 @@ pub enum Failure {
 impl From<ProduceError> for Failure {
     fn from(error: ProduceError) -> Self {
         match error {
-            ProduceError::Unknown(_) => Failure::Unknown,
+            ProduceError::Placeless | ProduceError::Unknown(_) => Failure::Unknown,
             ProduceError::Refused(_) => Failure::Refused(error.to_string()),
             ProduceError::QueueFull | ProduceError::NotWritten(_) => Failure::Unavailable(error.to_string()),
         }
@@ -191,7 +191,13 @@ impl Ingest {
                         debug_assert!(waited.is_err());
                         Err(Failure::Unknown)
                     };
-                    (batch.outcome(index).unwrap_or_else(unknown), replayed)
+                    let mut outcome = batch.outcome(index).unwrap_or_else(unknown);
+                    if waited.is_ok() && outcome == Err(Failure::Unknown) {
+                        // There may be time to ask the topic.
+                        let _ = tokio::time::timeout_at(deadline, self.look_up_if_doubtful(&event)).await;
+                        outcome = self.ids.written(self.ids.key(event.id.as_str())).ok_or(Failure::Unknown);
+                    }
+                    (outcome, replayed)
                 }
                 Produced::Known(written) => (Ok(written), true),
                 Produced::Failed(failure) => (Err(failure), false),

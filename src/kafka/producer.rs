@@ -51,6 +51,9 @@ pub enum ProduceError {
     /// Not written for certain: a retry makes sense.
     #[error("kafka did not take it: {0}")]
     NotWritten(String),
+    /// Written for certain: Kafka took a retry for what it had already, and did not say where that stands.
+    #[error("kafka has it, and did not say where")]
+    Placeless,
     /// Perhaps written: only a retry with the same id is safe.
     #[error("kafka did not acknowledge it: {0}")]
     Unknown(String),
@@ -134,6 +137,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Self::DeliveryOpaque) {
         let outcome = match result {
+            Ok(message) if message.offset() < 0 => Err(ProduceError::Placeless),
             Ok(message) => Ok(Delivered { partition: message.partition(), offset: message.offset() }),
             Err((error, message)) => {
                 let status = unsafe { sys::rd_kafka_message_status(message.ptr()) };
