@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::wait::{PATIENCE, eventually, within};
 use common::{
-    Application, Broker, HEALING, Kafka, Ledger, Load, Proxy, Random, Resources, Retries, Servers, Topic, Watchers,
-    Weather, kafka,
+    Application, Broker, HEALING, Kafka, Ledger, Load, Proxy, Random, Resources, Retries, Servers, Watchers, Weather,
 };
 use serde_json::json;
 
@@ -48,6 +47,9 @@ fn assert_nothing_is_lost(
     });
     let ledger = ledger.expect("the load has run");
     ledger.assert_truthful(app.topic());
+    if long() {
+        ledger.assert_console_consumer_agrees(app.topic());
+    }
     ledger.assert_within(DEADLINE);
     if allowed.is_empty() {
         assert!(followers.iter().all(|follower| follower.dropped == 0), "a stream that reads was too slow");
@@ -204,6 +206,159 @@ fn a_bad_network_to_the_clients_loses_nothing() {
 }
 
 // --- Kafka -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn three_brokers_of_which_some_fail_lose_nothing() {
+    let kafka = Kafka::start_brokers(3);
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "3s").start();
+    assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        for round in 0..rounds(1) {
+            let broker = round % 3 + 1;
+            // It stands still, with all its connections open.
+            let frozen = kafka.freeze(broker);
+            thread::sleep(Duration::from_secs(3));
+            drop(frozen);
+            load.wait_for(50, 201);
+            // It dies: others lead its partitions.
+            kafka.kill(broker as u32);
+            load.wait_for(100, 201);
+            // Without a majority nothing is acknowledged, and everyone hears it in time.
+            let second = broker % 3 + 1;
+            kafka.kill(second as u32);
+            let begun = Instant::now();
+            within(HEALING, "posts are refused at once", || {
+                let begun = Instant::now();
+                let answer = app.post(&json!({"user": "Ann", "action": "no majority"}));
+                assert!(matches!(answer.status(), 503 | 504), "{}", answer.status());
+                assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+                (answer.status() == 503).then_some(())
+            });
+            println!("two of three down: 503 after {:?}", begun.elapsed());
+            assert_eq!(app.get("/readyz").status(), 503);
+            kafka.restart(second as u32);
+            kafka.restart(broker as u32);
+            load.wait_for(50, 201);
+        }
+        if long() {
+            // A rolling restart.
+            for broker in 1..=3 {
+                kafka.restart(broker);
+                load.wait_for(100, 201);
+            }
+        }
+    });
+    assert_eq!(app.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn partitions_that_are_added_under_load_are_followed() {
+    let app = Application::on(Broker::Kafka).start();
+    assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        for more in 0..rounds(1) {
+            app.topic().grow_to(5 + 2 * more);
+            load.wait_for(200, 201);
+        }
+        // Also by those that write with what they knew.
+        let written = || app.topic().records().iter().any(|record| record.partition > 2);
+        within(HEALING, "the new partitions are written to", || written().then_some(()));
+    });
+}
+
+#[test]
+fn what_retention_has_deleted_is_a_gap_with_the_exact_count() {
+    let app = Application::on(Broker::Kafka).start();
+    let load = Load::new(&Servers::of(&app), "/api/v1/events", Retries::ById).beside(|load| load.wait_for(200, 201));
+    load.assert_truthful(app.topic());
+    let end = common::Cursor::parse(&app.topic().end());
+    let mut deleted = 0;
+    for (partition, next) in end.0.iter().enumerate() {
+        app.topic().delete_before(partition as i32, next / 2);
+        deleted += next / 2;
+    }
+    let restarted = app.replica().env("FOOTFALL_FEED__EVENTS", "10").start();
+    let followers = Watchers::beside(streams(), &Servers::of(&restarted), app.topic(), &["expired"], || {});
+    for follower in followers {
+        assert_eq!((follower.missed, follower.seen() + follower.missed), (deleted, end.0.iter().sum()));
+        assert_eq!(follower.gaps, ["expired"]);
+    }
+}
+
+// --- All of it, in any order -----------------------------------------------------------------------------------------
+
+/// How long the random sequence goes on in the long run.
+fn minutes() -> u64 {
+    std::env::var("FOOTFALL_CHAOS_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(5)
+}
+
+#[test]
+fn a_random_sequence_of_faults_loses_nothing() {
+    let mut random = Random::seeded();
+    let (to_kafka, to_clients) = (Proxy::start(), Proxy::start());
+    let kafka = Kafka::start_behind(&to_kafka);
+    // Makes the topic, by the way that nothing disturbs.
+    let first = Application::at(kafka.servers()).start();
+    first.kill();
+    let start = || {
+        let behind = first.replica().env("KAFKA_BOOTSTRAP_SERVERS", &to_kafka.address().to_string());
+        let app = behind.env("FOOTFALL_INGEST__DEADLINE", "3s").env("FOOTFALL_FEED__MAX_AGE", "5s");
+        let app = app.start_without_waiting_for_kafka();
+        to_clients.forward_to(app.address);
+        app
+    };
+    let mut app = start();
+    let servers = Servers::at(&[to_clients.address()]);
+    let until = Instant::now() + if long() { Duration::from_secs(60 * minutes()) } else { Duration::ZERO };
+    assert_nothing_is_lost(&first, &servers, Retries::ById, &[], |load| {
+        load.wait_for(20, 201);
+        let mut steps = 0;
+        while steps < 5 || Instant::now() < until {
+            steps += 1;
+            let ms = |ms| Duration::from_millis(ms);
+            let a_while = ms(200 + random.below(2000));
+            let weather = match random.below(5) {
+                0 => Weather::Delay { latency: ms(random.below(200)), jitter: ms(random.below(200)) },
+                1 => Weather::Throttle(2_000 + random.below(50_000)),
+                2 => Weather::CutAfter(random.below(5_000)),
+                3 => Weather::BlackHole,
+                _ => Weather::Refuse,
+            };
+            let fault = random.below(if long() { 8 } else { 6 });
+            println!("{steps}: fault {fault}, {weather:?}, {a_while:?}");
+            match fault {
+                0 | 1 => to_kafka.set(weather),
+                2 | 3 => to_clients.set(weather),
+                4 => {
+                    app.kill();
+                    app = start();
+                }
+                5 => common::application::signal(app.process_id(), "STOP"),
+                6 => {
+                    app.terminate();
+                    app.wait_for_exit(PATIENCE);
+                    app = start();
+                }
+                _ => {
+                    kafka.kill(1);
+                    kafka.restart(1);
+                }
+            }
+            thread::sleep(a_while);
+            common::application::signal(app.process_id(), "CONT");
+            // Every other one stays, for the next to come on top of it.
+            if random.below(2) == 0 {
+                to_kafka.heal();
+                to_clients.heal();
+                load.wait_for(5, 201);
+            }
+        }
+        to_kafka.heal();
+        to_clients.heal();
+        load.wait_for(20, 201);
+    });
+    assert_eq!(app.panics(), Vec::<String>::new());
+}
 
 // --- Clients ---------------------------------------------------------------------------------------------------------
 

@@ -110,6 +110,18 @@ pub fn shared_cluster() -> &'static str {
     SHARED.get_or_init(|| given(&["FOOTFALL_TEST_CLUSTER"]).unwrap_or_else(|| start_for_this_process(3)))
 }
 
+/// The lines that Kafka's ConsoleConsumer prints of a topic, with the headers of each record.
+pub fn console_consumer(servers: &str, topic: &str) -> Vec<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/kafka");
+    let output = Command::new(script)
+        .args(["tool", "console-consumer", "--bootstrap-server", servers, "--topic", topic, "--from-beginning"])
+        .args(["--timeout-ms", "10000", "--formatter-property", "print.headers=true"])
+        .output()
+        .expect("dev/kafka can be run");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().filter(|line| line.contains("ce_id:")).map(str::to_owned).collect()
+}
+
 fn given(variables: &[&str]) -> Option<String> {
     variables.iter().find_map(|name| std::env::var(name).ok().filter(|servers| !servers.is_empty()))
 }

@@ -18,7 +18,7 @@ use super::http::Request;
 use super::sse::{Frame, Subscription};
 use super::topic::{StoredRecord, Topic};
 use super::wait::within;
-use super::{Application, unique};
+use super::{Application, assert_same_set, kafka, unique};
 
 /// How long a broker or an application may take to be back and to be noticed: a JVM's start beside other tests.
 pub const HEALING: Duration = Duration::from_secs(60);
@@ -113,8 +113,20 @@ impl Ledger {
         self.assert_records(&topic.records());
     }
 
+    /// What Kafka's own ConsoleConsumer reads is the same set of ids.
     #[track_caller]
-    pub fn assert_records(&self, records: &[StoredRecord]) {
+    pub fn assert_console_consumer_agrees(&self, topic: &Topic) {
+        let ours = topic.records().into_iter().map(|record| record.header("ce_id").expect("an id").to_owned());
+        let theirs = kafka::console_consumer(topic.servers(), topic.name());
+        let id = |line: String| {
+            let from = line.find("ce_id:").unwrap_or_else(|| panic!("no id in {line}")) + "ce_id:".len();
+            line[from..].split([',', '\t']).next().unwrap_or_default().to_owned()
+        };
+        assert_same_set(ours, theirs.into_iter().map(id));
+    }
+
+    #[track_caller]
+    fn assert_records(&self, records: &[StoredRecord]) {
         let mut written: HashMap<&str, Vec<&StoredRecord>> = HashMap::new();
         for record in records {
             written.entry(record.header("ce_id").expect("an id")).or_default().push(record);
