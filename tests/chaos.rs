@@ -208,7 +208,7 @@ fn a_bad_network_to_the_clients_loses_nothing() {
 // --- Kafka -----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn three_brokers_of_which_some_fail_lose_nothing() {
+fn a_cluster_of_which_brokers_fail_loses_nothing() {
     let kafka = Kafka::start_brokers(3);
     let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "3s").start();
     assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| {
