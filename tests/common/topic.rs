@@ -16,7 +16,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use super::unique;
-use super::wait::{PATIENCE, eventually};
+use super::wait::{PATIENCE, eventually, within};
 
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -207,11 +207,11 @@ impl Topic {
     #[track_caller]
     pub fn records(&self) -> Vec<StoredRecord> {
         let consumer = self.consumer();
-        let partitions = self.partitions().expect("the topic");
+        let partitions = eventually("the topic is there", || self.partitions());
         let mut assignment = TopicPartitionList::new();
         let mut left = BTreeMap::new();
         for partition in 0..partitions {
-            let (low, high) = consumer.fetch_watermarks(&self.name, partition, ANSWER).expect("watermarks");
+            let (low, high) = self.watermarks(&consumer, partition);
             if low < high {
                 assignment.add_partition_offset(&self.name, partition, Offset::Offset(low)).expect("an offset");
                 left.insert(partition, high);
@@ -249,11 +249,18 @@ impl Topic {
     #[track_caller]
     pub fn end(&self) -> String {
         let consumer = self.consumer();
-        let next = |partition| consumer.fetch_watermarks(&self.name, partition, ANSWER).expect("watermarks").1;
-        let positions: Vec<String> = (0..self.partitions().expect("the topic"))
+        let next = |partition| self.watermarks(&consumer, partition).1;
+        let positions: Vec<String> = (0..eventually("the topic is there", || self.partitions()))
             .map(|partition| format!("{partition}-{}", next(partition)))
             .collect();
         positions.join(".")
+    }
+
+    /// First and next offset; a broker that has just come back may lead nothing yet.
+    #[track_caller]
+    fn watermarks(&self, consumer: &BaseConsumer, partition: i32) -> (i64, i64) {
+        let ask = || consumer.fetch_watermarks(&self.name, partition, ANSWER).ok();
+        within(3 * PATIENCE, "a partition's bounds are told", ask)
     }
 
     fn consumer(&self) -> BaseConsumer {
