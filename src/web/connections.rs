@@ -7,15 +7,16 @@
 use std::io;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-
 /// A sign of life is asked for on a connection that was quiet for this long, and that often.
+#[cfg(target_os = "linux")]
 const ASK: Duration = Duration::from_secs(15);
 
 /// Bounds how long a client of ours may take nothing; `port` is the one that this process listens on.
 #[cfg(target_os = "linux")]
 pub fn bound(port: u16, stalled: Duration) -> io::Result<()> {
     use std::os::fd::BorrowedFd;
+
+    use socket2::{SockRef, TcpKeepalive};
 
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
