@@ -34,6 +34,9 @@ fn it_starts_without_a_broker_and_heals_when_the_broker_comes() {
     let mut stream = app.stream("");
     let mut rows = Subscription::open(app.address, "/stream");
     assert!(matches!(stream.next_frame(), Frame::Silent { .. }));
+    // Who resumes keeps its cursor, however often it is cut before Kafka comes.
+    let resumed = app.stream_after("0-5.1-3").next_frame();
+    assert_eq!(resumed, Frame::Silent { last_event_id: "0-5.1-3".into() });
     let status = rows.control("status").json();
     assert_eq!(status["broker"], "away");
     assert!(status["since"].is_string() && status["reason"].is_string(), "{status}");

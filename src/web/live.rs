@@ -403,6 +403,9 @@ fn first_bytes(app: &App, dialect: Dialect, start: &Start) -> (Bytes, Option<Cur
             cursor.grow(now.partitions());
             Some(cursor)
         }
+        // As the client has it: a parser that begins anew with each connection (WHATWG HTML, section 9.2.6) would forget it
+        // at the first frame without an id, and the client would come back without it.
+        (Start::After(cursor), None) => Some(cursor.clone()),
         _ => None,
     };
     let mut out = Vec::new();
