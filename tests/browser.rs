@@ -5,6 +5,7 @@ mod common;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use common::wait::eventually;
 use common::{Application, Broker, Browser, Kafka, NewRecord, Topic, assert_same_set, on_every_broker};
 use serde_json::{Value, json};
 
@@ -660,6 +661,12 @@ fn every_state_of_the_pages_fits_its_window_and_has_no_barrier() {
     let record = format!("/events/{}/{}", path["partition"], path["offset"]);
     browser.open(&app, &record);
     look(&browser, "record");
+    let day = a_day_of_the_shop();
+    app.topic().produce_all(&day);
+    eventually("the day is counted", || {
+        let counted = app.get("/api/v1/stats").expect(200).json()["last_24h"]["events"].as_u64();
+        (counted >= Some(day.len() as u64)).then_some(())
+    });
     for path in ["/history", "/history?user=nobody", "/overview", "/kafka", "/nothing-there"] {
         browser.open(&app, path);
         look(&browser, &path[1..].replace(['?', '='], "-"));
@@ -708,6 +715,20 @@ fn look(browser: &Browser, state: &str) {
             std::fs::write(file, browser.picture()).expect("the picture can be written");
         }
     }
+}
+
+/// More in some hours than in others, up to now.
+fn a_day_of_the_shop() -> Vec<NewRecord> {
+    let now_ms = (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64;
+    let event = |minute: i64, n: i64| {
+        let event = &plausible()[((minute * 7 + n * 5) % 16) as usize];
+        NewRecord::new().value(event.to_string()).timestamp(now_ms - minute * 60_000)
+    };
+    let busy = |minute: i64| 1 + ((minute as f64 / 150.0).sin().abs() * 6.0) as i64;
+    (0..23 * 60)
+        .flat_map(|minute| (0..busy(minute)).map(move |n| (minute, n)))
+        .map(|(minute, n)| event(minute, n))
+        .collect()
 }
 
 /// What a shop might see.

@@ -37,6 +37,12 @@ struct Driver {
 impl Driver {
     #[track_caller]
     fn start() -> Self {
+        // It takes a port that is free for one family of addresses, and ends if the other has it in use.
+        (0..5).find_map(|_| Driver::try_start()).expect("chromedriver finds a port")
+    }
+
+    #[track_caller]
+    fn try_start() -> Option<Self> {
         let mut child = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -44,17 +50,16 @@ impl Driver {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver can be run; `dev/setup browser` installs it");
-        let mut lines = BufReader::new(child.stdout.take().expect("its standard output")).lines();
-        let port = loop {
-            let line = lines.next().expect("a line with its port").expect("text");
-            // "ChromeDriver was started successfully on port 41317."
-            if let Some((_, port)) = line.split_once("successfully on port ") {
-                break port.trim_end_matches('.').to_owned();
-            }
-        };
+        let mut lines = BufReader::new(child.stdout.take().expect("its standard output")).lines().map_while(Result::ok);
+        // "ChromeDriver was started successfully on port 41317."
+        let port = lines.find_map(|line| {
+            let (_, port) = line.split_once("successfully on port ")?;
+            Some(port.trim_end_matches('.').to_owned())
+        });
+        let driver = Driver { child, address: format!("http://127.0.0.1:{}", port?) };
         // It must not stop because nobody reads what it says.
         std::thread::spawn(move || lines.for_each(drop));
-        Driver { child, address: format!("http://127.0.0.1:{port}") }
+        Some(driver)
     }
 }
 
