@@ -722,10 +722,13 @@ fn a_day_of_the_shop() -> Vec<NewRecord> {
     let now_ms = (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64;
     let event = |minute: i64, n: i64| {
         let event = &plausible()[((minute * 7 + n * 5) % 16) as usize];
-        NewRecord::new().value(event.to_string()).timestamp(now_ms - minute * 60_000)
+        NewRecord::new()
+            .value(event.to_string())
+            .timestamp(now_ms - minute * 60_000 - (minute * 13 + n * 17) % 60 * 1000)
     };
     let busy = |minute: i64| 1 + ((minute as f64 / 150.0).sin().abs() * 6.0) as i64;
     (0..23 * 60)
+        .rev()
         .flat_map(|minute| (0..busy(minute)).map(move |n| (minute, n)))
         .map(|(minute, n)| event(minute, n))
         .collect()

@@ -192,9 +192,9 @@ impl<'a> Chart<'a> {
     }
 }
 
-/// The next larger of 1, 2 and 5 times a power of ten.
+/// The next larger of 1, 2 and 5 times a power of ten, at least 0.1.
 fn nice(number: f64) -> f64 {
-    let mut top = 1.0;
+    let mut top = 0.1;
     loop {
         for step in [1.0, 2.0, 5.0] {
             if top * step >= number {
