@@ -161,6 +161,37 @@ fn three_brokers_of_which_one_is_killed_go_on() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
+#[test]
+fn too_few_replicas_in_sync_are_answered_503_at_once_and_reading_goes_on() {
+    let kafka = Kafka::start_brokers(3);
+    let topic = Topic::create(kafka.servers(), 3, &[("min.insync.replicas", "3")]);
+    let app = Application::at(kafka.servers()).topic(&topic).start();
+    let event = json!({"user": "Ann", "action": "in time"});
+    app.accept(&event);
+    kafka.kill(2);
+    // The cluster lets a broker go when its session has ended.
+    let refused = within(HEALING, "posts are refused, and why", || {
+        let begun = Instant::now();
+        let answer = app.post(&event);
+        let why = answer.status() == 503 && answer.text().contains("2 of the 3 in-sync replicas");
+        (why && begun.elapsed() < Duration::from_secs(1)).then_some(answer)
+    });
+    assert!(refused.header("Retry-After").is_some());
+    assert_eq!(refused.problem()["retryable"], true);
+    let ready = app.get("/readyz").expect(503);
+    assert!(ready.text().contains("min.insync.replicas"), "{}", ready.text());
+    let history = eventually("history is read", || {
+        let answer = app.get("/api/v1/events?from=beginning");
+        (answer.status() == 200).then(|| answer.json())
+    });
+    assert_eq!(history["events"].as_array().map(Vec::len), Some(1));
+    let mut stream = app.stream("?last=1");
+    assert_eq!(stream.record()["value"]["action"], "in time");
+    kafka.restart(2);
+    within(HEALING, "posts are taken again", || (app.post(&event).status() == 201).then_some(()));
+    app.get("/readyz").expect(200);
+}
+
 /// A broker that takes requests and does not answer.
 #[test]
 fn a_frozen_broker_is_answered_504_and_the_retry_writes_the_event_once() {

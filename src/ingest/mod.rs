@@ -21,7 +21,7 @@ use ids::{Claim, Ids};
 use crate::config::IngestSettings;
 use crate::event::cloudevents::{CONTENT_TYPE, ID, SOURCE, SPECVERSION, TIME, TYPE};
 use crate::event::{Event, EventId, Record};
-use crate::kafka::{Completion, History, Message, ProduceError, Producer, State};
+use crate::kafka::{Completion, History, Message, ProduceError, Producer, State, TopicState, partition_of};
 
 /// An event that is in Kafka.
 #[derive(Debug, Clone)]
@@ -149,9 +149,15 @@ impl Ingest {
         }
         match &*self.kafka.borrow() {
             State::Up(_) if !self.reading.load(Ordering::Relaxed) => Some("the topic is not read yet".into()),
+            State::Up(topic) if topic.refuses_all() => topic.refusal(0),
             State::Up(_) => None,
             State::Connecting { reason, .. } | State::Away { reason, .. } => Some(format!("Kafka is away: {reason}")),
         }
+    }
+
+    /// The topic, if some of its partitions take no writes.
+    fn impaired(&self) -> Option<Arc<TopicState>> {
+        self.kafka.borrow().topic().filter(|topic| topic.refuses_some()).cloned()
     }
 
     /// The tail has read what it found in the topic.
@@ -249,7 +255,13 @@ impl Ingest {
         let keys = events.iter().map(|event| (self.ids.key(event.id.as_str()), event.time_ms)).collect();
         let batch = Arc::new(Batch::new(keys, self.ids.clone(), self.metrics.clone()));
         let completion: Arc<dyn Completion> = batch.clone();
-        let unavailable = self.unavailable();
+        let (unavailable, impaired) = (self.unavailable(), self.impaired());
+        let refusal = |event: &Event| {
+            let refused = |topic: &Arc<TopicState>| {
+                topic.refusal(partition_of(event.user.as_bytes(), topic.partitions.len()) as usize)
+            };
+            unavailable.clone().or_else(|| impaired.as_ref().and_then(refused))
+        };
         let mut new = Vec::with_capacity(events.len());
         let mut produced: Vec<Produced> = events
             .iter()
@@ -261,8 +273,8 @@ impl Ingest {
                 Claim::Doubtful => Produced::Failed(Failure::Unavailable(
                     "an earlier attempt may have been written, and the topic cannot be asked now".into(),
                 )),
-                Claim::New => match &unavailable {
-                    Some(reason) => self.give_up(&batch, index, Failure::Unavailable(reason.clone())),
+                Claim::New => match refusal(event) {
+                    Some(reason) => self.give_up(&batch, index, Failure::Unavailable(reason)),
                     None => {
                         new.push((index, self.message(event)));
                         Produced::Waiting(batch.clone(), index, false)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::bindings as sys;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -53,6 +53,30 @@ pub struct TopicState {
     pub id: TopicId,
     /// By partition number, from 0.
     pub partitions: Vec<PartitionState>,
+    /// Replicas that must be in sync for a write with `acks=all` (`min.insync.replicas`); 0 as long as that is not known.
+    pub min_in_sync: usize,
+}
+
+impl TopicState {
+    /// Why Kafka would refuse a write to a partition for as long as its replicas are away.
+    pub fn refusal(&self, partition: usize) -> Option<String> {
+        let in_sync = self.partitions.get(partition)?.in_sync;
+        (in_sync < self.min_in_sync).then(|| {
+            format!(
+                "partition {partition} has {in_sync} of the {} in-sync replicas that a write needs (min.insync.replicas)",
+                self.min_in_sync
+            )
+        })
+    }
+
+    /// Whether it would refuse some writes, and whether all.
+    pub fn refuses_some(&self) -> bool {
+        self.partitions.iter().any(|partition| partition.in_sync < self.min_in_sync)
+    }
+
+    pub fn refuses_all(&self) -> bool {
+        self.partitions.iter().all(|partition| partition.in_sync < self.min_in_sync)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -68,6 +92,7 @@ const YET: &str = " yet";
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// While Kafka is away: recovery is noticed soon.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+const ASK_FOR_CONFIG_EVERY: Duration = Duration::from_secs(30);
 const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Watches the cluster on a thread of its own until it is dropped.
@@ -95,6 +120,8 @@ impl Cluster {
             embedded: connection.is_embedded(),
             known: known.clone(),
             create: settings.create_topic.then_some((settings.partitions, settings.replication)),
+            min_in_sync: 0,
+            configured: None,
             stop: stop.clone(),
         };
         let thread = std::thread::Builder::new().name("kafka-watch".into()).spawn(move || watcher.run()).ok();
@@ -186,6 +213,9 @@ struct Watcher {
     known: Known,
     /// Partitions and replication, until the topic was seen.
     create: Option<(i32, i32)>,
+    min_in_sync: usize,
+    /// When that was asked for.
+    configured: Option<Instant>,
     stop: Arc<AtomicBool>,
 }
 
@@ -204,7 +234,8 @@ impl Watcher {
             let next = match described {
                 Ok(topic) => {
                     self.create = None;
-                    self.up(topic);
+                    self.up(TopicState { min_in_sync: self.min_in_sync, ..topic });
+                    self.ask_for_min_in_sync();
                     ASK_EVERY
                 }
                 Err(Question::NoSuchTopic) => {
@@ -269,6 +300,20 @@ impl Watcher {
         }
     }
 
+    /// Asks for `min.insync.replicas` now and then. Who may not be told (ACL `DescribeConfigs`) finds out by posting.
+    fn ask_for_min_in_sync(&mut self) {
+        if self.embedded || self.configured.is_some_and(|asked| asked.elapsed() < ASK_FOR_CONFIG_EVERY) {
+            return;
+        }
+        self.configured = Some(Instant::now());
+        let topic = [ResourceSpecifier::Topic(&self.known.topic)];
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+        let described = block_on(futures_util::FutureExt::boxed(self.admin.describe_configs(&topic, &options)));
+        let described = described.ok().and_then(|described| described.into_iter().next()?.ok());
+        let value = described.as_ref().and_then(|config| config.get("min.insync.replicas")?.value.as_deref());
+        self.min_in_sync = value.and_then(|value| value.parse().ok()).unwrap_or(0);
+    }
+
     /// The same question to the embedded broker, which has no controller to describe topics.
     fn metadata(&self) -> Result<TopicState, Question> {
         let metadata = self.admin.inner().fetch_metadata(Some(&self.known.topic), ANSWER_WITHIN);
@@ -279,7 +324,7 @@ impl Watcher {
             replicas: partition.replicas().len(),
             in_sync: partition.isr().len(),
         });
-        Ok(TopicState { id: TopicId::default(), partitions: partitions.collect() })
+        Ok(TopicState { partitions: partitions.collect(), ..TopicState::default() })
     }
 
     /// Asks for the topic's partitions and id. Blocks for at most [`ANSWER_WITHIN`].
@@ -339,7 +384,7 @@ impl Watcher {
                     *slot = PartitionState { leader, replicas, in_sync };
                 }
             }
-            Ok(TopicState { id, partitions })
+            Ok(TopicState { id, partitions, min_in_sync: 0 })
         }
     }
 }
