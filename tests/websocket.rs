@@ -186,7 +186,11 @@ fn a_heartbeat_is_a_position_and_a_ping(broker: Broker) {
         assert_eq!(socket.told(), json!({"type": "position", "cursor": after}));
     }
     assert!(start.elapsed() >= Duration::from_millis(1400), "eight heartbeats in {:?}", start.elapsed());
-    assert!(socket.pings >= 6, "{} pings", socket.pings);
+    // A busy server leaves out a ping that is late.
+    eventually("as many pings", || {
+        assert_eq!(socket.told(), json!({"type": "position", "cursor": after}));
+        (socket.pings >= 8).then_some(())
+    });
 }
 
 #[test]
