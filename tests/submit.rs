@@ -245,6 +245,17 @@ fn trace_context_is_passed_on_unchanged(broker: Broker) {
     }
 }
 
+#[test]
+fn what_is_no_trace_context_is_left_out() {
+    let app = Application::on(Broker::Embedded).start();
+    let long = "x".repeat(100_000);
+    let request = app.request("POST", "/api/v1/events").json(&json!(vec![json!({"user": "a", "action": "b"}); 500]));
+    request.header("traceparent", &long).header("tracestate", &long).send().expect(201);
+    let records = app.topic().records();
+    assert!(records.iter().all(|record| (record.header("traceparent"), record.header("tracestate")) == (None, None)));
+    assert_eq!(records.len(), 500);
+}
+
 fn a_cloud_event_is_taken_apart_into_headers_and_value(broker: Broker) {
     let app = Application::on(broker).start();
     let body = r#"{"specversion":"1.0","id":"order-977","source":"/shop","type":"com.example.checkout","time":"2026-01-02T03:04:05Z",

@@ -7,6 +7,7 @@ pub mod json;
 mod parse;
 mod record;
 pub mod time;
+pub mod trace;
 
 pub use id::EventId;
 pub use parse::{FieldError, Format, Limits, Parsed, Refused, parse, parse_form};

@@ -16,7 +16,7 @@ use super::guards::{Origin, Shared};
 use super::problem::{self, Kind, Problem};
 use super::query::{Parameters, bad};
 use super::reading::{self, SCAN, Wanted};
-use crate::event::{Event, EventId, FieldError, Format, Limits, Parsed, json as record_json, parse, time};
+use crate::event::{Event, EventId, FieldError, Format, Limits, Parsed, json as record_json, parse, time, trace};
 use crate::feed::Cursor;
 use crate::ingest::{Outcome as Became, Receipt, Written};
 
@@ -40,7 +40,7 @@ impl<'r> FromRequest<'r> for Head<'r> {
             content_type: header("Content-Type"),
             encoding: header("Content-Encoding"),
             idempotency_key: header("Idempotency-Key"),
-            trace: [header("traceparent"), header("tracestate")],
+            trace: trace::context(header(trace::PARENT), header(trace::STATE)),
             client: request.client_ip(),
         })
     }
@@ -207,7 +207,7 @@ async fn one(
     admit(app, head, &mut events)?;
     let id = events[0].id.clone();
     if !wait {
-        let queued = app.ingest.enqueue(events).into_iter().next();
+        let queued = app.ingest.enqueue(events).await.into_iter().next();
         return match queued {
             Some(Ok(event)) => Ok(Answer::json(202, &QueuedBody::new(app, &event, None))),
             Some(Err(failure)) => Err(Problem::of_failure(failure, id.as_str())),
@@ -255,7 +255,7 @@ async fn many(
         let results = app.ingest.accept(valid).await.into_iter().zip(&ids);
         results.map(|(result, id)| result.map_or_else(|failure| failed(failure, id), Item::Taken)).collect()
     } else {
-        let results = app.ingest.enqueue(valid).into_iter().zip(&ids);
+        let results = app.ingest.enqueue(valid).await.into_iter().zip(&ids);
         results
             .map(|(result, id)| {
                 result.map_or_else(|failure| failed(failure, id), |event| Item::Queued(Box::new(event)))
@@ -285,7 +285,7 @@ fn admit(app: &App, head: &Head<'_>, events: &mut [Event]) -> Result<(), Problem
     app.limits.check(head.client, events.len()).inspect_err(|_| {
         app.ingest.metrics().count(Became::rate_limited, events.len());
     })?;
-    for (name, value) in ["traceparent", "tracestate"].into_iter().zip(head.trace) {
+    for (name, value) in [trace::PARENT, trace::STATE].into_iter().zip(head.trace) {
         if let Some(value) = value {
             events.iter_mut().for_each(|event| event.extra_headers.push((name.into(), value.into())));
         }
