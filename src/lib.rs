@@ -235,6 +235,7 @@ impl Sink for FeedSink {
     }
 
     fn restart(&mut self, positions: &[i64]) {
+        self.ingest.start_anew();
         self.writer.restart(positions);
         self.filling.cancel();
         self.stats.clear();

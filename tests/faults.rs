@@ -284,9 +284,11 @@ fn a_topic_made_anew_is_a_gap_and_not_a_hole() {
     let app = Application::at(kafka::shared()).topic(&topic).start();
     let mut stream = app.stream("");
     stream.next_frame();
-    for n in 0..20 {
+    for n in 0..19 {
         app.accept(&json!({"user": format!("user-{n}"), "action": "old"}));
     }
+    let retried = json!({"id": "order-977", "user": "Ann", "action": "checkout"});
+    app.accept(&retried);
     stream.records(20);
     let old = stream.last_event_id().to_owned();
 
@@ -308,8 +310,14 @@ fn a_topic_made_anew_is_a_gap_and_not_a_hole() {
     let mut late = app.stream_after(&old);
     assert_eq!(late.control("gap").json()["reason"], "topic recreated");
     assert_eq!(late.record()["value"]["action"], "new");
+    // A place in the old topic is no answer to a retry.
+    let answer = app.post(&retried).expect(201);
+    assert_eq!(answer.header("Idempotent-Replayed"), None);
+    let replayed = app.post(&retried).expect(201);
+    assert_eq!((replayed.header("Idempotent-Replayed"), replayed.json()), (Some("true"), answer.json()));
+    assert_eq!(topic.records().len(), 2);
     let history = app.get("/api/v1/events").expect(200).json();
-    assert_eq!(history["events"].as_array().map(Vec::len), Some(1));
+    assert_eq!(history["events"].as_array().map(Vec::len), Some(2));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The events of one request on their way: who waits is woken once, when the last of them is settled.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -17,6 +17,8 @@ pub struct Batch {
     outcomes: Box<[OnceLock<Result<Written, Failure>>]>,
     /// Events that were produced and not settled, and one more until all are produced.
     open: AtomicUsize,
+    /// Whether Kafka was asked at all: a replay or a refusal takes no time of its.
+    reported: AtomicBool,
     settled: Notify,
     memory: Arc<Ids>,
     metrics: Metrics,
@@ -28,8 +30,8 @@ pub struct Batch {
 impl Batch {
     pub fn new(events: Vec<(Key, i64)>, memory: Arc<Ids>, metrics: Metrics) -> Self {
         let outcomes = events.iter().map(|_| OnceLock::new()).collect();
-        let (open, settled) = (AtomicUsize::new(1), Notify::new());
-        Batch { events, outcomes, open, settled, memory, metrics, begun: Instant::now(), begun_ms: now_ms() }
+        let (open, reported, settled) = (AtomicUsize::new(1), AtomicBool::new(false), Notify::new());
+        Batch { events, outcomes, open, reported, settled, memory, metrics, begun: Instant::now(), begun_ms: now_ms() }
     }
 
     /// One more event is about to be produced.
@@ -44,7 +46,9 @@ impl Batch {
     /// An event is settled, or (once) all events are produced.
     pub fn end(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.metrics.produce_seconds.observe(self.begun.elapsed().as_secs_f64());
+            if self.reported.load(Ordering::Relaxed) {
+                self.metrics.produce_seconds.observe(self.begun.elapsed().as_secs_f64());
+            }
             self.settled.notify_waiters();
         }
     }
@@ -87,6 +91,7 @@ impl Completion for Batch {
             }
         };
         let _ = self.outcomes[index].set(outcome); // the first outcome counts
+        self.reported.store(true, Ordering::Relaxed);
         self.end();
     }
 }

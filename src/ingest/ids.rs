@@ -135,11 +135,27 @@ impl Ids {
         self.lock(key).forget(key);
     }
 
-    /// The topic was asked, and has no event of an id that was in doubt: the id is free again.
-    pub fn clear(&self, key: Key) {
+    /// The topic was asked, and has no event of an id that was in doubt since `since_ms`: the id is free again. A newer
+    /// attempt may be in doubt meanwhile, of which the topic was not asked.
+    pub fn clear(&self, key: Key, since_ms: i64) {
         let mut memory = self.lock(key);
-        if memory.entries.get(&key).is_some_and(|entry| matches!(entry.state, State::Unknown { .. })) {
+        let asked = |entry: &Entry| matches!(entry.state, State::Unknown { since_ms: since } if since == since_ms);
+        if memory.entries.get(&key).is_some_and(asked) {
             memory.forget(key);
+        }
+    }
+
+    /// The topic is another one: what was written into the one before is free again. What is under way stays, and what may
+    /// be under way yet stays in doubt.
+    pub fn start_anew(&self) {
+        for shard in &self.shards {
+            let mut memory = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.entries.retain(|_, entry| {
+                if let State::Placeless { since_ms } = entry.state {
+                    entry.state = State::Unknown { since_ms };
+                }
+                !matches!(entry.state, State::Known(_))
+            });
         }
     }
 
@@ -259,7 +275,8 @@ mod tests {
         Settle(u8),
         Release(u8),
         Doubt(u8),
-        Clear(u8),
+        Clear(u8, i64),
+        StartAnew,
         Observe(u8, u8),
     }
 
@@ -270,7 +287,8 @@ mod tests {
             3 => id().prop_map(Step::Settle),
             2 => id().prop_map(Step::Release),
             1 => id().prop_map(Step::Doubt),
-            1 => id().prop_map(Step::Clear),
+            1 => (id(), 6..8_i64).prop_map(|(id, since_ms)| Step::Clear(id, since_ms)),
+            1 => Just(Step::StartAnew),
             2 => (id(), value()).prop_map(|(id, value)| Step::Observe(id, value)),
         ];
         proptest::collection::vec(step, 1..200)
@@ -375,9 +393,13 @@ mod tests {
                         let doubtful = model.entry(id).is_some_and(|(.., told)| *told == Told::Doubtful);
                         prop_assert_eq!(ids.doubtful_since(key(id)), doubtful.then_some(7));
                     }
-                    Step::Clear(id) => {
-                        ids.clear(key(id));
-                        model.0.retain(|(_, other, _, told)| *other != id || *told != Told::Doubtful);
+                    Step::Clear(id, since_ms) => {
+                        ids.clear(key(id), since_ms);
+                        model.0.retain(|(_, other, _, told)| *other != id || *told != Told::Doubtful || since_ms != 7);
+                    }
+                    Step::StartAnew => {
+                        ids.start_anew();
+                        model.0.retain(|(.., told)| !matches!(told, Told::Known(_)));
                     }
                     Step::Observe(id, value) => {
                         let (event, name) = (event(id, value), format!("id-{id}"));
@@ -425,7 +447,7 @@ mod tests {
         claim(&ids, 7, 0);
         let key = ids.key("id-7");
         ids.misplace(key, 7);
-        ids.clear(key);
+        ids.clear(key, 7);
         assert_eq!((ids.doubtful_since(key), ids.written(key)), (Some(7), None));
         let (event, headers) = (event(7, 0), [("ce_id", Some(&b"id-7"[..]))]);
         ids.observe(&Record::new(2, 81, Some(0), Some(b"u0"), Some(&event.value), headers.into_iter()));

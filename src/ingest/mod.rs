@@ -6,6 +6,7 @@
 mod batch;
 mod ids;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +14,8 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 
 use batch::Batch;
 use ids::{Claim, Ids};
@@ -109,11 +111,15 @@ impl Metrics {
     }
 }
 
+/// Events that the topic is asked for at a time; each takes a thread and a client of Kafka.
+const LOOK_UPS: usize = 4;
+
 pub struct Ingest {
     producer: Arc<Producer>,
     kafka: watch::Receiver<State>,
     history: Arc<History>,
     ids: Arc<Ids>,
+    look_ups: Arc<Semaphore>,
     settings: IngestSettings,
     /// Whether the tail has read what it found at its start: only then are the ids of a process before this one and of other
     /// replicas known, and a stream that is open sees what is sent.
@@ -130,8 +136,9 @@ impl Ingest {
         settings: IngestSettings,
     ) -> Self {
         let ids = Arc::new(Ids::new(settings.ids, settings.ids_for));
+        let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
         let (reading, closing) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ingest { producer, kafka, history, ids, settings, reading, closing, metrics: Metrics::default() }
+        Ingest { producer, kafka, history, ids, look_ups, settings, reading, closing, metrics: Metrics::default() }
     }
 
     pub fn settings(&self) -> &IngestSettings {
@@ -170,6 +177,12 @@ impl Ingest {
         self.ids.observe(record);
     }
 
+    /// The topic is another one, which the tail begins to read: a place in the one before is no answer to a retry.
+    pub fn start_anew(&self) {
+        self.reading.store(false, Ordering::Relaxed);
+        self.ids.start_anew();
+    }
+
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
@@ -181,26 +194,24 @@ impl Ingest {
 
     /// Produces events and waits for Kafka's acknowledgements, each in its own right, in the order given.
     pub async fn accept(&self, events: Vec<Event>) -> Vec<Result<Receipt, Failure>> {
-        let deadline = tokio::time::Instant::now() + self.settings.deadline;
-        for event in events.iter().filter(|event| event.id_was_given) {
-            // Whatever comes of it, the claim says what is known by then.
-            let _ = tokio::time::timeout_at(deadline, self.look_up_if_doubtful(event)).await;
-        }
+        let deadline = self.deadline();
+        self.resolve_doubts(&events, deadline).await;
         let produced = self.produce(&events);
         let mut results = Vec::with_capacity(events.len());
         for (event, produced) in events.into_iter().zip(produced) {
             let (written, replayed) = match produced {
                 Produced::Waiting(batch, index, replayed) => {
                     // The first wait is for all of the batch, so that the others find it settled.
-                    let waited = tokio::time::timeout_at(deadline, batch.wait()).await;
+                    let waited = timeout_at(deadline, batch.wait()).await;
                     let unknown = || {
                         debug_assert!(waited.is_err());
                         Err(Failure::Unknown)
                     };
                     let mut outcome = batch.outcome(index).unwrap_or_else(unknown);
                     if waited.is_ok() && outcome == Err(Failure::Unknown) {
-                        // There may be time to ask the topic.
-                        let _ = tokio::time::timeout_at(deadline, self.look_up_if_doubtful(&event)).await;
+                        // There may be time to ask the topic. It may yet get what it does not have now, so only the
+                        // retry frees the id.
+                        let _ = timeout_at(deadline, self.look_up(&event)).await;
                         outcome = self.ids.written(self.ids.key(event.id.as_str())).ok_or(Failure::Unknown);
                     }
                     (outcome, replayed)
@@ -220,21 +231,42 @@ impl Ingest {
         }
     }
 
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.deadline
+    }
+
     /// After an answer 504 nobody knows whether the event is in the topic; before it is written again, the topic is asked.
-    async fn look_up_if_doubtful(&self, event: &Event) {
-        let key = self.ids.key(event.id.as_str());
-        let Some(since_ms) = self.ids.doubtful_since(key) else { return };
-        let (history, id, user) = (self.history.clone(), event.id.clone(), event.user.clone());
-        let found = tokio::task::spawn_blocking(move || history.find(id.as_str(), user.as_bytes(), since_ms)).await;
-        match found {
-            Ok(Ok(Some(record))) => self.ids.observe(&record),
-            Ok(Ok(None)) => self.ids.clear(key),
-            Ok(Err(_)) | Err(_) => {} // it stays in doubt
+    /// Whatever comes of it, the claim says what is known by then.
+    async fn resolve_doubts(&self, events: &[Event], deadline: Instant) {
+        for event in events.iter().filter(|event| event.id_was_given) {
+            if let Ok(Some(since_ms)) = timeout_at(deadline, self.look_up(event)).await {
+                self.ids.clear(self.ids.key(event.id.as_str()), since_ms);
+            }
         }
     }
 
-    /// Produces events without waiting: those that are on their way come back.
-    pub fn enqueue(&self, events: Vec<Event>) -> Vec<Result<Event, Failure>> {
+    /// Asks the topic for an event that is in doubt. If it is there its id is known from then on; if it is not, this is the
+    /// time since when it was looked for.
+    async fn look_up(&self, event: &Event) -> Option<i64> {
+        let since_ms = self.ids.doubtful_since(self.ids.key(event.id.as_str()))?;
+        // The thread goes on after the deadline, and its permit with it.
+        let permit = self.look_ups.clone().acquire_owned().await.ok()?;
+        let (history, id, user) = (self.history.clone(), event.id.clone(), event.user.clone());
+        let find = move || {
+            let _permit = permit;
+            history.find(id.as_str(), user.as_bytes(), since_ms)
+        };
+        match tokio::task::spawn_blocking(find).await {
+            Ok(Ok(Some(record))) => self.ids.observe(&record),
+            Ok(Ok(None)) => return Some(since_ms),
+            Ok(Err(_)) | Err(_) => {} // it stays in doubt
+        }
+        None
+    }
+
+    /// Produces events without waiting for Kafka's acknowledgements: those that are on their way come back.
+    pub async fn enqueue(&self, events: Vec<Event>) -> Vec<Result<Event, Failure>> {
+        self.resolve_doubts(&events, self.deadline()).await;
         let produced = self.produce(&events);
         let results: Vec<_> = events
             .into_iter()
@@ -260,8 +292,10 @@ impl Ingest {
             let refused = |topic: &Arc<TopicState>| {
                 topic.refusal(partition_of(event.user.as_bytes(), topic.partitions.len()) as usize)
             };
-            unavailable.clone().or_else(|| impaired.as_ref().and_then(refused))
+            unavailable.clone().or_else(|| impaired.as_ref().and_then(refused)).map(Failure::Unavailable)
         };
+        // Users of whom an event is to be sent again: what stands behind it must not overtake it.
+        let mut held: HashMap<&str, Failure> = HashMap::new();
         let mut new = Vec::with_capacity(events.len());
         let mut produced: Vec<Produced> = events
             .iter()
@@ -270,11 +304,14 @@ impl Ingest {
                 Claim::Known(written) => Produced::Known(written),
                 Claim::Pending(batch, index) => Produced::Waiting(batch, index, true),
                 Claim::Reused => Produced::Failed(Failure::IdReused),
-                Claim::Doubtful => Produced::Failed(Failure::Unavailable(
-                    "an earlier attempt may have been written, and the topic cannot be asked now".into(),
-                )),
-                Claim::New => match refusal(event) {
-                    Some(reason) => self.give_up(&batch, index, Failure::Unavailable(reason)),
+                Claim::Doubtful => {
+                    let reason = "an earlier attempt may have been written, and the topic cannot be asked now";
+                    let failure = Failure::Unavailable(reason.into());
+                    held.insert(&event.user, failure.clone());
+                    Produced::Failed(failure)
+                }
+                Claim::New => match held.get(&*event.user).cloned().or_else(|| refusal(event)) {
+                    Some(failure) => self.give_up(&batch, index, failure),
                     None => {
                         new.push((index, self.message(event)));
                         Produced::Waiting(batch.clone(), index, false)
@@ -282,12 +319,22 @@ impl Ingest {
                 },
             })
             .collect();
+        held.clear();
         // In one go, so that they travel to Kafka together.
         for (index, message) in new {
+            let user = &*events[index].user;
+            if let Some(failure) = held.get(user) {
+                produced[index] = self.give_up(&batch, index, failure.clone());
+                continue;
+            }
             batch.begin();
             if let Err(error) = self.producer.send(message, index, &completion) {
                 batch.end();
-                produced[index] = self.give_up(&batch, index, error.into());
+                let failure = Failure::from(error);
+                if matches!(failure, Failure::Unavailable(_)) {
+                    held.insert(user, failure.clone());
+                }
+                produced[index] = self.give_up(&batch, index, failure);
             }
         }
         batch.end();
