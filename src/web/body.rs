@@ -8,7 +8,7 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use rocket::Data;
 use rocket::data::ByteUnit;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::problem::{Kind, Problem};
 
@@ -16,6 +16,8 @@ use super::problem::{Kind, Problem};
 const DRAINED: ByteUnit = ByteUnit::Mebibyte(16);
 /// A body that does not arrive within this time is given up.
 const WITHIN: Duration = Duration::from_secs(30);
+/// The same for the rest of one that is too large already.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Reads a body of at most `limit` bytes.
 pub async fn read(data: Data<'_>, limit: usize, encoding: Option<&str>) -> Result<Bytes, Problem> {
@@ -27,13 +29,7 @@ pub async fn read(data: Data<'_>, limit: usize, encoding: Option<&str>) -> Resul
             return Err(Problem::new(Kind::UnsupportedType, detail));
         }
     };
-    let raw = match tokio::time::timeout(WITHIN, receive(data, limit)).await {
-        Ok(received) => received?,
-        Err(_) => {
-            let detail = format!("the body did not arrive within {} s", WITHIN.as_secs());
-            return Err(Problem::new(Kind::RequestTimeout, detail));
-        }
-    };
+    let raw = receive(&mut data.open(DRAINED + limit), limit, WITHIN, DRAINED_WITHIN).await?;
     if !gzip {
         return Ok(raw.into());
     }
@@ -45,15 +41,29 @@ pub async fn read(data: Data<'_>, limit: usize, encoding: Option<&str>) -> Resul
     }
 }
 
-async fn receive(data: Data<'_>, limit: usize) -> Result<Vec<u8>, Problem> {
-    let mut stream = data.open(DRAINED + limit);
+async fn receive(
+    stream: &mut (impl AsyncRead + Unpin),
+    limit: usize,
+    within: Duration,
+    drained_within: Duration,
+) -> Result<Vec<u8>, Problem> {
     let mut body = Vec::with_capacity(1024);
-    while stream.read_buf(&mut body).await.map_err(broken)? > 0 {
-        if body.len() > limit {
-            // Best effort: the answer is the same whether the rest comes or not.
-            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
-            return Err(too_large(limit));
+    let all = async {
+        while body.len() <= limit && stream.read_buf(&mut body).await? > 0 {}
+        Ok(())
+    };
+    match tokio::time::timeout(within, all).await {
+        Ok(received) => received.map_err(broken)?,
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} s", within.as_secs());
+            return Err(Problem::new(Kind::RequestTimeout, detail));
         }
+    }
+    if body.len() > limit {
+        // Best effort: the answer is the same whether the rest comes or not.
+        let mut nowhere = tokio::io::sink();
+        let _ = tokio::time::timeout(drained_within, tokio::io::copy(stream, &mut nowhere)).await;
+        return Err(too_large(limit));
     }
     Ok(body)
 }
@@ -74,4 +84,23 @@ fn broken(error: io::Error) -> Problem {
 
 fn too_large(limit: usize) -> Problem {
     Problem::new(Kind::TooLarge, format!("a body of more than {}", ByteUnit::Byte(limit as u64)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_and_slow_is_too_large() {
+        let soon = Duration::from_millis(20);
+        for (bytes, expected) in [(1001, Kind::TooLarge), (1000, Kind::RequestTimeout)] {
+            // Open until the end: nothing more comes.
+            let (mut ours, mut theirs) = tokio::io::duplex(2000);
+            theirs.write_all(&vec![b'x'; bytes]).await.expect("room");
+            let received = receive(&mut ours, 1000, soon, soon).await;
+            assert_eq!(received.err().map(|problem| problem.kind), Some(expected));
+        }
+    }
 }
