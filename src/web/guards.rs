@@ -1,8 +1,9 @@
 //! Who may post: our own pages and programs, not other sites' pages; and how much.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -55,36 +56,64 @@ impl<'r> FromRequest<'r> for Origin {
     }
 }
 
+/// Addresses that are kept whether they come again or not.
+const ADDRESSES: usize = 10_000;
+/// How often those that came once are forgotten: it takes a look at all of them.
+const CLEANED_EVERY: Duration = Duration::from_secs(1);
+
 /// Events a second that an address may send.
-pub struct RateLimit(Option<DefaultKeyedRateLimiter<IpAddr>>);
+pub struct RateLimit(Option<Limiter>);
+
+struct Limiter {
+    buckets: DefaultKeyedRateLimiter<IpAddr>,
+    cleaned: Mutex<Instant>,
+}
 
 impl RateLimit {
     /// 0 is no limit. A burst of one second's worth is allowed, and in any case of one full array.
     pub fn new(per_second: u32, batch: usize) -> Self {
         let quota = |n| Quota::per_second(n).allow_burst(n.max(NonZeroU32::new(batch as u32).unwrap_or(n)));
-        RateLimit(NonZeroU32::new(per_second).map(|n| RateLimiter::keyed(quota(n))))
+        RateLimit(
+            NonZeroU32::new(per_second)
+                .map(|n| Limiter { buckets: RateLimiter::keyed(quota(n)), cleaned: Mutex::new(Instant::now()) }),
+        )
     }
 
     /// Counts events of an address.
     pub fn check(&self, client: Option<IpAddr>, events: usize) -> Result<(), Problem> {
         let (Some(limiter), Some(client)) = (&self.0, client) else { return Ok(()) };
         let Some(events) = NonZeroU32::new(events as u32) else { return Ok(()) };
-        let wait = match limiter.check_key_n(&client, events) {
+        let wait = match limiter.buckets.check_key_n(&network(client), events) {
             Ok(Ok(())) => {
-                // Addresses that came once must not be kept for ever.
-                if limiter.len() > 10_000 {
-                    limiter.retain_recent();
-                }
+                limiter.clean();
                 return Ok(());
             }
             Ok(Err(until)) => until.wait_time_from(DefaultClock::default().now()).as_secs() + 1,
-            Err(too_many) => {
-                let detail = format!("{events} events at once; {} a second are allowed", too_many.0);
-                return Err(Problem::new(Kind::TooManyRequests, detail));
-            }
+            Err(_) => 1, // more than the burst, which takes any array
         };
         let problem = Problem::new(Kind::TooManyRequests, "this address sends more events than are allowed");
         Err(problem.header("Retry-After", wait.to_string()))
+    }
+}
+
+impl Limiter {
+    /// Addresses that came once must not be kept for ever.
+    fn clean(&self) {
+        if self.buckets.len() > ADDRESSES
+            && let Ok(mut cleaned) = self.cleaned.try_lock()
+            && cleaned.elapsed() > CLEANED_EVERY
+        {
+            self.buckets.retain_recent();
+            *cleaned = Instant::now();
+        }
+    }
+}
+
+/// What counts as one address: of IPv6 the network, since every client has all addresses of one.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
     }
 }
 
@@ -108,5 +137,19 @@ impl<'r> FromRequest<'r> for Shared {
             Some(app) => Outcome::Success(Shared(app.clone())),
             None => Outcome::Error((Status::InternalServerError, ())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_with_a_network_of_addresses_is_one() {
+        let limit = RateLimit::new(1, 1);
+        let first = |address: &str| limit.check(address.parse().ok(), 1).is_ok();
+        assert!(first("2001:db8:0:1::1") && !first("2001:db8:0:1:ffff::2"));
+        assert!(first("2001:db8:0:2::1"));
+        assert!(first("192.0.2.1") && !first("::ffff:192.0.2.1") && first("192.0.2.2"));
     }
 }
