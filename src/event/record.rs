@@ -90,12 +90,6 @@ impl Record {
         Headers { rest: &self.data[self.value_end()..] }
     }
 
-    /// The last header of that name (as Kafka's `lastHeader`), if it is text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let value = self.headers().filter(|(n, _)| *n == name).last()?.1?;
-        std::str::from_utf8(value).ok()
-    }
-
     /// The event's identity (`ce_id`; CloudEvents Kafka binding, section 3.2.1), where the record has one that is one.
     pub fn id(&self) -> Option<Cow<'_, str>> {
         self.attribute(cloudevents::ID, |envelope| envelope.id).filter(|id| EventId::is_valid(id))
@@ -261,7 +255,6 @@ mod tests {
         assert_eq!(record.key(), Some(&b"John"[..]));
         assert_eq!(record.value(), Some(&b"{}"[..]));
         assert_eq!(record.headers().collect::<Vec<_>>(), [("a", Some(&b"1"[..])), ("b", None), ("a", Some(&b"2"[..]))]);
-        assert_eq!(record.header("a"), Some("2"));
     }
 
     #[test]
