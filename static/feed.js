@@ -321,12 +321,15 @@ class Feed {
     this.list.classList.remove('dated');
     this.list.replaceChildren(...fresh.children);
     localTimes(this.list.children, this.list);
+    const place = $('filters').contains(document.activeElement) ? document.activeElement : null;
     for (const id of ['empty', 'older', 'clear']) $(id).replaceWith(page.getElementById(id));
     for (const chip of $('filters').querySelectorAll('.chip')) chip.remove();
     $('filters').querySelector('button').before(...page.querySelectorAll('#filters .chip'));
     for (const input of $('filters').querySelectorAll('input:not([type="hidden"])')) {
       if (input !== document.activeElement) input.value = filters.get(input.name) ?? '';
     }
+    // The link that was followed is gone.
+    if (place && !place.isConnected) $('filters').querySelector('input:not([type="hidden"])').focus();
     this.stream.restart(fresh.dataset.cursor, filters);
     this.#waiting();
     say(`Filtered: ${events(this.list.childElementCount)} in the list`);
