@@ -1,8 +1,10 @@
 // The form without a reload: what was typed stays, the answer stands beside it.
 
 const $ = (id) => document.getElementById(id);
-// Longer than the server's own deadline for an acknowledgement.
-const DEADLINE = 20_000;
+// How much longer than the server's own deadline for an acknowledgement an answer may take.
+const BEYOND_DEADLINE = 10_000;
+// What takes less is not worth a word.
+const SAY_AFTER = 300;
 
 export function startForm() {
   const form = $('event-form');
@@ -13,9 +15,13 @@ export function startForm() {
     if (sending) return;
     sending = true;
     form.setAttribute('aria-busy', 'true');
+    const words = setTimeout(showSending, SAY_AFTER, form, true);
     const { receipt, problems } = await send(form);
+    clearTimeout(words);
     sending = false;
     form.removeAttribute('aria-busy');
+    showSending(form, false);
+    if (receipt) form.elements.id.value = newId();
     showProblems(form, problems);
     showReceipt(receipt);
     if (receipt) $('action').select();
@@ -28,19 +34,30 @@ export function startForm() {
   addEventListener('hashchange', () => location.hash === '#send' && $('user').focus());
 }
 
+/** Of the next event: until then, whoever sends again sends the same one. */
+function newId() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+function showSending(form, sending) {
+  form.querySelector('[type=submit]').textContent = sending ? 'Sending…' : 'Send';
+  if (sending) $('said').textContent = 'Sending…';
+}
+
 /** The receipt, or problems as `[field, words]` with an empty field where none is to blame. */
 async function send(form) {
   let answer;
+  const deadline = Number(form.dataset.deadline) + BEYOND_DEADLINE;
   try {
     answer = await fetch(form.getAttribute('action'), {
       method: 'POST',
       headers: { Accept: 'application/json' },
       body: new URLSearchParams(new FormData(form)),
-      signal: AbortSignal.timeout(DEADLINE),
+      signal: AbortSignal.timeout(deadline),
     });
   } catch (error) {
     const words = error.name === 'TimeoutError'
-      ? 'No answer in 20 s. The event may have arrived: look for it in the feed before you send it again.'
+      ? `No answer in ${Math.round(deadline / 1000)} s. The event may have arrived; press Send to try again, it is not written twice.`
       : 'The server does not answer. Nothing is lost of what you typed; press Send to try again.';
     return { problems: [['', words]] };
   }
@@ -49,6 +66,8 @@ async function send(form) {
   if (body.errors?.length) {
     return { problems: body.errors.map(({ pointer, detail }) => [field(pointer), detail]) };
   }
+  // What was changed since the last attempt is another event, and has another id.
+  if (body.id) form.elements.id.value = body.id;
   const wait = answer.headers.get('Retry-After');
   const words = body.detail ?? body.title ?? `The server answered ${answer.status}.`;
   return { problems: [['', wait ? `${words} Try again in ${wait} s.` : words]] };
@@ -98,7 +117,7 @@ function showReceipt(receipt) {
   const place = $('receipt');
   if (!receipt) return place.replaceChildren();
   const link = document.createElement('a');
-  link.href = `/api/v1/events/${receipt.partition}/${receipt.offset}`;
+  link.href = `/events/${receipt.partition}/${receipt.offset}`;
   link.textContent = `partition ${receipt.partition}, offset ${receipt.offset}`;
   place.replaceChildren('Sent: ', link);
 }

@@ -91,6 +91,31 @@ fn a_refused_event_stays_in_the_form_and_the_answer_says_why() {
 }
 
 #[test]
+fn a_form_that_waits_says_so_and_sent_again_writes_one_event() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "2s").start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    browser.send("Ann", "before");
+    browser.wait_for_rows(1);
+    let frozen = kafka.freeze(1);
+    browser.send("Ann", "order");
+    browser.wait_for_text("#event-form button", "Sending…");
+    browser.wait_for_text("#problem", "it may or may not be written");
+    assert_eq!(browser.text("#event-form button").as_deref(), Some("Send"));
+    drop(frozen);
+    browser.wait_for("a receipt", || {
+        browser.send("Ann", "order");
+        browser.wait_for("an answer", || browser.count("[aria-busy]") == 0);
+        browser.text("#receipt").is_some_and(|words| words.contains("Sent: partition"))
+    });
+    browser.wait_for_rows(2);
+    assert_eq!(app.topic().records().len(), 2);
+    browser.click("#receipt a");
+    browser.wait_for_text("#value", "\"action\": \"order\"");
+}
+
+#[test]
 fn the_last_users_and_actions_are_offered() {
     let app = Application::on(Broker::Embedded).start();
     app.accept(&event("before", "old"));

@@ -90,6 +90,47 @@ fn unescaped(html: &str) -> String {
 }
 
 #[test]
+fn the_form_keeps_the_filters_of_the_page() {
+    let app = Application::on(Broker::Embedded).start();
+    let page = app.request("GET", "/?user=Zo%C3%AB&q=cart").header("Accept", BROWSER).send().expect(200);
+    let action = "/events?user=Zo%C3%AB&q=cart";
+    assert!(unescaped(page.text()).contains(&format!("action=\"{action}\"")), "{}", page.text());
+    let post = |user: &str| {
+        app.request("POST", action).form(&[("user", user), ("action", "login")]).header("Accept", BROWSER).send()
+    };
+    let page = post("").expect(422);
+    assert!(page.text().contains("<title>Not sent · Live"), "{}", page.text());
+    assert!(unescaped(page.text()).contains(&format!("action=\"{action}\"")), "{}", page.text());
+    let autofocus = page.text().split("autofocus").next().and_then(|before| before.rsplit('<').next());
+    assert!(autofocus.is_some_and(|input| input.contains("id=\"user\"")), "{autofocus:?}");
+    let location = post("Ann").expect(303).header("Location").expect("a Location").to_owned();
+    assert!(location.starts_with("/?user=Zo%C3%AB&q=cart&sent="), "{location}");
+}
+
+#[test]
+fn a_form_that_is_sent_again_is_one_event_until_it_is_changed() {
+    let app = Application::on(Broker::Embedded).start();
+    let page = app.request("GET", "/").header("Accept", BROWSER).send().expect(200);
+    let id = page.text().split("name=\"id\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("an id");
+    let send = |action: &str| {
+        let answer = submit(&app, &[("user", "Ann"), ("action", action), ("id", id)]).expect(303);
+        answer.header("Location").expect("a Location").to_owned()
+    };
+    assert_eq!(send("login"), send("login"));
+    assert_ne!(send("login"), send("logout"));
+    let ids: Vec<_> = app.topic().records().iter().map(|r| r.header("ce_id").map(str::to_owned)).collect();
+    assert_eq!(ids.len(), 2);
+    assert!(ids.contains(&Some(id.to_owned())), "{ids:?}");
+}
+
+#[test]
+fn an_event_of_the_largest_size_fits_into_the_form() {
+    let app = Application::on(Broker::Embedded).env("FOOTFALL_INGEST__MAX_EVENT", "300KiB").start();
+    let details = format!("{{\"x\":\"{}\"}}", "ü".repeat(140 * 1024));
+    submit(&app, &[("user", "Ann"), ("action", "login"), ("details", &details)]).expect(303);
+}
+
+#[test]
 fn a_missing_field_is_a_mistake_and_not_a_failure() {
     let app = Application::on(Broker::Embedded).start();
     submit(&app, &[("user", "Ann")]).expect(422);

@@ -15,9 +15,9 @@ use super::problem::{Kind, Problem};
 use super::query::Parameters;
 use super::view::{Broker, FormError, Frame, LivePage, Receipt, Row, SendForm};
 use super::{App, assets, body};
-use crate::event::{FieldError, Record, parse_form};
+use crate::event::{Event, EventId, FieldError, Record, parse_form};
 use crate::feed::Filter;
-use crate::ingest::{Failure, Outcome as Became};
+use crate::ingest::{Failure, Outcome as Became, Receipt as Taken, Written};
 use crate::kafka::State;
 
 /// Rows at first paint, and on a page of history.
@@ -25,8 +25,8 @@ pub const ROWS: usize = 50;
 /// Suggestions for user and action, out of so many of the latest records.
 const SUGGESTIONS: usize = 20;
 const LOOKED_AT: usize = 500;
-/// The largest form: an event's bytes, each of which may be written as three.
-const FORM: usize = 128 * 1024;
+/// How much more than an event a form may be, so that what is somewhat too large is told beside its field.
+const FORM_BESIDE_EVENT: usize = 64 * 1024;
 
 pub type Html = (Status, (ContentType, String));
 
@@ -90,6 +90,9 @@ async fn live_page(
     status: Status,
 ) -> Result<Html, Problem> {
     let filters = parameters.filters()?;
+    if form.id.is_empty() {
+        form.id = EventId::new().to_string();
+    }
     if let Some(sent) = &receipt {
         // Whoever was sent here by the form wants to see the row: the tail is milliseconds behind.
         let _ =
@@ -104,8 +107,9 @@ async fn live_page(
         filters,
         rows: records.iter().map(Row::new).collect(),
         cursor: cursor.map(|cursor| cursor.to_string()).unwrap_or_default(),
-        form: Some(form),
+        form,
         receipt,
+        deadline_ms: app.settings.ingest.deadline.as_millis(),
         base: base.0,
     };
     html(status, &page)
@@ -138,6 +142,8 @@ struct Typed {
     action: String,
     #[field(default = String::new())]
     details: String,
+    #[field(default = String::new())]
+    id: String,
 }
 
 /// What the form's sender gets: a page, or JSON if its script asks.
@@ -185,19 +191,16 @@ pub async fn submit(
         let detail = "expected the content type application/x-www-form-urlencoded; JSON goes to /api/v1/events";
         return Err(Problem::new(Kind::UnsupportedType, detail));
     }
-    let body = body::read(data, FORM, None).await?;
+    let filters = parameters.filters()?.query();
+    let limits = limits(&app);
+    // Each byte of an event may be written as three.
+    let body = body::read(data, 3 * limits.event + FORM_BESIDE_EVENT, None).await?;
     let text = std::str::from_utf8(&body).map_err(|_| Problem::new(Kind::BadRequest, "the form is not UTF-8"))?;
-    let typed: Typed = Form::<Typed>::parse_encoded(RawStr::new(text))
+    let mut typed: Typed = Form::<Typed>::parse_encoded(RawStr::new(text))
         .map_err(|errors| Problem::new(Kind::BadRequest, format!("the form cannot be read: {errors}")))?;
-    let result = match parse_form(&typed.user, &typed.action, &typed.details, &limits(&app)) {
+    let result = match parse_form(&typed.user, &typed.action, &typed.details, &limits) {
         Ok(event) => match app.limits.check(sender.client, 1) {
-            Ok(()) => {
-                let id = event.id.to_string();
-                match app.ingest.accept(vec![event]).await.into_iter().next() {
-                    Some(result) => result.map_err(|failure| Problem::of_failure(failure, &id)),
-                    None => Err(Problem::of_failure(Failure::Unknown, &id)),
-                }
-            }
+            Ok(()) => accept(&app, event, &mut typed.id).await,
             Err(problem) => {
                 app.ingest.metrics().count(Became::rate_limited, 1);
                 Err(problem)
@@ -214,8 +217,10 @@ pub async fn submit(
     };
     match result {
         Ok(receipt) if sender.wants_html => {
-            let user = RawStr::new(&typed.user).percent_encode().to_string();
-            let to = format!("/?sent={}-{}&as={user}", receipt.written.partition, receipt.written.offset);
+            let user = RawStr::new(&typed.user).percent_encode();
+            let and = if filters.is_empty() { "" } else { "&" };
+            let Written { partition, offset, .. } = receipt.written;
+            let to = format!("/?{filters}{and}sent={partition}-{offset}&as={user}");
             Ok(Submitted::Redirect(Box::new(Redirect::to(to))))
         }
         Ok(receipt) => Ok(Submitted::Json(Answer::json(201, &ReceiptBody::alone(&app, &receipt)))),
@@ -226,6 +231,26 @@ pub async fn submit(
         }
         Err(problem) => Err(problem),
     }
+}
+
+/// Submits what was typed, under the form's id if it has none of its own: sent again it is the same event. What was changed
+/// since is another one, and the form gets another id.
+async fn accept(app: &App, mut event: Event, form_id: &mut String) -> Result<Taken, Problem> {
+    let own = event.id_was_given;
+    if let Some(id) = EventId::parse(form_id).filter(|_| !own) {
+        (event.id, event.id_was_given) = (id, true);
+    }
+    let mut result = submit_one(app, event.clone()).await;
+    if result.as_ref().is_err_and(|failure| *failure == Failure::IdReused) && !own {
+        event.id = EventId::new();
+        *form_id = event.id.to_string();
+        result = submit_one(app, event.clone()).await;
+    }
+    result.map_err(|failure| Problem::of_failure(failure, event.id.as_str()))
+}
+
+async fn submit_one(app: &App, event: Event) -> Result<Taken, Failure> {
+    app.ingest.accept(vec![event]).await.into_iter().next().unwrap_or(Err(Failure::Unknown))
 }
 
 fn beside_its_field(error: FieldError) -> FormError {
@@ -247,8 +272,14 @@ async fn refused(
     status: u16,
     retry_after: Option<String>,
 ) -> Result<Submitted, Problem> {
-    let form =
-        SendForm { user: typed.user, action: typed.action, details: typed.details, errors, ..SendForm::default() };
+    let form = SendForm {
+        user: typed.user,
+        action: typed.action,
+        details: typed.details,
+        id: typed.id,
+        errors,
+        ..SendForm::default()
+    };
     let page = live_page(app, base, parameters, form, None, Status::new(status)).await?;
     let page = Box::new(page);
     Ok(match retry_after {

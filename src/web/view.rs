@@ -45,10 +45,11 @@ pub struct LivePage {
     pub rows: Vec<Row>,
     /// The cursor after the newest row: where the live stream takes over.
     pub cursor: String,
-    /// `None` where this server takes no events from people.
-    pub form: Option<SendForm>,
+    pub form: SendForm,
     /// What the browser was redirected with after a form was accepted.
     pub receipt: Option<Receipt>,
+    /// Milliseconds after which the server answers at the latest.
+    pub deadline_ms: u128,
     /// Scheme and authority as the browser used them, for the `curl` line: `http://127.0.0.1:8000`.
     pub base: String,
 }
@@ -104,6 +105,8 @@ pub struct SendForm {
     pub action: String,
     /// JSON, as typed.
     pub details: String,
+    /// What the event's id will be: whoever sends the form again sends the same event.
+    pub id: String,
     pub errors: Vec<FormError>,
     /// The last ones seen, most recent first, for the suggestions.
     pub users: Vec<String>,
@@ -127,7 +130,7 @@ pub struct Receipt {
 impl LivePage {
     /// Whether someone is at the form, which on a narrow screen is folded away otherwise.
     fn in_hand(&self) -> bool {
-        self.receipt.is_some() || self.form.as_ref().is_some_and(|form| !form.errors.is_empty())
+        self.receipt.is_some() || !self.form.errors.is_empty()
     }
 }
 
@@ -242,6 +245,11 @@ impl FormError {
 }
 
 impl SendForm {
+    /// The field that is the first to be mended.
+    fn is_first_wrong(&self, field: &str) -> bool {
+        self.errors.iter().find(|error| !error.field.is_empty()).is_some_and(|error| error.field == field)
+    }
+
     fn error(&self, field: &str) -> Option<&str> {
         self.errors.iter().find(|error| error.field == field).map(|error| error.detail.as_str())
     }
