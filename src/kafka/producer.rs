@@ -152,18 +152,41 @@ fn explain(error: &KafkaError, perhaps_written: bool) -> ProduceError {
     use RDKafkaErrorCode::*;
     match error.rdkafka_error_code() {
         Some(QueueFull) => ProduceError::QueueFull,
+        // Also if the last attempt was denied: an earlier one may have been appended.
+        Some(code) if perhaps_written => ProduceError::Unknown(code.to_string()),
         Some(
             code @ (MessageSizeTooLarge
             | InvalidMessageSize
             | TopicAuthorizationFailed
             | ClusterAuthorizationFailed
             | PolicyViolation
-            | InvalidRecord
-            | UnknownTopic
-            | UnknownPartition),
+            | InvalidRecord),
         ) => ProduceError::Refused(code.to_string()),
-        Some(code) if perhaps_written => ProduceError::Unknown(code.to_string()),
         Some(code) => ProduceError::NotWritten(code.to_string()),
         None => ProduceError::NotWritten(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(code: RDKafkaErrorCode, perhaps_written: bool) -> ProduceError {
+        explain(&KafkaError::MessageProduction(code), perhaps_written)
+    }
+
+    #[test]
+    fn what_may_be_written_is_unknown_whatever_came_last() {
+        for code in [RDKafkaErrorCode::TopicAuthorizationFailed, RDKafkaErrorCode::MessageTimedOut] {
+            assert!(matches!(explained(code, true), ProduceError::Unknown(_)), "{code}");
+        }
+        assert!(matches!(explained(RDKafkaErrorCode::TopicAuthorizationFailed, false), ProduceError::Refused(_)));
+    }
+
+    #[test]
+    fn a_topic_that_is_away_for_a_moment_is_worth_a_retry() {
+        for code in [RDKafkaErrorCode::UnknownTopic, RDKafkaErrorCode::UnknownPartition] {
+            assert!(matches!(explained(code, false), ProduceError::NotWritten(_)), "{code}");
+        }
     }
 }
