@@ -504,6 +504,9 @@ const RESERVED: &[(&str, &str)] = &[
     ("enable.idempotence", "it is always on, so that a retry inside the client writes nothing twice"),
     ("message.timeout.ms", "it is 2 minutes, longer than ingest.deadline, so that nothing is written twice"),
     ("delivery.timeout.ms", "it is 2 minutes, longer than ingest.deadline, so that nothing is written twice"),
+    ("request.timeout.ms", "it follows ingest.deadline"),
+    ("delivery.report.only.error", "an event is answered when its delivery is reported"),
+    ("enable.gapless.guarantee", "one event that Kafka refuses would be the last that is taken"),
     ("linger.ms", "use ingest.linger"),
     ("queue.buffering.max.ms", "use ingest.linger"),
     ("queue.buffering.max.messages", "use ingest.queue_messages"),
@@ -512,10 +515,13 @@ const RESERVED: &[(&str, &str)] = &[
     ("partitioner", "it is murmur2_random, so that every client puts a user into the same partition"),
     ("transactional.id", "Footfall does not use transactions"),
     ("group.id", "use footfall consume --group"),
+    ("auto.commit.enable", "the feed commits nothing, and consume commits what it has written out"),
     ("enable.auto.commit", "the feed commits nothing, and consume commits what it has written out"),
     ("enable.auto.offset.store", "consume stores an offset after the record was written out"),
     ("auto.offset.reset", "an offset that is gone is told as a gap"),
     ("enable.partition.eof", "the readers rely on it"),
+    ("allow.auto.create.topics", "use kafka.create_topic"),
+    ("statistics.interval.ms", "footfall_tail_lag_records comes from them"),
 ];
 
 /// The tables that Rocket itself knows (Rocket 0.5, `rocket::Config`), beside ours.
@@ -580,21 +586,29 @@ fn explain(figment: &Figment, error: rocket::figment::Error) -> Invalid {
             None => format!("{}: {}", config_file(), without_excerpt(&first.kind.to_string())),
         });
     }
-    Invalid(format!("{}: {}", located(figment, &path), in_words(&first.kind)))
+    Invalid(format!("{}: {}", located(figment, &path), in_words(&first.kind, path.starts_with("kafka"))))
 }
 
-/// What was expected in place of a value, for people: serde speaks of Rust's types.
-fn in_words(kind: &rocket::figment::error::Kind) -> String {
-    use rocket::figment::error::Kind;
+/// What was expected in place of a value, for people: serde speaks of Rust's types. A value that may be secret is not
+/// shown.
+fn in_words(kind: &rocket::figment::error::Kind, secret: bool) -> String {
+    use rocket::figment::error::{Actual, Kind};
     let expected = |what: &str| match what {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative".into(),
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".into(),
         "byte unit string" => "a size with its unit, such as 512KiB or 16MiB".into(),
         other => other.to_owned(),
     };
+    let shown = |found: &Actual| match found {
+        Actual::Bool(_) if secret => "a boolean".into(),
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) if secret => "a number".into(),
+        Actual::Char(_) | Actual::Str(_) if secret => "a string".into(),
+        Actual::Bytes(_) | Actual::Other(_) if secret => "something else".into(),
+        other => other.to_string(),
+    };
     match kind {
-        Kind::InvalidType(found, what) => format!("found {found}, expected {}", expected(what)),
-        Kind::InvalidValue(found, what) => format!("found {found}, expected {}", expected(what)),
+        Kind::InvalidType(found, what) => format!("found {}, expected {}", shown(found), expected(what)),
+        Kind::InvalidValue(found, what) => format!("found {}, expected {}", shown(found), expected(what)),
         Kind::UnknownVariant(found, known) => format!("`{found}` is none of {}", known.join(", ")),
         other => other.to_string(),
     }

@@ -383,6 +383,11 @@ fn a_wrong_configuration_stops_the_start_with_one_line() {
         (vec![("FOOTFALL_KAFKA__SECURITY_PROTOCOL", "ssl")], "kafka.security_protocol", "kafka.bootstrap_servers"),
         (vec![sasl, ("FOOTFALL_KAFKA__PROPERTIES", r#"{"acks"="1"}"#)], "kafka.properties.acks", ""),
         (vec![sasl, ("FOOTFALL_KAFKA__PROPERTIES", r#"{"no.such.property"="1"}"#)], "no.such.property", ""),
+        (
+            vec![sasl, ("FOOTFALL_KAFKA__PROPERTIES", r#"{"delivery.report.only.error"="true"}"#)],
+            "kafka.properties.delivery.report.only.error",
+            "cannot be set",
+        ),
         (vec![("FOOTFALL_LOG__FORMAT", "xml")], "log.format", "json"),
         (vec![("FOOTFALL_LOG__LEVEL", "loud=very")], "log.level", "info"),
         (
@@ -440,6 +445,9 @@ fn secrets_are_never_printed() {
     ];
     let key = format!("{{\"ssl.key.password\"=\"{secret}\"}}");
     let odd = format!("{{a=\"{secret}\"}}");
+    let mistyped = format!("{{\"ssl.key.passwrod\"=\"{secret}\"}}");
+    let of_java = format!("{{\"sasl.jaas.config\"=\"PlainLoginModule required password={secret};\"}}");
+    let no_table = format!("sasl.password={secret}");
     for more in [
         vec![("FOOTFALL_KAFKA__SASL_PASSWORD", secret)],
         vec![("FOOTFALL_KAFKA__SASL_PASSWORD_FILE", file)],
@@ -447,6 +455,11 @@ fn secrets_are_never_printed() {
         vec![("FOOTFALL_KAFKA__SASL_PASSWORD", odd.as_str())],
         vec![("FOOTFALL_KAFKA__SASL_PASSWORD", secret), ("FOOTFALL_KAFKA__PROPERTIES", key.as_str())],
         vec![("FOOTFALL_KAFKA__SASL_PASSWORD", secret), ("FOOTFALL_FEED__EVENTS", "wrong")],
+        vec![("FOOTFALL_KAFKA__PROPERTIES", mistyped.as_str())],
+        vec![("FOOTFALL_KAFKA__PROPERTIES", of_java.as_str())],
+        vec![("FOOTFALL_KAFKA__PROPERTIES", no_table.as_str())],
+        vec![("FOOTFALL_KAFKA", secret)],
+        vec![("FOOTFALL_KAFKA__PARTITIONS", secret)],
     ] {
         let output = run(&["check"], &[&sasl[..], &more].concat());
         let printed = format!("{}{}", text(&output.stdout), text(&output.stderr));

@@ -107,12 +107,12 @@ pub struct Cluster {
 impl Cluster {
     pub fn watch(connection: &Connection, settings: &KafkaSettings) -> Result<Self, super::ConnectionError> {
         let mut config = connection.base.clone();
-        config.set("socket.timeout.ms", "5000");
+        super::or_set(&mut config, &[("socket.timeout.ms", "5000")]);
         let reason = format!("no answer from {}{YET}", connection.servers());
         let (sender, state) = watch::channel(State::Connecting { since_ms: now_ms(), reason });
         let known =
             Known { state: Arc::new(sender), servers: connection.servers().into(), topic: connection.topic.clone() };
-        let admin = AdminClient::from_config_and_context(&config, Quiet).map_err(super::ConnectionError::Client)?;
+        let admin = AdminClient::from_config_and_context(&config, Quiet)?;
         let admin = Arc::new(admin);
         let stop = Arc::new(AtomicBool::new(false));
         let watcher = Watcher {

@@ -99,12 +99,13 @@ pub struct History {
 
 impl History {
     pub fn new(connection: &Connection, state: watch::Receiver<State>) -> Self {
-        let mut config = connection.reader();
+        let mut config = connection.reader(&[
+            // It never waits for what is still to come, and the next read would wait for this one's last fetch.
+            ("fetch.wait.max.ms", "10"),
+            ("queued.min.messages", "50000"),
+            ("queued.max.messages.kbytes", "4096"),
+        ]);
         config.set("enable.partition.eof", "true");
-        // It never waits for what is still to come, and the next read would wait for this one's last fetch.
-        config.set("fetch.wait.max.ms", "10");
-        config.set("queued.min.messages", "50000");
-        config.set("queued.max.messages.kbytes", "4096");
         History {
             config,
             topic: connection.topic.clone(),

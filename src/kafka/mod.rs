@@ -54,9 +54,20 @@ pub struct Connection {
 pub enum ConnectionError {
     /// A property that librdkafka does not know or that contradicts another one.
     #[error("configuration: kafka: {0}")]
-    Client(#[source] KafkaError),
+    Client(String),
     #[error("the embedded broker does not start: {0}")]
     Embedded(#[source] KafkaError),
+}
+
+impl From<KafkaError> for ConnectionError {
+    fn from(error: KafkaError) -> Self {
+        ConnectionError::Client(match error {
+            // The property's value, which comes last, may be a password: it is not said.
+            KafkaError::ClientConfig(_, problem, property, _) if problem.contains(&property) => problem,
+            KafkaError::ClientConfig(_, problem, property, _) => format!("{property}: {problem}"),
+            other => other.to_string(),
+        })
+    }
 }
 
 impl Connection {
@@ -70,7 +81,7 @@ impl Connection {
         let servers = embedded.as_ref().map_or(settings.bootstrap_servers.as_str(), |broker| broker.servers());
         let mut base = Self::config(settings);
         base.set("bootstrap.servers", servers);
-        base.create_native_config().map_err(ConnectionError::Client)?;
+        base.create_native_config()?;
         Ok(Connection { base, topic: settings.topic.as_str().into(), servers: servers.into(), embedded })
     }
 
@@ -111,14 +122,13 @@ impl Connection {
         // Some contradictions (a key without its certificate) only show when a client is made.
         match settings.embedded() {
             true => Ok(()),
-            false => rdkafka::client::Client::new(
+            false => Ok(rdkafka::client::Client::new(
                 &config,
-                config.create_native_config().map_err(ConnectionError::Client)?,
+                config.create_native_config()?,
                 rdkafka::types::RDKafkaType::RD_KAFKA_PRODUCER,
                 Quiet,
             )
-            .map(|_| ())
-            .map_err(ConnectionError::Client),
+            .map(|_| ())?),
         }
     }
 
@@ -142,19 +152,29 @@ impl Connection {
     }
 
     /// Settings that all our readers share: offsets are ours to keep, and one that is gone is an error to tell, not to
-    /// jump over.
-    fn reader(&self) -> ClientConfig {
+    /// jump over. `preferred` holds where the operator has said nothing else.
+    fn reader(&self, preferred: &[(&str, &str)]) -> ClientConfig {
         let mut config = self.base.clone();
+        or_set(&mut config, preferred);
         config.set("group.id", "footfall");
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
         config.set("auto.offset.reset", "error");
         config.set("allow.auto.create.topics", "false");
-        config.set("fetch.error.backoff.ms", "100");
-        config.set("fetch.queue.backoff.ms", "5");
         // The broker inside the process does not answer a waiting fetch when data arrives.
-        config.set("fetch.wait.max.ms", if self.is_embedded() { "10" } else { "500" });
+        let wait = if self.is_embedded() { "10" } else { "500" };
+        let ours = [("fetch.error.backoff.ms", "100"), ("fetch.queue.backoff.ms", "5"), ("fetch.wait.max.ms", wait)];
+        or_set(&mut config, &ours);
         config
+    }
+}
+
+/// Sets what was not set yet: what the operator says (`kafka.properties`) wins.
+fn or_set(config: &mut ClientConfig, values: &[(&str, &str)]) {
+    for (property, value) in values {
+        if config.get(property).is_none() {
+            config.set(*property, *value);
+        }
     }
 }
 
@@ -217,3 +237,38 @@ fn headers<'a>(message: &'a BorrowedMessage<'_>) -> Vec<(Cow<'a, str>, Option<&'
 
 /// How long one question to Kafka may take.
 const QUESTION: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Property;
+
+    #[test]
+    fn what_the_operator_says_of_a_reader_wins() {
+        let set = |name: &str, value: &str| (name.to_owned(), Property(value.to_owned()));
+        let settings = KafkaSettings {
+            bootstrap_servers: "127.0.0.1:9".into(),
+            properties: [set("fetch.wait.max.ms", "77"), set("queued.min.messages", "78")].into(),
+            ..KafkaSettings::default()
+        };
+        let connection = Connection::new(&settings).expect("valid settings");
+        let config = connection.reader(&[("fetch.wait.max.ms", "10"), ("queued.max.messages.kbytes", "79")]);
+        assert_eq!(config.get("fetch.wait.max.ms"), Some("77"));
+        assert_eq!(config.get("queued.min.messages"), Some("78"));
+        assert_eq!(config.get("queued.max.messages.kbytes"), Some("79"));
+    }
+
+    #[test]
+    fn a_property_that_is_refused_is_named_without_its_value() {
+        for name in ["ssl.key.passwrod", "sasl.jaas.config"] {
+            let settings = KafkaSettings {
+                bootstrap_servers: "127.0.0.1:9".into(),
+                properties: [(name.to_owned(), Property("hunter2".into()))].into(),
+                ..KafkaSettings::default()
+            };
+            let Err(error) = Connection::check(&settings) else { panic!("{name} is taken") };
+            let (told, inside) = (error.to_string(), format!("{error:?}"));
+            assert!(told.contains(name) && !told.contains("hunter2") && !inside.contains("hunter2"), "{told}");
+        }
+    }
+}

@@ -14,7 +14,7 @@ use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::cluster::Known;
-use super::{Cluster, Connection, ConnectionError};
+use super::{Cluster, Connection, ConnectionError, or_set};
 use crate::config::IngestSettings;
 
 /// How long a message is tried, whether somebody still waits for it or not: Kafka's own default for `delivery.timeout.ms`
@@ -87,14 +87,12 @@ impl Producer {
         config.set("compression.type", &settings.compression);
         config.set("linger.ms", (settings.linger.as_secs_f64() * 1000.0).to_string());
         config.set("queue.buffering.max.messages", settings.queue_messages.to_string());
-        config.set("queue.buffering.max.kbytes", "262144");
         // Far longer than the request's deadline: a message that times out makes librdkafka take a new epoch, in which the
         // broker no longer recognises the retries of other messages, and those would be written twice.
         config.set("message.timeout.ms", settings.deadline.saturating_mul(2).max(DELIVERY).as_millis().to_string());
         config.set("request.timeout.ms", (settings.deadline.as_millis() * 9 / 10).clamp(1, 30_000).to_string());
-        config.set("retry.backoff.ms", "50");
-        let inner = ThreadedProducer::from_config_and_context(&config, Deliveries { known: cluster.known() })
-            .map_err(ConnectionError::Client)?;
+        or_set(&mut config, &[("queue.buffering.max.kbytes", "262144"), ("retry.backoff.ms", "50")]);
+        let inner = ThreadedProducer::from_config_and_context(&config, Deliveries { known: cluster.known() })?;
         Ok(Producer { inner, topic: connection.topic.clone() })
     }
 

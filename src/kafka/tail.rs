@@ -53,17 +53,13 @@ impl Tail {
         preload: usize,
         sink: impl Sink,
     ) -> Result<Self, ConnectionError> {
-        let mut config = connection.reader();
-        config.set("queued.min.messages", "20000");
-        config.set("queued.max.messages.kbytes", "8192");
-        config.set("fetch.message.max.bytes", "1048576");
+        let mut config = connection.reader(&[("queued.min.messages", "20000"), ("queued.max.messages.kbytes", "8192")]);
         config.set("statistics.interval.ms", "5000");
         // A partition may end in records that are never handed out (a transaction's), so its offsets don't say all.
         config.set("enable.partition.eof", "true");
         let lag = Arc::new(AtomicU64::new(0));
         let context = TailContext { lag: lag.clone(), known: cluster.known() };
-        let consumer = BaseConsumer::from_config_and_context(&config, context.clone());
-        let consumer = consumer.map_err(ConnectionError::Client)?;
+        let consumer = BaseConsumer::from_config_and_context(&config, context.clone())?;
         let stop = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             consumer,

@@ -45,12 +45,11 @@ pub fn consume(
     write: &mut dyn FnMut(&Record) -> io::Result<()>,
     flush: &mut dyn FnMut() -> io::Result<()>,
 ) -> Result<(), WorkerError> {
-    let mut config = connection.reader();
+    let preferred = [("auto.commit.interval.ms", "1000"), ("queued.max.messages.kbytes", "8192")];
+    let mut config = connection.reader(&preferred);
     config.set("group.id", &options.group);
     config.set("auto.offset.reset", "earliest");
     config.set("enable.auto.commit", "true");
-    config.set("auto.commit.interval.ms", "1000");
-    config.set("queued.max.messages.kbytes", "8192");
     let group = Group { from_beginning: options.from_beginning, begun: Mutex::default() };
     let consumer = BaseConsumer::from_config_and_context(&config, group)?;
     consumer.subscribe(&[connection.topic()])?;
