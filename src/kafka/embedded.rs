@@ -23,6 +23,12 @@ impl Broker {
         Ok(Broker { _cluster: cluster, servers })
     }
 
+    /// Answers the next requests of a kind with these errors.
+    #[cfg(test)]
+    pub fn fail(&self, what: rdkafka::types::RDKafkaApiKey, errors: &[rdkafka::types::RDKafkaRespErr]) {
+        self._cluster.request_errors(what, errors);
+    }
+
     pub fn servers(&self) -> &str {
         &self.servers
     }

@@ -73,6 +73,8 @@ impl Tail {
             cluster: cluster.state(),
             stop: stop.clone(),
             cut_off: None,
+            out_of_range: None,
+            unassigned: false,
             troubled: false,
             sink,
         };
@@ -97,6 +99,8 @@ impl Drop for Tail {
 
 /// How long a topic that ends too early is given to turn out to be another one.
 const CUT_OFF: Duration = Duration::from_secs(3);
+/// How long after an answer that did not come Kafka is asked again for where the partitions begin.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait at most before looking at the cluster's state and at `stop` again.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
@@ -115,6 +119,11 @@ struct Reader<S> {
     stop: Arc<AtomicBool>,
     /// Since when the topic ends before what was read: the topic's new id may only be known a moment later.
     cut_off: Option<Instant>,
+    /// When Kafka was last asked where the partitions begin and end, because an offset that we want is not there; `None`
+    /// once it has said so. librdkafka does not fetch from that partition again before it is assigned anew.
+    out_of_range: Option<Instant>,
+    /// Whether the partitions could not be assigned.
+    unassigned: bool,
     /// Whether the last poll failed: a change is logged, a repetition is not.
     troubled: bool,
     sink: S,
@@ -129,6 +138,11 @@ impl<S: Sink> Reader<S> {
             if self.cut_off.is_some_and(|since| since.elapsed() > CUT_OFF) {
                 tracing::warn!(kafka.topic = &*self.topic, "the topic was cut off before what was read");
                 self.start_over();
+            }
+            if self.out_of_range.is_some_and(|asked| asked.elapsed() > ASK_AGAIN) {
+                self.out_of_range();
+            } else if self.unassigned {
+                self.assign();
             }
             // Many polls a look: the state is only worth a glance now and then.
             for _ in 0..1000 {
@@ -211,6 +225,7 @@ impl<S: Sink> Reader<S> {
                 Ok(consumer) => self.consumer = consumer,
                 Err(error) => tracing::error!(error = %error, "no new consumer for the topic made anew"),
             }
+            self.out_of_range = None;
             self.start_over();
         } else if count > self.positions.len() {
             tracing::info!(kafka.topic = &*self.topic, partitions = count, "the topic has more partitions");
@@ -239,14 +254,22 @@ impl<S: Sink> Reader<S> {
             // Fails only for offsets that are none.
             let _ = list.add_partition_offset(&self.topic, partition as i32, Offset::Offset(*next));
         }
-        if let Err(error) = self.consumer.assign(&list) {
+        let assigned = self.consumer.assign(&list);
+        if let Err(error) = &assigned
+            && !self.unassigned
+        {
             tracing::error!(kafka.topic = &*self.topic, error = %error, "the tail cannot be assigned its partitions");
         }
+        self.unassigned = assigned.is_err();
     }
 
     /// An offset that we want is not there: retention was faster, or the log was cut off or made anew.
     fn out_of_range(&mut self) {
-        let Some(marks) = self.watermarks(self.positions.len()) else { return };
+        let Some(marks) = self.watermarks(self.positions.len()) else {
+            self.out_of_range = Some(Instant::now()); // comes here again
+            return;
+        };
+        self.out_of_range = None;
         if self.positions.iter().zip(&marks).any(|(next, (_, high))| next > high) {
             self.cut_off.get_or_insert_with(Instant::now);
             return;
@@ -302,3 +325,56 @@ impl ClientContext for TailContext {
 }
 
 impl ConsumerContext for TailContext {}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Sender};
+
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::config::KafkaSettings;
+
+    /// Tells the offsets that come.
+    struct Offsets(Sender<i64>);
+
+    impl Sink for Offsets {
+        fn start(&mut self, _: &[i64], _: &[i64]) {}
+        fn caught_up(&mut self) {}
+        fn grow(&mut self, _: usize) {}
+        fn skip(&mut self, _: i32, _: i64) {}
+        fn restart(&mut self, _: &[i64]) {}
+        fn push(&mut self, record: Record) {
+            let _ = self.0.send(record.offset()); // to nobody at the end
+        }
+        fn publish(&mut self) -> Duration {
+            LOOK_UP
+        }
+    }
+
+    #[test]
+    fn an_offset_out_of_range_is_asked_about_until_kafka_answers() {
+        let settings = KafkaSettings { partitions: 1, ..KafkaSettings::default() };
+        let connection = Connection::new(&settings).expect("an embedded broker");
+        let cluster = Cluster::watch(&connection, &settings).expect("a watcher");
+        let (sender, offsets) = mpsc::channel();
+        let _tail = Tail::start(&connection, &cluster, 10, Offsets(sender)).expect("a tail");
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", connection.addresses()).create().expect("a producer");
+        let write = || {
+            let record: BaseRecord<'_, str, str> = BaseRecord::to(connection.topic()).payload("{}");
+            producer.send(record).expect("room in the queue");
+            producer.flush(QUESTION).expect("a receipt");
+        };
+        write();
+        assert_eq!(offsets.recv_timeout(QUESTION), Ok(0));
+
+        let broker = connection.embedded.as_ref().expect("an embedded broker");
+        broker.fail(RDKafkaApiKey::ListOffsets, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUEST; 2]);
+        broker.fail(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
+        std::thread::sleep(LOOK_UP); // a fetch is answered every 10 ms
+        write();
+        assert_eq!(offsets.recv_timeout(QUESTION), Ok(1));
+    }
+}
