@@ -53,6 +53,8 @@ pub struct TopicState {
     pub id: TopicId,
     /// By partition number, from 0.
     pub partitions: Vec<PartitionState>,
+    /// How many it had when this process saw it first: they only become more.
+    pub partitions_at_first: usize,
     /// Replicas that must be in sync for a write with `acks=all` (`min.insync.replicas`); 0 as long as that is not known.
     pub min_in_sync: usize,
 }
@@ -120,6 +122,7 @@ impl Cluster {
             embedded: connection.is_embedded(),
             known: known.clone(),
             create: settings.create_topic.then_some((settings.partitions, settings.replication)),
+            first_seen: None,
             min_in_sync: 0,
             configured: None,
             stop: stop.clone(),
@@ -213,6 +216,8 @@ struct Watcher {
     known: Known,
     /// Partitions and replication, until the topic was seen.
     create: Option<(i32, i32)>,
+    /// Which topic it was, and how many partitions it had.
+    first_seen: Option<(TopicId, usize)>,
     min_in_sync: usize,
     /// When that was asked for.
     configured: Option<Instant>,
@@ -234,7 +239,12 @@ impl Watcher {
             let next = match described {
                 Ok(topic) => {
                     self.create = None;
-                    self.up(TopicState { min_in_sync: self.min_in_sync, ..topic });
+                    let partitions_at_first = match self.first_seen {
+                        Some((id, count)) if id == topic.id => count,
+                        _ => topic.partitions.len(),
+                    };
+                    self.first_seen = Some((topic.id, partitions_at_first));
+                    self.up(TopicState { min_in_sync: self.min_in_sync, partitions_at_first, ..topic });
                     self.ask_for_min_in_sync();
                     ASK_EVERY
                 }
@@ -384,7 +394,7 @@ impl Watcher {
                     *slot = PartitionState { leader, replicas, in_sync };
                 }
             }
-            Ok(TopicState { id, partitions, min_in_sync: 0 })
+            Ok(TopicState { id, partitions, ..TopicState::default() })
         }
     }
 }

@@ -3,26 +3,28 @@
 //! Everything here blocks, for at most a few seconds without progress. Consumers are kept for the next read, as
 //! connecting one costs more than most reads.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 
 use super::cluster::TopicId;
-use super::{Connection, QUESTION, Quiet, State, TopicState, partition_of, record};
+use super::{Connection, QUESTION, Quiet, State, TopicState, partition_of, record, topics};
 use crate::event::Record;
 
 /// Consumers that wait for the next read; each costs threads and sockets.
 const KEPT: usize = 4;
 /// Records of a partition that a search reads at a time, at most.
 const MOST_AT_ONCE: i64 = 20_000;
+/// Bytes of records that a search keeps at a time, about, over all partitions.
+const KEPT_BYTES: usize = 8 << 20;
 /// A read that gets nothing for this long is given up.
 const STALLED: Duration = Duration::from_secs(5);
 
@@ -31,8 +33,8 @@ pub enum HistoryError {
     #[error("kafka is away: {0}")]
     Away(String),
     /// Retention deleted what was asked for, while it was read.
-    #[error("records of partition {0} expired while they were read")]
-    Expired(i32),
+    #[error("records expired while they were read")]
+    Expired,
     /// The embedded broker has no index by time.
     #[error("the embedded broker cannot search by time; it can with Apache Kafka (kafka.bootstrap_servers)")]
     NoTimeIndex,
@@ -123,11 +125,7 @@ impl History {
     /// First and next offset of every partition.
     pub fn bounds(&self) -> Result<Vec<(i64, i64)>, HistoryError> {
         let partitions = self.topic_state()?.partitions.len();
-        self.with_consumer(|consumer| {
-            (0..partitions)
-                .map(|partition| Ok(consumer.fetch_watermarks(&self.topic, partition as i32, QUESTION)?))
-                .collect()
-        })
+        self.ask(|consumer| topics::watermarks(consumer, &self.topic, partitions))
     }
 
     /// The first offset of every partition whose record's timestamp is at or after a time, in milliseconds since 1970.
@@ -136,11 +134,13 @@ impl History {
             return Err(HistoryError::NoTimeIndex);
         }
         let bounds = self.bounds()?;
-        let mut times = TopicPartitionList::with_capacity(bounds.len());
-        for partition in 0..bounds.len() {
-            times.add_partition_offset(&self.topic, partition as i32, Offset::Offset(ms.max(0)))?;
-        }
-        let found = self.with_consumer(|consumer| Ok(consumer.offsets_for_times(times, QUESTION)?))?;
+        let found = self.ask(|consumer| {
+            let mut times = TopicPartitionList::with_capacity(bounds.len());
+            for partition in 0..bounds.len() {
+                times.add_partition_offset(&self.topic, partition as i32, Offset::Offset(ms.max(0)))?;
+            }
+            consumer.offsets_for_times(times, QUESTION)
+        })?;
         let offset = |partition: usize| found.find_partition(&self.topic, partition as i32).map(|p| p.offset());
         Ok(bounds
             .iter()
@@ -172,17 +172,23 @@ impl History {
         Ok(found)
     }
 
-    /// The record of an event's id, among those of its user (in the partition of that key) since a time. Clocks may differ
-    /// by a minute.
+    /// The record of an event's id, among those of its user since a time: in the partition of that key, also in the one
+    /// that was it while the topic had fewer. Clocks may differ by a minute.
     pub fn find(&self, id: &str, user: &[u8], since_ms: i64) -> Result<Option<Record>, HistoryError> {
+        let at_first = self.topic_state()?.partitions_at_first;
         let ends: Vec<i64> = self.bounds()?.into_iter().map(|(_, high)| high).collect();
-        let partition = partition_of(user, ends.len()) as usize;
-        let mut from = ends.clone();
-        from[partition] = match self.offsets_since(since_ms - 60_000) {
-            Ok(offsets) => offsets[partition],
-            Err(HistoryError::NoTimeIndex) => 0,
+        let begins = match self.offsets_since(since_ms - 60_000) {
+            Ok(offsets) => offsets,
+            Err(HistoryError::NoTimeIndex) => vec![0; ends.len()],
             Err(error) => return Err(error),
         };
+        let mut from = ends.clone();
+        for partition in partitions_of(user, at_first, ends.len()) {
+            // The topic may have grown between two of these questions.
+            if let (Some(from), Some(begin)) = (from.get_mut(partition), begins.get(partition)) {
+                *from = *begin;
+            }
+        }
         let mut found = None;
         self.read(&from, &ends, |record| {
             if record.id().as_deref() == Some(id) {
@@ -219,21 +225,23 @@ impl History {
             while left > 0 {
                 let ended = match consumer.poll(Duration::from_millis(100)) {
                     Some(Ok(message)) => {
-                        progress = Instant::now();
                         let (partition, offset) = (message.partition(), message.offset());
                         let index = partition as usize;
                         if !open.get(index).is_some_and(|open| *open) {
+                            progress = Instant::now();
                             continue;
                         }
                         if offset < to[index] && visit(record(&message)).is_break() {
                             break;
                         }
+                        // Only now: a visitor may wait for a client that takes its time.
+                        progress = Instant::now();
                         (offset + 1 >= to[index]).then_some(partition)
                     }
                     Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition),
                     Some(Err(error)) => match error.rdkafka_error_code() {
                         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                            return Err(HistoryError::Expired(open.iter().position(|open| *open).unwrap_or(0) as i32));
+                            return Err(HistoryError::Expired);
                         }
                         _ if progress.elapsed() > STALLED => return Err(HistoryError::Away(error.to_string())),
                         _ => None,
@@ -274,7 +282,7 @@ impl History {
     }
 
     /// Searches in order of time: partitions are read chunk by chunk and merged. A record is told as soon as no partition
-    /// can still have one that comes before it. Memory is bounded by a chunk of each partition.
+    /// can still have one that comes before it. What is kept meanwhile is bounded in bytes.
     pub fn search(
         &self,
         query: &Query,
@@ -285,7 +293,8 @@ impl History {
         let mut lanes: Vec<Lane> =
             query.from.iter().zip(&query.to).map(|(from, to)| Lane::new(*from, (*to).max(*from))).collect();
         let (mut found, mut scanned) = (0, 0);
-        let mut chunk = query.limit.clamp(100, 1000) as i64;
+        let at_first = query.limit.clamp(100, 1000) as i64;
+        let mut chunk = at_first;
         let place = |lanes: &[Lane]| lanes.iter().map(|lane| lane.next(newest_first)).collect::<Vec<_>>();
         while found < query.limit {
             let time = |lane: &Lane| lane.found.front().map(|record| self.order_ms(record));
@@ -308,12 +317,16 @@ impl History {
             if scanned >= query.scan {
                 break;
             }
-            let before: usize = lanes.iter().map(|lane| lane.found.len()).sum();
-            scanned += self.load(&mut lanes, &open, chunk, newest_first, &keep)?;
-            let after: usize = lanes.iter().map(|lane| lane.found.len()).sum();
-            // Few matches: look at more at a time.
-            if after - before < query.limit.min(1000) / 10 + 1 {
+            let Some((looked_at, kept)) = self.load(&mut lanes, &open, chunk, newest_first, &keep)? else {
+                chunk = (chunk / 4).max(1);
+                continue;
+            };
+            scanned += looked_at;
+            // Few matches: look at more at a time. Many: at as few as in the beginning.
+            if kept < query.limit.min(1000) / 10 + 1 {
                 chunk = (chunk * 2).min(MOST_AT_ONCE);
+            } else if kept > query.limit.min(1000) {
+                chunk = chunk.min((chunk / 2).max(at_first));
             }
             let edges = lanes.iter().filter(|lane| lane.from < lane.to).map(|lane| lane.edge_ms);
             let reached_ms = if newest_first { edges.flatten().max() } else { edges.flatten().min() };
@@ -325,7 +338,8 @@ impl History {
         Ok(End { next: more.then(|| place(&lanes)), scanned })
     }
 
-    /// Reads the next chunk of some lanes.
+    /// Reads the next chunk of some lanes, and says how many records it looked at and kept. `None`, and nothing is read, if
+    /// what is to be kept is too much for a chunk of more than one record.
     fn load(
         &self,
         lanes: &mut [Lane],
@@ -333,12 +347,14 @@ impl History {
         chunk: i64,
         newest_first: bool,
         keep: &impl Fn(&Record) -> bool,
-    ) -> Result<u64, HistoryError> {
+    ) -> Result<Option<(u64, usize)>, HistoryError> {
+        let before: Vec<_> = lanes.iter().map(|lane| (lane.from, lane.to, lane.edge_ms)).collect();
+        let room = KEPT_BYTES / lanes.len() * which.len();
         let (mut from, mut to) = (vec![0; lanes.len()], vec![0; lanes.len()]);
         for index in which {
             (from[*index], to[*index]) = lanes[*index].take(chunk, newest_first);
         }
-        let mut scanned = 0;
+        let (mut scanned, mut kept, mut bytes) = (0, 0, 0);
         let (mut begun, mut found) = (vec![false; lanes.len()], vec![Vec::new(); lanes.len()]);
         self.read(&from, &to, |record| {
             scanned += 1;
@@ -348,17 +364,25 @@ impl History {
                 lanes[index].edge_ms = Some(self.order_ms(&record));
             }
             if keep(&record) {
+                kept += 1;
+                bytes += record.size();
                 found[index].push(record);
             }
-            ControlFlow::Continue(())
+            if bytes > room && chunk > 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        if bytes > room && chunk > 1 {
+            for (lane, before) in lanes.iter_mut().zip(before) {
+                (lane.from, lane.to, lane.edge_ms) = before;
+            }
+            return Ok(None);
+        }
         for (lane, found) in lanes.iter_mut().zip(found) {
             match newest_first {
                 true => lane.found.extend(found.into_iter().rev()),
                 false => lane.found.extend(found),
             }
         }
-        Ok(scanned)
+        Ok(Some((scanned, kept)))
     }
 
     /// By what pages are ordered: Kafka's timestamp; the embedded broker's is a constant, so there it is the event's.
@@ -374,6 +398,20 @@ impl History {
         }
     }
 
+    /// Asks once more, with a consumer made for it, where one that waited was wrong: it may know the leaders of before, and
+    /// librdkafka denies the partitions of a broker that went.
+    fn ask<T>(&self, question: impl Fn(&BaseConsumer<Quiet>) -> KafkaResult<T>) -> Result<T, HistoryError> {
+        let begun = Instant::now();
+        match self.with_consumer(|consumer| Ok(question(consumer)?)) {
+            Err(HistoryError::Client(error)) if begun.elapsed() < QUESTION => {
+                tracing::debug!(kafka.topic = &*self.topic, error = %error, "asked once more");
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(end);
+                self.with_consumer(|consumer| Ok(question(consumer)?))
+            }
+            result => result,
+        }
+    }
+
     fn with_consumer<T>(
         &self,
         work: impl FnOnce(&BaseConsumer<Quiet>) -> Result<T, HistoryError>,
@@ -385,9 +423,7 @@ impl History {
             let stale: Vec<_> = idle.extract_if(.., |(known, _)| *known != topic).collect();
             (idle.pop(), stale)
         };
-        if !stale.is_empty() {
-            let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(stale));
-        }
+        stale.into_iter().for_each(end);
         let consumer = match kept {
             Some((_, consumer)) => consumer,
             None => BaseConsumer::from_config_and_context(&self.config, Quiet)?,
@@ -401,10 +437,19 @@ impl History {
                 return result;
             }
         }
-        // Ending a client waits for its threads, which nobody who reads should have to.
-        let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(consumer));
+        end((topic, consumer));
         result
     }
+}
+
+/// Ending a client waits for its threads, which nobody who reads should have to.
+fn end(idle: Idle) {
+    let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(idle));
+}
+
+/// The partitions where the records of a key may be, of a topic that grew from one number of partitions to another.
+fn partitions_of(key: &[u8], at_first: usize, now: usize) -> BTreeSet<usize> {
+    (at_first.clamp(1, now.max(1))..=now).map(|count| partition_of(key, count) as usize).collect()
 }
 
 /// A partition's part of a page.
@@ -461,6 +506,21 @@ impl Lane {
             (Some(record), false) => record.offset(),
             (None, true) => self.to,
             (None, false) => self.from,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_a_topic_that_grew_may_be_in_the_partition_of_before() {
+        for user in ["Ann", "John", "Zoë"] {
+            let [before, now] = [3, 5].map(|count| partition_of(user.as_bytes(), count) as usize);
+            assert_eq!(partitions_of(user.as_bytes(), 5, 5), BTreeSet::from([now]));
+            let all = partitions_of(user.as_bytes(), 3, 5);
+            assert!(all.contains(&before) && all.contains(&now) && all.len() <= 3, "{user}: {all:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 
 use super::cluster::{Known, TopicId};
-use super::{Cluster, Connection, ConnectionError, QUESTION, State, record};
+use super::{Cluster, Connection, ConnectionError, State, record, topics};
 use crate::event::Record;
 
 /// Where the tail puts what it reads. Called on the tail's thread.
@@ -288,8 +288,7 @@ impl<S: Sink> Reader<S> {
 
     /// First and next offset of every partition; `None` if Kafka does not say.
     fn watermarks(&self, partitions: usize) -> Option<Vec<(i64, i64)>> {
-        let ask = |partition| self.consumer.fetch_watermarks(&self.topic, partition as i32, QUESTION);
-        match (0..partitions).map(ask).collect::<Result<_, _>>() {
+        match topics::watermarks(&self.consumer, &self.topic, partitions) {
             Ok(marks) => Some(marks),
             Err(error) => {
                 tracing::debug!(kafka.topic = &*self.topic, error = %error, "no watermarks");
@@ -333,6 +332,7 @@ mod tests {
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
+    use super::super::QUESTION;
     use super::*;
     use crate::config::KafkaSettings;
 

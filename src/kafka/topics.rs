@@ -7,7 +7,10 @@ use std::time::Duration;
 use rdkafka::admin::AdminClient;
 use rdkafka::bindings as sys;
 use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::admin::{self, Op, Owned, Unanswered};
 use super::{Connection, HistoryError, QUESTION, Quiet};
@@ -80,6 +83,37 @@ pub(super) fn offsets(
     let next = ask(admin, &places, sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST, within)?;
     let both = |(place, next)| first.get(&place).map(|first| (place, (*first, next)));
     Ok(next.into_iter().filter_map(both).collect())
+}
+
+/// First and next offset of a topic's partitions, as far as this consumer may read, in two questions to each broker.
+/// Blocks for at most twice [`QUESTION`]; fails if one of them has no leader.
+pub(super) fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: usize,
+) -> KafkaResult<Vec<(i64, i64)>> {
+    let ask = |end: Offset| -> KafkaResult<Vec<i64>> {
+        let mut list = TopicPartitionList::with_capacity(partitions);
+        for partition in 0..partitions {
+            list.add_partition_offset(topic, partition as i32, end)?;
+        }
+        let answered = consumer.offsets_for_times(list, QUESTION)?;
+        let offset = |partition: usize| {
+            let place = answered.find_partition(topic, partition as i32);
+            match place.map(|place| (place.error(), place.offset())) {
+                Some((Ok(()), Offset::Offset(offset))) => Ok(offset),
+                Some((Err(error), _)) => Err(error),
+                _ => Err(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset)),
+            }
+        };
+        (0..partitions).map(offset).collect()
+    };
+    if partitions == 0 {
+        return Ok(Vec::new());
+    }
+    // The end comes last, so that it is not before the beginning.
+    let first = ask(Offset::Beginning)?;
+    Ok(first.into_iter().zip(ask(Offset::End)?).collect())
 }
 
 /// One end of all these partitions (ListOffsets).

@@ -204,7 +204,7 @@ impl From<HistoryError> for Problem {
     fn from(error: HistoryError) -> Self {
         let kind = match error {
             HistoryError::NoTimeIndex => Kind::NotImplemented,
-            HistoryError::Away(_) | HistoryError::Expired(_) | HistoryError::Client(_) => Kind::Unavailable,
+            HistoryError::Away(_) | HistoryError::Expired | HistoryError::Client(_) => Kind::Unavailable,
         };
         Problem::new(kind, error.to_string())
     }
