@@ -189,6 +189,7 @@ impl World {
         let (topics, client) = (&self.topics, &mut self.clients[reader]);
         let bytes = match next? {
             Next::Frames(bytes) => bytes,
+            Next::Onward => panic!("a ring of {RING} has no many blocks"),
             Next::Behind { to } => {
                 // Kafka has it: the client gets it from there, and what has expired is told there too.
                 assert!(!client.place.covers(&to), "{} is not behind {to}", client.place);
@@ -333,6 +334,7 @@ async fn follow(feed: Feed, all: i64, seed: i64) -> (u64, u64) {
             continue;
         };
         match next {
+            Next::Onward => {}
             Next::Behind { to } => {
                 lost += place.distance(&to);
                 place = place.max(&to);

@@ -3,6 +3,7 @@
 //! The writer is one thread (the tail's); readers are subscriptions, which hold a block only while they copy it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -353,6 +354,15 @@ impl Feed {
                 return ring.blocks.get(ring.blocks.len() / 2).cloned().map(Err);
             }
             ring.blocks.get((number - oldest) as usize).cloned().map(Ok)
+        })
+    }
+
+    /// The blocks of these numbers, if memory has them all.
+    pub(super) fn blocks(&self, numbers: Range<u64>) -> Option<Vec<Arc<Block>>> {
+        self.read(|ring| {
+            let place = |number: u64| Some(number.checked_sub(ring.blocks.front()?.number)? as usize);
+            let (from, to) = (place(numbers.start)?, place(numbers.end)?);
+            (from <= to && to <= ring.blocks.len()).then(|| ring.blocks.range(from..to).cloned().collect())
         })
     }
 

@@ -8,6 +8,9 @@ use tokio::sync::watch;
 use super::ring::{Block, Feed};
 use super::{Cursor, Dialect, Filter, Frames, Gap};
 
+/// Blocks that one read looks at, at most, before others have their turn: on a quiet topic each record is a block.
+const STRIDE: usize = 256;
+
 /// Where a subscription begins.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Start {
@@ -30,6 +33,8 @@ pub enum Next {
     Behind {
         to: Arc<Cursor>,
     },
+    /// Nothing so far, after many blocks: it is to be asked again when others have had their turn.
+    Onward,
 }
 
 impl Next {
@@ -54,6 +59,15 @@ pub struct Subscription {
     next: Option<(u64, u64)>,
     /// Set while blocks may hold records that the client has already: those before this place.
     floor: Option<Arc<Cursor>>,
+    waiting: Waiting,
+}
+
+/// How many events wait in the blocks from the next one on, so that none is looked at for each event before it.
+#[derive(Default)]
+struct Waiting {
+    /// Number of the first block that is not counted.
+    to: u64,
+    events: usize,
 }
 
 impl Subscription {
@@ -69,6 +83,7 @@ impl Subscription {
             topic: feed.renewed(),
             next: None,
             floor: None,
+            waiting: Waiting::default(),
         };
         subscription.resume(place);
         subscription
@@ -92,6 +107,7 @@ impl Subscription {
         let place = Arc::new(place);
         self.floor = Some(place.clone());
         self.place = place;
+        self.waiting = Waiting::default();
         self.next = self.locate().ok();
     }
 
@@ -107,12 +123,13 @@ impl Subscription {
 
     /// What there is now; `None` if the client has everything.
     pub fn read(&mut self) -> Option<Next> {
-        loop {
+        for _ in 0..STRIDE {
             let next = self.step()?;
             if !next.is_nothing() {
                 return Some(next);
             }
         }
+        Some(Next::Onward)
     }
 
     /// Takes in the next block, or what is to be told before it. It may be nothing to this client.
@@ -129,6 +146,9 @@ impl Subscription {
         let bytes = match self.feed.block(number)? {
             Ok(block) => {
                 self.next = Some((block.number + 1, block.after()));
+                if number < self.waiting.to {
+                    self.waiting.events -= self.matching(&block).len();
+                }
                 self.frames(&block)
             }
             Err(block) => self.drop_until(&block, seen),
@@ -139,28 +159,45 @@ impl Subscription {
     /// As [`read`](Self::read), but no more events than `allowance`, which it takes from: of more than that the newest are
     /// read, and how many are left out is told exactly.
     pub fn read_newest(&mut self, allowance: &mut usize) -> Option<Next> {
-        loop {
-            let waiting = self.waiting();
-            let count: usize = waiting.iter().map(|(_, matching)| matching.len()).sum();
-            if count > *allowance {
-                return Some(self.skip_to_newest(&waiting, count, std::mem::take(allowance)));
+        for _ in 0..STRIDE {
+            if !self.count_waiting() {
+                break;
             }
-            *allowance -= waiting.first().map_or(0, |(_, matching)| matching.len());
+            let count = self.waiting.events;
+            if count > *allowance {
+                match self.next.and_then(|(number, _)| self.feed.blocks(number..self.waiting.to)) {
+                    Some(blocks) => return Some(self.skip_to_newest(&blocks, count, std::mem::take(allowance))),
+                    // Memory has just moved on.
+                    None => continue,
+                }
+            }
+            let counted_to = self.waiting.to;
             let next = self.step()?;
+            // Where memory has just moved on it was no event.
+            if self.waiting.to == counted_to {
+                *allowance -= count - self.waiting.events;
+            }
             if !next.is_nothing() {
                 return Some(next);
             }
         }
+        Some(Next::Onward)
     }
 
     /// Of the `count` events that wait, the newest so many.
-    fn skip_to_newest(&mut self, waiting: &[(Arc<Block>, Vec<usize>)], count: usize, allowance: usize) -> Next {
+    fn skip_to_newest(&mut self, waiting: &[Arc<Block>], count: usize, allowance: usize) -> Next {
         let from = self.place.clone();
         let mut left_out = count - allowance;
         let skipped = left_out as u64;
         let mut out = Vec::new();
-        for (block, matching) in waiting {
-            let mut matching = matching.iter().peekable();
+        for block in waiting {
+            let matching = self.matching(block);
+            if matching.len() < left_out || matching.is_empty() {
+                left_out -= matching.len();
+                self.pass(block);
+                continue;
+            }
+            let mut matching = matching.into_iter().peekable();
             let mut place = self.before(block);
             for (index, record) in block.records.iter().enumerate() {
                 let (partition, next) = (record.partition(), record.offset() + 1);
@@ -168,7 +205,7 @@ impl Subscription {
                     continue;
                 }
                 place.set(partition, next);
-                if matching.next_if_eq(&&index).is_none() {
+                if matching.next_if_eq(&index).is_none() {
                     continue;
                 }
                 if left_out > 0 {
@@ -182,28 +219,41 @@ impl Subscription {
             }
             self.pass(block);
         }
+        self.waiting = Waiting::default();
         Next::Frames(out.into())
     }
 
-    /// The blocks that are there to be read, with what of them matches and the client has not; none where the next thing to
-    /// tell is another.
-    fn waiting(&self) -> Vec<(Arc<Block>, Vec<usize>)> {
-        let mut waiting = Vec::new();
-        let Some((mut number, _)) = self.next else { return waiting };
-        while let Some(Ok(block)) = self.feed.block(number)
-            && block.gap.is_none()
-        {
-            let mut matching = block.matching(&self.filter);
-            if let Some(floor) = &self.floor {
-                matching.retain(|index| {
-                    let record = &block.records[*index];
-                    record.offset() >= floor.get(record.partition())
-                });
-            }
-            waiting.push((block, matching));
-            number += 1;
+    /// Counts what waits in blocks that were not counted yet, up to where the next thing to tell is another; false if there
+    /// may be more.
+    fn count_waiting(&mut self) -> bool {
+        let Some((number, _)) = self.next else { return true };
+        let events = |block: &Block, number| block.number == number && block.gap.is_none();
+        let is_there = matches!(self.feed.block(number), Some(Ok(block)) if events(&block, number));
+        if self.waiting.to < number || !is_there {
+            self.waiting = Waiting { to: number, events: 0 };
         }
-        waiting
+        for _ in 0..STRIDE {
+            match self.feed.block(self.waiting.to) {
+                Some(Ok(block)) if events(&block, self.waiting.to) => {
+                    self.waiting.events += self.matching(&block).len();
+                    self.waiting.to += 1;
+                }
+                _ => return true,
+            }
+        }
+        false
+    }
+
+    /// Which records of a block match and the client has not.
+    fn matching(&self, block: &Block) -> Vec<usize> {
+        let mut matching = block.matching(&self.filter);
+        if let Some(floor) = &self.floor {
+            matching.retain(|index| {
+                let record = &block.records[*index];
+                record.offset() >= floor.get(record.partition())
+            });
+        }
+        matching
     }
 
     /// Waits until there may be more.
@@ -313,6 +363,7 @@ impl Subscription {
             self.feed.metrics().dropped.inc_by(count);
         }
         self.place = to;
+        self.waiting = Waiting::default();
         self.next = Some((block.number, block.before));
         out.into()
     }
@@ -353,7 +404,7 @@ mod tests {
     fn ids(subscription: &mut Subscription) -> Vec<String> {
         let mut ids = Vec::new();
         while let Some(next) = subscription.read() {
-            let Next::Frames(bytes) = next else { panic!("behind") };
+            let Next::Frames(bytes) = next else { panic!("{next:?}") };
             let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
             ids.extend(text.lines().filter_map(|line| line.strip_prefix("id: ")).map(str::to_owned));
         }
@@ -542,6 +593,63 @@ mod tests {
         allowance = 2;
         assert!(matches!(page.read_newest(&mut allowance), Some(Next::Frames(_))));
         assert_eq!(page.place().to_string(), "0-22.1-0");
+    }
+
+    /// Reads until there is nothing more: the frames that came, and how often others had their turn.
+    fn read_out(mut read: impl FnMut() -> Option<Next>) -> (usize, usize) {
+        let (mut frames, mut turns) = (0, 0);
+        loop {
+            match read() {
+                Some(Next::Frames(_)) => frames += 1,
+                Some(Next::Onward) => turns += 1,
+                Some(next) => panic!("{next:?}"),
+                None => return (frames, turns),
+            }
+        }
+    }
+
+    #[test]
+    fn many_blocks_of_one_record_are_read_in_a_moment_and_others_have_their_turn() {
+        const RECORDS: i64 = 30_000;
+        let feed = Feed::new("t", Frames::new(|_| "<li>".into()), RECORDS as usize, usize::MAX);
+        let mut writer = feed.writer();
+        writer.start(&[0], &[0]);
+        for offset in 0..RECORDS {
+            writer.push(record(0, offset));
+            writer.flush();
+        }
+        let begun = std::time::Instant::now();
+        let filtered = |text: &str| {
+            let filter = Filter { texts: vec![Filter::text(text)], ..Filter::default() };
+            Subscription::new(&feed, Dialect::Json, filter, Cursor::new([0]))
+        };
+        let strides = RECORDS as usize / STRIDE;
+        let mut nobody = filtered("nobody");
+        let (frames, turns) = read_out(|| nobody.read());
+        assert!(frames == 0 && turns >= strides, "{frames} {turns}");
+        let (mut nobody, mut allowance) = (filtered("nobody"), 100);
+        let (frames, turns) = read_out(|| nobody.read_newest(&mut allowance));
+        assert!(frames == 0 && turns >= strides && allowance == 100, "{frames} {turns} {allowance}");
+        assert_eq!(nobody.place(), &feed.head());
+        let (mut half, mut allowance) = (filtered("u1"), RECORDS as usize);
+        let (frames, turns) = read_out(|| half.read_newest(&mut allowance));
+        assert!(frames == 15_000 && turns >= strides && allowance == 15_000, "{frames} {turns} {allowance}");
+        // Block by block against all blocks it would be minutes.
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn what_was_counted_and_then_forgotten_is_not_taken_from_the_allowance() {
+        let (feed, mut writer) = feed(4);
+        let mut page = subscribe(&feed, "0-0.1-0");
+        publish(&mut writer, &[(0, 0), (0, 1), (0, 2)]);
+        let mut allowance = 10;
+        assert!(told(page.read_newest(&mut allowance)).contains("id: 0-1.1-0"));
+        publish(&mut writer, &(3..11).map(|offset| (0, offset)).collect::<Vec<_>>());
+        assert!(told(page.read_newest(&mut allowance)).contains(r#"{"count":8,"from":"0-1.1-0","to":"0-9.1-0"}"#));
+        assert_eq!(allowance, 9);
+        assert!(told(page.read_newest(&mut allowance)).contains("id: 0-10.1-0"));
+        assert_eq!(allowance, 8);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use rocket::response::{self, Responder, Response};
 use serde_json::json;
 use tokio::select;
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Interval, Sleep, interval_at, sleep};
 use tokio_util::io::StreamReader;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -208,6 +209,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                 };
                 match next {
                     Some(Next::Frames(bytes)) => yield Ok(bytes),
+                    Some(Next::Onward) => yield_now().await,
                     None => {
                         let beat = select! {
                             () = subscription.changed() => None,
