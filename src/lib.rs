@@ -162,6 +162,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         ingest: ingest.clone(),
         feed,
         reads: Arc::new(Semaphore::new(web::READS)),
+        catch_ups: Arc::new(Semaphore::new(web::READS)),
         searches: Arc::new(Semaphore::new(web::SEARCHES)),
         metrics,
         requests: requests.clone(),

@@ -602,6 +602,23 @@ fn a_slow_client_does_not_delay_another(broker: Broker) {
     drop(slow);
 }
 
+#[test]
+fn clients_that_catch_up_slowly_keep_nobody_from_reading_the_topic() {
+    let app = feed_of_one_megabyte(Broker::Kafka);
+    flood(&app);
+    let slow: Vec<_> = (0..10)
+        .map(|_| {
+            let mut stream = app.stream_after("0-0.1-0.2-0");
+            stream.next();
+            stream
+        })
+        .collect();
+    let start = Instant::now();
+    app.get("/api/v1/events?from=beginning&limit=1").expect(200);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    drop(slow);
+}
+
 // --- The page's stream ---------------------------------------------------------------------------------------------
 
 fn the_pages_stream_has_rows_of_html(broker: Broker) {

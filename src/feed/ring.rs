@@ -367,7 +367,7 @@ impl Feed {
     }
 
     /// Number of the block that says that the topic was made anew, the last time it was.
-    pub(super) fn renewed(&self) -> Option<u64> {
+    pub fn renewed(&self) -> Option<u64> {
         self.read(|ring| ring.renewed.as_ref().map(|block| block.number))
     }
 

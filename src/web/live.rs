@@ -45,6 +45,8 @@ const READ_AHEAD: usize = 2;
 const HIDDEN: u32 = 10_000;
 /// How long a read from Kafka waits for its client to take something.
 const UNTAKEN: Duration = Duration::from_secs(10);
+/// How long it waits for its client in all, until others have their turn.
+const TAKEN_SLOWLY: Duration = Duration::from_secs(30);
 /// Between two questions to a Kafka that is away.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Events a second that a page gets, unless it asks for another rate: more than that nobody reads.
@@ -100,6 +102,8 @@ pub(super) async fn open(
         (Start::Now, None, None, Some(count)) => Start::Last(count),
         (begin, ..) => begin,
     };
+    // Before any place is: one of a topic that is made anew in between means nothing in the new one.
+    let topic = app.feed.renewed();
     // "Now" is decided before the answer's head is on its way: who has seen that may count on what comes after it.
     let start = match (start, app.feed.now()) {
         (Start::Now, Some(now)) => Start::After(now),
@@ -116,7 +120,7 @@ pub(super) async fn open(
     }
     let pulse = Pulse::new(&app, dialect);
     let pace = rate.map(Pace::new);
-    Ok(Live { client: Client { app, dialect, filter, pulse, pace, stream }, start })
+    Ok(Live { client: Client { app, dialect, filter, pulse, pace, stream, topic }, start })
 }
 
 /// For `strict=1`: 400 instead of a gap.
@@ -162,7 +166,7 @@ impl<'r> Responder<'r, 'static> for Live {
 
 /// Everything that a client gets, as long as it takes it.
 fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>> {
-    let Client { app, dialect, filter, mut pulse, mut pace, stream: open } = client;
+    let Client { app, dialect, filter, mut pulse, mut pace, stream: open, mut topic } = client;
     stream! {
         let _open = open;
         let mut start = start;
@@ -189,7 +193,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
             } else if place.as_ref() != Some(&resolved.place) {
                 yield Ok(position_bytes(dialect, &resolved.place));
             }
-            let mut subscription = Subscription::new(&app.feed, dialect, filter.clone(), resolved.place);
+            let mut subscription = Subscription::new(&app.feed, dialect, filter.clone(), resolved.place).of_topic(topic);
             loop {
                 subscription.mark_seen();
                 if let Some(wait) = pace.as_mut().and_then(Pace::wait) {
@@ -245,7 +249,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                                     tracing::debug!(error = %error, "a stream's read from Kafka broke off");
                                     break true;
                                 }
-                                // Given up while this client took nothing.
+                                // Given up while this client took nothing, or little.
                                 Ok(None) => break true,
                                 Err(beat) => {
                                     yield Ok(beat.bytes(dialect, Some(subscription.place())));
@@ -259,6 +263,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                             // Kafka went away, or retention was faster: find out anew where we stand.
                             start = Start::After(subscription.place().clone());
                             place = Some(subscription.place().clone());
+                            topic = subscription.topic();
                             break;
                         }
                     }
@@ -277,6 +282,8 @@ struct Client {
     pulse: Pulse,
     pace: Option<Pace>,
     stream: OpenStream,
+    /// The topic in which its place is found.
+    topic: Option<u64>,
 }
 
 /// How many events a client gets that asked for no more than a rate.
@@ -550,11 +557,17 @@ fn read_from_kafka(
         (subscription.place().clone(), subscription.dialect(), subscription.filter().clone());
     let runtime = tokio::runtime::Handle::current();
     tokio::spawn(async move {
-        let Ok(permit) = app.reads.clone().acquire_owned().await else { return };
+        let Ok(permit) = app.catch_ups.clone().acquire_owned().await else { return };
         let work = move || {
             let _permit = permit;
-            // A client that takes nothing must not keep a consumer: it is read for again when it comes back.
-            let send = |chunk| runtime.block_on(sender.send_timeout(chunk, UNTAKEN)).is_ok();
+            let mut waited = Duration::ZERO;
+            // A client that takes nothing, or little, must not keep a consumer: it is read for again when it comes back.
+            let mut send = |chunk| {
+                let begun = Instant::now();
+                let taken = runtime.block_on(sender.send_timeout(chunk, UNTAKEN)).is_ok();
+                waited += begun.elapsed();
+                taken && waited < TAKEN_SLOWLY
+            };
             let encode = |out: &mut Vec<u8>, record: &Record, place: &Cursor| {
                 app.feed.frames().event(out, dialect, app.feed.topic(), record, place);
             };

@@ -52,6 +52,8 @@ pub struct App {
     pub inspector: Arc<Inspector>,
     /// Reads of the topic that may be under way at once; each holds a consumer.
     pub reads: Arc<Semaphore>,
+    /// Streams that may catch up from Kafka at once: as many, but at their clients' pace.
+    pub catch_ups: Arc<Semaphore>,
     /// Searches and exports that may be under way at once.
     pub searches: Arc<Semaphore>,
     pub stats: Arc<Stats>,
@@ -64,7 +66,7 @@ pub struct App {
     pub limits: RateLimit,
 }
 
-/// Reads of the topic at once.
+/// Reads of the topic at once, and as many streams that catch up.
 pub const READS: usize = 10;
 pub use overview::Overviews;
 pub use search::SEARCHES;

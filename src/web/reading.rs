@@ -1,6 +1,11 @@
 //! Bounded reads of the topic on behalf of a request: what the parameters ask for, as a query of the history.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::App;
+use super::READS;
 use super::problem::{Kind, Problem};
 use super::query::{Parameters, bad};
 use crate::feed::{Cursor, Filter};
@@ -8,6 +13,9 @@ use crate::kafka::{History, HistoryError, Page, Query};
 
 /// Records that one request looks at, about; a filter that finds little goes on with `next`.
 pub const SCAN: u64 = 200_000;
+
+/// How long a read waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
 
 /// A piece of the topic, as it was asked for.
 #[derive(Clone)]
@@ -108,8 +116,10 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&History) -> Result<T, HistoryError> + Send + 'static,
 ) -> Result<T, Problem> {
     let history = app.history.clone();
-    let busy = |_| Problem::new(Kind::Unavailable, "shutting down");
-    let permit = app.reads.clone().acquire_owned().await.map_err(busy)?;
+    let refused = |detail: String| Problem::new(Kind::Unavailable, detail);
+    let busy = |_| refused(format!("{READS} reads of the topic are under way already"));
+    let turn = timeout(TURN, app.reads.clone().acquire_owned()).await.map_err(busy)?;
+    let permit = turn.map_err(|_| refused("shutting down".to_owned()))?;
     let done = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         work(&history)
