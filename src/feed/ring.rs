@@ -270,11 +270,26 @@ impl Feed {
 
     /// The newest records that match, newest first, and the place after the newest of all.
     pub fn latest(&self, filter: &Filter, count: usize) -> (Vec<Record>, Option<Cursor>) {
-        self.read(|ring| {
-            let newest_first = ring.blocks.iter().rev().flat_map(|block| block.records.iter().rev());
-            let records = newest_first.filter(|record| filter.matches(record)).take(count).cloned().collect();
-            (records, ring.started.then(|| Cursor::clone(&ring.head)))
-        })
+        let (head, blocks) = self.newest_first();
+        let records = blocks.flat_map(|block| {
+            let matching = block.matching(filter).into_iter().rev();
+            matching.map(move |index| block.records[index].clone())
+        });
+        (records.take(count).collect(), self.read(|ring| ring.started).then_some(head))
+    }
+
+    /// The place after the newest record, and the blocks before it, the newest first. Each is taken when its turn comes,
+    /// so that nobody waits for who looks through them; what memory forgets in the meantime is not among them.
+    fn newest_first(&self) -> (Cursor, impl Iterator<Item = Arc<Block>>) {
+        let (head, mut number) = self.read(|ring| (Cursor::clone(&ring.head), ring.next));
+        let blocks = std::iter::from_fn(move || {
+            number = number.checked_sub(1)?;
+            self.read(|ring| {
+                let place = number.checked_sub(ring.blocks.front()?.number)?;
+                ring.blocks.get(place as usize).cloned()
+            })
+        });
+        (head, blocks)
     }
 
     /// Mean bytes of key, value and headers of the latest `count` records, by partition; a partition that has none of them
@@ -294,32 +309,32 @@ impl Feed {
 
     /// The place from which the last `count` matching records are in memory; with it, how many there are.
     pub fn back(&self, filter: &Filter, count: usize) -> (Cursor, usize) {
-        self.read(|ring| {
-            let mut place = Cursor::clone(&ring.head);
-            let mut found = 0;
-            let newest_first = ring.blocks.iter().rev().flat_map(|block| block.records.iter().rev());
-            for record in newest_first.filter(|record| filter.matches(record)).take(count) {
+        let (mut place, blocks) = self.newest_first();
+        let mut found = 0;
+        for block in blocks {
+            for index in block.matching(filter).into_iter().rev() {
+                if found == count {
+                    return (place, found);
+                }
+                let record = &block.records[index];
                 place.set(record.partition(), record.offset());
                 found += 1;
             }
-            (place, found)
-        })
+        }
+        (place, found)
     }
 
     /// The place before the first record in memory that happened at or after a time (milliseconds since 1970).
     pub fn since(&self, ms: i64) -> Cursor {
-        self.read(|ring| {
-            let mut place = Cursor::clone(&ring.head);
-            let mut found = vec![false; place.partitions()];
-            for record in ring.blocks.iter().flat_map(|block| block.records.iter()) {
-                let seen = &mut found[record.partition() as usize];
-                if !*seen && record.time_ms().is_some_and(|time| time >= ms) {
-                    *seen = true;
+        let (mut place, blocks) = self.newest_first();
+        for block in blocks {
+            for record in block.records.iter().rev() {
+                if record.time_ms().is_some_and(|time| time >= ms) {
                     place.set(record.partition(), record.offset());
                 }
             }
-            place
-        })
+        }
+        place
     }
 
     /// Streams that are open.
