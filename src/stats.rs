@@ -153,6 +153,16 @@ pub struct Users {
     pub high: u64,
 }
 
+impl From<&HllUnion> for Users {
+    fn from(union: &HllUnion) -> Self {
+        Users {
+            estimate: union.estimate().round() as u64,
+            low: union.lower_bound(NumStdDev::Two).round() as u64,
+            high: union.upper_bound(NumStdDev::Two).round() as u64,
+        }
+    }
+}
+
 /// What happened in a stretch of time up to now.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stretch {
@@ -298,7 +308,7 @@ impl Windows {
             since: format_ms(self.since_ms.max(now - DAY)),
             filling: self.filling,
             events_per_second: recent as f64 / 10.0,
-            users_now: stretch(minutes(2)).users,
+            users_now: users(minutes(2)),
             quarter: stretch(minutes(15)),
             day: stretch(quarters.chain(self.minutes.iter().filter(|period| period.number * MINUTE > now - DAY))),
             fine,
@@ -316,12 +326,18 @@ fn period(periods: &mut VecDeque<Period>, number: i64) -> &mut Period {
     &mut periods[place]
 }
 
+fn users<'a>(periods: impl Iterator<Item = &'a Period>) -> Users {
+    let mut union = HllUnion::new(LG_REGISTERS).expect("between 4 and 21");
+    periods.for_each(|period| union.update(&period.users));
+    Users::from(&union)
+}
+
 fn stretch<'a>(periods: impl Iterator<Item = &'a Period>) -> Stretch {
     let mut sum = Period::new(0);
-    let mut users = HllUnion::new(LG_REGISTERS).expect("between 4 and 21");
+    let mut union = HllUnion::new(LG_REGISTERS).expect("between 4 and 21");
     for period in periods {
         sum.events += period.events;
-        users.update(&period.users);
+        union.update(&period.users);
         sum.top_users.merge(&period.top_users);
         sum.top_actions.merge(&period.top_actions);
     }
@@ -341,11 +357,7 @@ fn stretch<'a>(periods: impl Iterator<Item = &'a Period>) -> Stretch {
     };
     Stretch {
         events: sum.events,
-        users: Users {
-            estimate: users.estimate().round() as u64,
-            low: users.lower_bound(NumStdDev::Two).round() as u64,
-            high: users.upper_bound(NumStdDev::Two).round() as u64,
-        },
+        users: Users::from(&union),
         top_actions: top(&sum.top_actions),
         top_users: top(&sum.top_users),
     }

@@ -32,7 +32,9 @@ fn post(app: &Application, events: usize, users: usize) {
 #[track_caller]
 fn stats(app: &Application, events: u64) -> Value {
     eventually("all events are counted", || {
-        let stats = app.get("/api/v1/stats").expect(200).json();
+        let answer = app.get("/api/v1/stats").expect(200);
+        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+        let stats = answer.json();
         (stats["last_24h"]["events"] == events && stats["filling"] == false).then_some(stats)
     })
 }

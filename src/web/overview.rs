@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use askama::Template;
@@ -28,7 +28,7 @@ use super::view::{Broker, Frame, Query, person, thousands};
 use crate::feed::{Dialect, Frames};
 use crate::stats::{Named, Points, Snapshot, Stretch, Users};
 
-/// Between two renderings: the sums take a moment, and nobody reads faster.
+/// Between two times that it is summed up: that takes a moment, and nobody reads faster.
 const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Template)]
@@ -42,39 +42,46 @@ struct OverviewPage {
 #[derive(Template)]
 #[template(path = "_overview.html")]
 struct Shown {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
 }
 
-/// The latest rendering, shared by all who look.
+/// The latest sums and their rendering, shared by all who look.
 #[derive(Default)]
-pub struct Overviews(Mutex<Option<(Instant, Bytes)>>);
+pub struct Overviews(Mutex<Option<Overview>>);
+
+#[derive(Clone)]
+struct Overview {
+    at: Instant,
+    snapshot: Arc<Snapshot>,
+    /// As the stream has it.
+    frame: Bytes,
+}
 
 impl Overviews {
-    fn frame(&self, app: &App) -> Bytes {
+    fn latest(&self, app: &App) -> Overview {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, bytes)) = &*latest
-            && at.elapsed() < EVERY
+        if let Some(overview) = &*latest
+            && overview.at.elapsed() < EVERY
         {
-            return bytes.clone();
+            return overview.clone();
         }
-        let mut out = Vec::new();
+        let snapshot = Arc::new(app.stats.snapshot());
+        let mut frame = Vec::new();
         // Writing into a String cannot fail, and the template calls nothing that can.
-        Frames::data(&mut out, &Shown { snapshot: app.stats.snapshot() }.render().unwrap_or_default());
-        let bytes = Bytes::from(out);
-        *latest = Some((Instant::now(), bytes.clone()));
-        bytes
+        Frames::data(&mut frame, &Shown { snapshot: snapshot.clone() }.render().unwrap_or_default());
+        latest.insert(Overview { at: Instant::now(), snapshot, frame: frame.into() }).clone()
     }
 }
 
 #[get("/overview")]
 pub fn page(app: Shared) -> Result<Html, Problem> {
-    let shown = Shown { snapshot: app.stats.snapshot() };
+    let shown = Shown { snapshot: app.overview.latest(&app).snapshot };
     html(Status::Ok, &OverviewPage { frame: frame(&app), shown })
 }
 
 #[get("/api/v1/stats")]
 pub fn stats(app: Shared) -> Answer {
-    Answer::json(200, &app.stats.snapshot())
+    Answer::json(200, &*app.overview.latest(&app).snapshot).header("Cache-Control", "no-store")
 }
 
 /// The moving part again and again, about once a second while it changes.
@@ -92,7 +99,7 @@ pub fn stream(app: Shared, _parameters: Parameters) -> Result<Moving, Problem> {
         yield Ok(Bytes::from_static(b"retry: 3000\n\n"));
         let mut sent = Bytes::new();
         loop {
-            let bytes = app.overview.frame(&app);
+            let bytes = app.overview.latest(&app).frame;
             if bytes != sent {
                 sent = bytes.clone();
                 yield Ok(bytes);
