@@ -29,6 +29,16 @@ impl Index {
         index
     }
 
+    /// Bytes that it takes, about.
+    pub fn size(&self) -> usize {
+        let entry = size_of::<(Box<str>, Vec<u32>)>();
+        let names = |map: &HashMap<Box<str>, Vec<u32>>| -> usize {
+            let held = map.iter().map(|(name, places)| name.len() + places.capacity() * size_of::<u32>());
+            map.capacity() * entry + held.sum::<usize>()
+        };
+        size_of::<Self>() + names(&self.users) + names(&self.actions)
+    }
+
     /// Places, in order, outside of which nothing matches a filter; `None` if it asks for neither field. What stands there
     /// need not match.
     pub fn candidates(&self, filter: &Filter) -> Option<Vec<u32>> {

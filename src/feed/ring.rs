@@ -25,6 +25,9 @@ const SLOWEST_PACE: Duration = Duration::from_millis(100);
 /// Records in one block at most, so that memory moves on in steps that are small beside the ring.
 const BLOCK: usize = 1000;
 
+/// Bytes of what a filter found beside its frames and its key, about.
+const ENTRY: usize = 128;
+
 /// What the feed counts.
 #[derive(Debug, Default, Clone)]
 pub struct Metrics {
@@ -47,7 +50,7 @@ pub(super) struct Block {
     /// What nobody will get any more lies before this block.
     pub gap: Option<Gap>,
     size: usize,
-    /// Bytes of its frames, and of the frames of all blocks.
+    /// Bytes of its frames and its index, and of those of all blocks.
     encoded: AtomicUsize,
     all_encoded: Arc<AtomicUsize>,
     json: OnceLock<Bytes>,
@@ -76,10 +79,7 @@ impl Block {
 
     /// The frames that a filter lets through, encoded once for all who share it; empty if there are none.
     pub fn filtered(&self, frames: &Frames, topic: &str, dialect: Dialect, key: &Arc<str>, filter: &Filter) -> Bytes {
-        let candidates = match filter.users.is_empty() && filter.actions.is_empty() {
-            true => None,
-            false => self.index.get_or_init(|| Index::new(&self.records)).candidates(filter),
-        };
+        let candidates = self.candidates(filter);
         if candidates.as_ref().is_some_and(Vec::is_empty) {
             return Bytes::new();
         }
@@ -87,29 +87,52 @@ impl Block {
         if let Some(bytes) = known(&self.filtered.lock().unwrap_or_else(PoisonError::into_inner)) {
             return bytes;
         }
-        let mut candidates = candidates.map(|places| places.into_iter().peekable());
-        let bytes = self.encode(frames, topic, dialect, |place, record| {
-            let candidate = candidates.as_mut().is_none_or(|places| places.next_if_eq(&(place as u32)).is_some());
-            candidate && filter.matches(record)
-        });
+        let matching = self.among(candidates, filter);
+        if matching.is_empty() {
+            // Not kept: of many filters most find nothing in a block.
+            return Bytes::new();
+        }
+        let mut matching = matching.into_iter().peekable();
+        let bytes = self.encode(frames, topic, dialect, |place, _| matching.next_if_eq(&place).is_some());
+        self.count(ENTRY + key.len());
         let mut map = self.filtered.lock().unwrap_or_else(PoisonError::into_inner);
         map.entry((dialect, key.clone())).or_insert(bytes).clone()
     }
 
     /// Which of its records a filter lets through.
     pub fn matching(&self, filter: &Filter) -> Vec<usize> {
-        let all = 0..self.records.len();
-        if filter.is_empty() {
-            return all.collect();
+        match filter.is_empty() {
+            true => (0..self.records.len()).collect(),
+            false => self.among(self.candidates(filter), filter),
         }
-        let candidates = match filter.users.is_empty() && filter.actions.is_empty() {
-            true => None,
-            false => self.index.get_or_init(|| Index::new(&self.records)).candidates(filter),
-        };
+    }
+
+    /// Outside of which nothing matches, where the index tells that.
+    fn candidates(&self, filter: &Filter) -> Option<Vec<u32>> {
+        let is_told = !filter.users.is_empty() || !filter.actions.is_empty();
+        is_told.then(|| self.index().candidates(filter)).flatten()
+    }
+
+    fn among(&self, candidates: Option<Vec<u32>>, filter: &Filter) -> Vec<usize> {
         let matches = |place: &usize| filter.matches(&self.records[*place]);
         match candidates {
             Some(places) => places.into_iter().map(|place| place as usize).filter(matches).collect(),
-            None => all.filter(matches).collect(),
+            None => (0..self.records.len()).filter(matches).collect(),
+        }
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| {
+            let index = Index::new(&self.records);
+            self.count(index.size());
+            index
+        })
+    }
+
+    /// Counts bytes that were made of its records.
+    fn count(&self, bytes: usize) {
+        for counted in [&self.encoded, &*self.all_encoded] {
+            counted.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -128,9 +151,7 @@ impl Block {
                 frames.event(&mut out, dialect, topic, record, &cursor);
             }
         }
-        for counted in [&self.encoded, &*self.all_encoded] {
-            counted.fetch_add(out.capacity(), Ordering::Relaxed);
-        }
+        self.count(out.capacity());
         out.into()
     }
 }
@@ -535,7 +556,8 @@ impl Ring {
     /// Appends what lies between `start` and the head.
     fn append(&mut self, records: Box<[Record]>, start: Arc<Cursor>, gap: Option<Gap>) {
         let count = records.len();
-        let size = records.iter().map(Record::size).sum();
+        let places = (start.partitions() + self.head.partitions()) * size_of::<i64>();
+        let size = size_of::<Block>() + places + records.iter().map(Record::size).sum::<usize>();
         self.blocks.push_back(Arc::new(Block {
             number: self.next,
             before: self.published,
