@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::wait::{PATIENCE, eventually, within};
 use common::{
-    Application, Broker, HEALING, Kafka, Ledger, Load, Proxy, Random, Resources, Retries, Servers, Watchers, Weather,
+    Application, Broker, HEALING, Kafka, Ledger, Load, Output, Proxy, Random, Resources, Retries, Servers, Watchers,
+    Weather,
 };
 use serde_json::json;
 
@@ -129,6 +130,21 @@ fn clients_that_hop_between_two_replicas_of_which_one_dies_lose_nothing() {
         load.wait_for(100, 201);
     })
     .assert_within(DEADLINE);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    for output in [Output::FullDisk, Output::ClosedPipe] {
+        let app = Application::on(Broker::Kafka).output(output).start();
+        assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| load.wait_for(rounds(100), 201))
+            .assert_within(DEADLINE);
+        app.post(&json!({"user": "Ann"})).expect(422);
+        let before = Resources::of(app.process_id()).ticks;
+        thread::sleep(Duration::from_secs(1));
+        let used = Resources::of(app.process_id()).ticks - before;
+        assert!(used < 50, "{output:?}: it spins: {used} ticks of 10 ms in a second");
+        app.stop();
+    }
 }
 
 // --- The network -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,10 @@ pub fn install(settings: &LogSettings, to_stderr: bool) {
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(terminal);
+    // A line that cannot be written (a full disk, a closed pipe) is lost. To say so on standard error ends whoever logs, if
+    // that cannot be written either.
+    let builder = tracing_subscriber::fmt().log_internal_errors(false);
+    let builder = builder.with_env_filter(filter).with_target(false).with_ansi(terminal);
     let _ = match (json, to_stderr) {
         (true, false) => builder.json().flatten_event(true).with_current_span(false).finish().try_init(),
         (true, true) => {

@@ -1,7 +1,8 @@
 //! The application as a user runs it: the binary, configured by its environment, on a port of its own.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,18 +24,49 @@ pub struct Builder {
     topic: Topic,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
-    /// Files that it may have open at once, if not as many as this process.
-    open_files: Option<u32>,
+    /// Options of `ulimit`, where it may have less than this process.
+    limits: Vec<String>,
+    output: Output,
+}
+
+/// Where the application's standard output and standard error go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// To the test.
+    Read,
+    /// To a device on which there is no room.
+    FullDisk,
+    /// To a pipe whose reader has gone.
+    ClosedPipe,
 }
 
 impl Builder {
     fn new(servers: Option<String>, topic: Topic) -> Self {
-        Builder { servers, topic, environment: Vec::new(), arguments: Vec::new(), open_files: None }
+        Builder {
+            servers,
+            topic,
+            environment: Vec::new(),
+            arguments: Vec::new(),
+            limits: Vec::new(),
+            output: Output::Read,
+        }
     }
 
     /// Files and sockets that it may have open at once (`ulimit -n`).
     pub fn open_files(mut self, most: u32) -> Self {
-        self.open_files = Some(most);
+        self.limits.push(format!("-n {most}"));
+        self
+    }
+
+    /// Memory that it may ask for (`ulimit -v`); more is refused, and a refusal ends a program that counts on it.
+    pub fn address_space(mut self, most_kib: usize) -> Self {
+        self.limits.push(format!("-v {most_kib}"));
+        self
+    }
+
+    /// Where its log goes. Unless it is `Read`, the log is not known, and the embedded broker's address with it.
+    pub fn output(mut self, output: Output) -> Self {
+        self.output = output;
         self
     }
 
@@ -68,20 +100,35 @@ impl Builder {
     #[track_caller]
     pub fn start_without_waiting_for_kafka(self) -> Application {
         let folder = TempDir::with_prefix("footfall-").expect("a temporary folder");
-        let mut command = command_with(folder.path(), self.open_files);
+        let mut command = command_with(folder.path(), &self.limits);
         command.args(&self.arguments);
-        command.env("ROCKET_ADDRESS", "127.0.0.1").env("ROCKET_PORT", "0").env("FOOTFALL_LOG__FORMAT", "json");
+        command.env("ROCKET_ADDRESS", "127.0.0.1").env("FOOTFALL_LOG__FORMAT", "json");
+        // Who cannot read the log must know the port before.
+        let port = if self.output == Output::Read { 0 } else { free_port() };
+        command.env("ROCKET_PORT", port.to_string());
         command.env("KAFKA_TOPIC", self.topic.name());
         if let Some(servers) = &self.servers {
             command.env("KAFKA_BOOTSTRAP_SERVERS", servers);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary can be run");
+        let output = || match self.output {
+            Output::FullDisk => File::create("/dev/full").expect("a device").into(),
+            Output::Read | Output::ClosedPipe => Stdio::piped(),
+        };
+        let mut child = command.stdout(output()).stderr(output()).spawn().expect("the binary can be run");
         let log = Log::default();
-        log.follow("", child.stdout.take().expect("its standard output"));
-        log.follow("stderr: ", child.stderr.take().expect("its standard error"));
+        match (self.output, child.stdout.take(), child.stderr.take()) {
+            (Output::Read, Some(stdout), Some(stderr)) => {
+                log.follow("", stdout);
+                log.follow("stderr: ", stderr);
+            }
+            (_, stdout, stderr) => drop((stdout, stderr)),
+        }
         let running = Running { child: Mutex::new(child), log, _folder: folder };
-        let address = running.wait_until_it_listens();
+        let address = match port {
+            0 => running.wait_until_it_listens(),
+            port => running.wait_until_it_listens_at(port),
+        };
         if self.servers.is_none() {
             self.topic.reached_at(&running.embedded_broker());
         }
@@ -91,14 +138,15 @@ impl Builder {
 
 /// The binary without anything of this process's configuration, in a folder of its own.
 pub fn command(folder: &Path) -> Command {
-    command_with(folder, None)
+    command_with(folder, &[])
 }
 
-fn command_with(folder: &Path, open_files: Option<u32>) -> Command {
+fn command_with(folder: &Path, limits: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_footfall"));
-    if let Some(most) = open_files {
+    if !limits.is_empty() {
+        let limits: String = limits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
         command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {most} && exec \"$0\""), env!("CARGO_BIN_EXE_footfall")]);
+        command.args(["-c", &format!("{limits}exec \"$0\""), env!("CARGO_BIN_EXE_footfall")]);
     }
     let ours = |name: &str| ["FOOTFALL_", "ROCKET_", "KAFKA_"].iter().any(|prefix| name.starts_with(prefix));
     for (name, _) in std::env::vars_os() {
@@ -108,6 +156,11 @@ fn command_with(folder: &Path, open_files: Option<u32>) -> Command {
     }
     command.env_remove("RUST_LOG").current_dir(folder).stdin(Stdio::null());
     command
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
 }
 
 /// A running application. It is killed when the test is over; its log is shown when the test fails.
@@ -254,6 +307,16 @@ impl Running {
         let line = self.line("the log says that it listens", |line| line["message"] == "listening");
         let address = line["address"].as_str().and_then(|address| address.strip_prefix("http://")?.parse().ok());
         address.unwrap_or_else(|| panic!("no address in {line}"))
+    }
+
+    #[track_caller]
+    fn wait_until_it_listens_at(&self, port: u16) -> SocketAddr {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        eventually("it listens", || {
+            assert_eq!(self.exit_status(), None, "it ended");
+            TcpStream::connect(address).ok()
+        });
+        address
     }
 
     /// Where a client finds the embedded broker: the log says it.

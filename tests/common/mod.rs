@@ -19,7 +19,7 @@ pub mod sse;
 pub mod topic;
 pub mod wait;
 
-pub use application::{Application, Builder};
+pub use application::{Application, Builder, Output};
 pub use browser::Browser;
 pub use cursor::{Cursor, Follower};
 pub use kafka::{Broker, Kafka};
