@@ -488,27 +488,22 @@ fn clients_that_keep_to_no_rule_disturb_nobody() {
     let app = Application::on(Broker::Embedded).start();
     app.accept(&json!({"user": "Ann", "action": "first"}));
     let before = Resources::of(app.process_id());
-    let send = |bytes: &[u8]| {
-        let mut client = TcpStream::connect(app.address).expect("a connection");
-        let _ = client.write_all(bytes); // it may be closed already
-        client
-    };
     let post = "POST /api/v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
 
     // Connected and gone.
     for _ in 0..rounds(1000) {
-        send(b"");
+        send(&app, b"");
     }
     assert_others_are_served(&app);
 
     // Half open: they end their side and stay; headers that never end; bodies that stall.
     let mut idle: Vec<TcpStream> = Vec::new();
     for _ in 0..rounds(50) {
-        let half = send(b"GET /api/v1/stream HTTP/1.1\r\nHost: a\r\n\r\n");
+        let half = send(&app, b"GET /api/v1/stream HTTP/1.1\r\nHost: a\r\n\r\n");
         half.shutdown(std::net::Shutdown::Write).expect("a connection");
         idle.push(half);
-        idle.push(send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Never: ends"));
-        idle.push(send(format!("{post}Content-Length: 100\r\n\r\n{{\"user\"").as_bytes()));
+        idle.push(send(&app, b"GET / HTTP/1.1\r\nHost: a\r\nX-Never: ends"));
+        idle.push(send(&app, format!("{post}Content-Length: 100\r\n\r\n{{\"user\"").as_bytes()));
     }
     assert_others_are_served(&app);
     drop(idle);
@@ -534,11 +529,11 @@ fn clients_that_keep_to_no_rule_disturb_nobody() {
     let mut noise = |length: usize| (0..length).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
     for round in 0..rounds(1000) {
         let client = match round % 5 {
-            0 => send(&noise(200)),
-            1 => send(b"GET / HTTP/9.9\r\n\r\n"),
-            2 => send(format!("{post}Content-Length: 3\r\nContent-Length: 4\r\n\r\n{{}}").as_bytes()),
-            3 => send(&[post.as_bytes(), b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", &noise(20)].concat()),
-            _ => send(&[post.as_bytes(), b"Content-Length: 40\r\n\r\n", &noise(40)].concat()),
+            0 => send(&app, &noise(200)),
+            1 => send(&app, b"GET / HTTP/9.9\r\n\r\n"),
+            2 => send(&app, format!("{post}Content-Length: 3\r\nContent-Length: 4\r\n\r\n{{}}").as_bytes()),
+            3 => send(&app, &[post.as_bytes(), b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", &noise(20)].concat()),
+            _ => send(&app, &[post.as_bytes(), b"Content-Length: 40\r\n\r\n", &noise(40)].concat()),
         };
         if round % 50 < 5 {
             assert_refused(client);
@@ -547,6 +542,41 @@ fn clients_that_keep_to_no_rule_disturb_nobody() {
     assert_others_are_served(&app);
     assert_eq!(app.topic().records().len(), records + 1);
     assert_all_is_as_before(&app, before, 100 * 1024);
+}
+
+/// HTTP/2 has no place here: Rocket sets no bound to the requests that one connection may have under way.
+#[test]
+fn http_2_is_closed_without_an_answer() {
+    let app = Application::on(Broker::Embedded).start();
+    let before = Resources::of(app.process_id());
+    // A header block of no end to speak of, for as many requests as fit, and each of them reset at once.
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let (get, cancel) = ([0x82, 0x84, 0x86, 0x41, 0x01, b'a'], 8_u32.to_be_bytes());
+    let resets: Vec<u8> =
+        (0..5000).flat_map(|n| [frame(1, 5, 2 * n + 1, &get), frame(3, 0, 2 * n + 1, &cancel)].concat()).collect();
+    for _ in 0..rounds(20) {
+        let mut client = send(&app, &[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, b"")[..], &resets].concat());
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut answer = Vec::new();
+        match client.read_to_end(&mut answer) {
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is left open"),
+            Ok(_) => assert_eq!(String::from_utf8_lossy(&answer), ""),
+        }
+    }
+    // Asked for politely, it is not taken up.
+    let upgrade = app.request("GET", "/livez").header("Connection", "Upgrade, HTTP2-Settings").header("Upgrade", "h2c");
+    assert_eq!(upgrade.header("HTTP2-Settings", "AAMAAABkAAQAAP__").send().expect(200).text(), "ok\n");
+    assert_all_is_as_before(&app, before, 20 * 1024);
+}
+
+/// A connection on which these bytes were sent, if it is not closed already.
+fn send(app: &Application, bytes: &[u8]) -> TcpStream {
+    let mut client = TcpStream::connect(app.address).expect("a connection");
+    let _ = client.write_all(bytes);
+    client
 }
 
 /// It is answered with 4xx, or not at all.
