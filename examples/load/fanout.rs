@@ -59,6 +59,9 @@ pub struct Fanout {
     /// More connections a second that come and go meanwhile
     #[arg(long, default_value_t = 0)]
     connects: u64,
+    /// More streams, whose clients never read; they are not counted
+    #[arg(long, default_value_t = 0)]
+    stalled: usize,
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq)]
@@ -218,6 +221,7 @@ pub async fn run(args: Fanout) -> Result<Value, String> {
     if clients.failed > 0 {
         return Err(format!("{} of {} clients were not served", clients.failed, args.clients));
     }
+    let stalled = stall(&args).await.map_err(|error| format!("a stream that is not read: {error}"))?;
     let rss_open = server.map(Process::rss);
     let publishing = args.publishing()?;
     tokio::time::sleep(Duration::from_secs_f64(args.warm_up)).await;
@@ -251,6 +255,7 @@ pub async fn run(args: Fanout) -> Result<Value, String> {
     let (cpu, own) = (clock.server(), clock.own());
     let seen = clients.seen();
     let churn = churn.await.unwrap_or_default();
+    drop(stalled);
     let per_client = clients.counts.iter().map(|count| count.load(Ordering::Acquire));
     Ok(json!({
         "run": "fanout",
@@ -285,6 +290,15 @@ pub async fn run(args: Fanout) -> Result<Value, String> {
         "server_threads": server.map(Process::threads),
         "load_cpu_s": round(own),
     }))
+}
+
+/// Opens streams that nobody reads.
+async fn stall(args: &Fanout) -> std::io::Result<Vec<Stream>> {
+    let mut stalled = Vec::with_capacity(args.stalled);
+    for _ in 0..args.stalled {
+        stalled.push(Stream::open(args.address, &args.path).await?);
+    }
+    Ok(stalled)
 }
 
 /// Opens streams at a rate and leaves each after its first bytes.

@@ -1,7 +1,7 @@
 //! Brokers for the tests: the one inside the application, and Apache Kafka by `dev/kafka`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
@@ -51,6 +51,24 @@ impl Kafka {
         Kafka { servers: address_in(&printed), directory, _temporary: temporary }
     }
 
+    /// One whose files cannot grow beyond so many KiB, as on a disk that is full by then, until it is restarted.
+    pub fn start_with_files_of(kib: u32) -> Self {
+        let temporary = TempDir::with_prefix("footfall-kafka-").expect("a temporary folder");
+        let (directory, owner) = (temporary.path().to_owned(), std::process::id().to_string());
+        let mut limited = Command::new("bash");
+        limited.args(["-c", &format!("ulimit -f {kib} && exec \"$0\" \"$@\"")]).arg(script());
+        let printed =
+            printed_by(limited.arg("start").arg("--dir").arg(&directory).args(["--port", "0", "--owner", &owner]));
+        Kafka { servers: address_in(&printed), directory, _temporary: temporary }
+    }
+
+    /// The broker that is the cluster's active controller.
+    pub fn controller(&self) -> u32 {
+        let status = tool(&self.servers, &["metadata-quorum", "describe", "--status"]);
+        let leader = status.lines().find_map(|line| line.strip_prefix("LeaderId:")?.trim().parse().ok());
+        leader.unwrap_or_else(|| panic!("no controller in {status}"))
+    }
+
     /// Bootstrap servers, `host:port` with commas.
     pub fn servers(&self) -> &str {
         &self.servers
@@ -88,7 +106,7 @@ impl Drop for Frozen {
 
 impl Drop for Kafka {
     fn drop(&mut self) {
-        let stopped = dev_kafka(&self.directory, &["stop"]);
+        let stopped = dev_kafka(&self.directory, &["stop"]).output().expect("dev/kafka can be run");
         if !stopped.status.success() && !std::thread::panicking() {
             panic!("{}", String::from_utf8_lossy(&stopped.stderr));
         }
@@ -110,10 +128,16 @@ pub fn shared_cluster() -> &'static str {
     SHARED.get_or_init(|| given(&["FOOTFALL_TEST_CLUSTER"]).unwrap_or_else(|| start_for_this_process(3)))
 }
 
+/// What one of Kafka's own tools prints.
+#[track_caller]
+pub fn tool(servers: &str, arguments: &[&str]) -> String {
+    let (name, rest) = arguments.split_first().expect("a tool's name");
+    printed_by(Command::new(script()).args(["tool", name, "--bootstrap-server", servers]).args(rest))
+}
+
 /// The lines that Kafka's ConsoleConsumer prints of a topic, with the headers of each record.
 pub fn console_consumer(servers: &str, topic: &str) -> Vec<String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/kafka");
-    let output = Command::new(script)
+    let output = Command::new(script())
         .args(["tool", "console-consumer", "--bootstrap-server", servers, "--topic", topic, "--from-beginning"])
         .args(["--timeout-ms", "10000", "--formatter-property", "print.headers=true"])
         .output()
@@ -143,21 +167,26 @@ fn address_in(printed: &str) -> String {
     servers.unwrap_or_else(|| panic!("no address in {printed:?}")).to_owned()
 }
 
+#[track_caller]
 fn run(directory: &Path, arguments: &[&str]) -> String {
-    let output = dev_kafka(directory, arguments);
+    printed_by(&mut dev_kafka(directory, arguments))
+}
+
+#[track_caller]
+fn printed_by(command: &mut Command) -> String {
+    let output = command.output().expect("dev/kafka can be run");
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "dev/kafka {arguments:?}: {}{}", shown(&output.stdout), shown(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}{}", shown(&output.stdout), shown(&output.stderr));
     shown(&output.stdout)
 }
 
-fn dev_kafka(directory: &Path, arguments: &[&str]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/kafka");
+fn dev_kafka(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(script());
     // The folder goes before the operands: what follows a tool's name is the tool's.
-    Command::new(script)
-        .arg(arguments[0])
-        .arg("--dir")
-        .arg(directory)
-        .args(&arguments[1..])
-        .output()
-        .expect("dev/kafka can be run")
+    command.arg(arguments[0]).arg("--dir").arg(directory).args(&arguments[1..]);
+    command
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/kafka")
 }

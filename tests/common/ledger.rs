@@ -3,7 +3,7 @@
 //! A [`Load`] posts and retries by id as the contract says; a [`Watcher`] follows a stream across every cut. At the end
 //! [`Ledger::assert_truthful`] holds all answers against the topic as an independent client of Kafka reads it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -110,7 +110,23 @@ impl Ledger {
     /// often it was sent; none that was refused each time is; and one of which nobody knows is there at most once.
     #[track_caller]
     pub fn assert_truthful(&self, topic: &Topic) {
-        self.assert_records(&topic.records());
+        self.assert_records(&topic.records(), self.attempts());
+    }
+
+    /// The same of the events that were not sent, or refused each time, before the topic was made anew: the others may be
+    /// gone with the old one, but none of them is here twice.
+    #[track_caller]
+    pub fn assert_truthful_since(&self, anew: Instant, topic: &Topic) {
+        let records = topic.records();
+        let mut attempts = self.attempts();
+        let before = |attempt: &&Attempt| attempt.begun < anew && attempt.status != Some(503);
+        let old: HashSet<String> = attempts.iter().filter(before).map(|attempt| attempt.id.clone()).collect();
+        attempts.retain(|attempt| !old.contains(&attempt.id));
+        let mut found = HashSet::new();
+        for id in records.iter().map(|record| record.header("ce_id").expect("an id")).filter(|id| old.contains(*id)) {
+            assert!(found.insert(id), "{id} is there twice");
+        }
+        self.assert_records(&records, attempts);
     }
 
     /// What Kafka's own ConsoleConsumer reads is the same set of ids.
@@ -126,23 +142,23 @@ impl Ledger {
     }
 
     #[track_caller]
-    fn assert_records(&self, records: &[StoredRecord]) {
+    fn assert_records(&self, records: &[StoredRecord], attempts: Vec<Attempt>) {
+        let of_a_load = |attempt: &&Attempt| matches!(attempt.status, None | Some(201 | 202 | 408 | 503 | 504));
+        let all = self.attempts();
+        let other: Vec<&Attempt> = all.iter().filter(|attempt| !of_a_load(attempt)).collect();
+        assert!(other.is_empty(), "answers that no load should get: {other:?}");
         let mut written: HashMap<&str, Vec<&StoredRecord>> = HashMap::new();
         for record in records {
             written.entry(record.header("ce_id").expect("an id")).or_default().push(record);
         }
         let mut by_id: HashMap<String, Vec<Attempt>> = HashMap::new();
-        for attempt in self.attempts() {
+        for attempt in attempts {
             by_id.entry(attempt.id.clone()).or_default().push(attempt);
         }
         let bodies = self.bodies.lock().expect("no panic");
         for (id, attempts) in by_id {
             let found = written.get(&*id).map_or(&[][..], Vec::as_slice);
             let had = |wanted: fn(Option<u16>) -> bool| attempts.iter().any(|attempt| wanted(attempt.status));
-            assert!(
-                !had(|status| !matches!(status, None | Some(201 | 202 | 408 | 503 | 504))),
-                "an answer that no load should get: {attempts:?}"
-            );
             if had(|status| matches!(status, Some(201 | 202))) {
                 assert_eq!(found.len(), 1, "{attempts:?}: {found:?}");
                 let place = (i64::from(found[0].partition), found[0].offset);

@@ -13,10 +13,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
-use super::unique;
+use super::ledger::HEALING;
 use super::wait::{PATIENCE, eventually, within};
+use super::{kafka, unique};
 
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -120,6 +122,31 @@ impl Topic {
             offsets.add_partition_offset(&name, partition, Offset::Offset(offset))?;
             admin.delete_records(&offsets, &options).await.map(|_| vec![])
         });
+    }
+
+    /// Puts each partition on the brokers given, the leader first, and waits until it is there.
+    #[track_caller]
+    pub fn reassign(&self, brokers: &[&[u32]]) {
+        let partitions = brokers
+            .iter()
+            .zip(0..)
+            .map(|(brokers, partition)| json!({"topic": self.name, "partition": partition, "replicas": brokers}));
+        let file = json_file(&json!({"version": 1, "partitions": partitions.collect::<Vec<_>>()}));
+        let tool = |what: &str| {
+            kafka::tool(self.servers(), &["reassign-partitions", "--reassignment-json-file", path(&file), what])
+        };
+        tool("--execute");
+        within(HEALING, "the partitions have moved", || (!tool("--verify").contains("in progress")).then_some(()));
+    }
+
+    /// Lets the first of each partition's brokers lead it.
+    #[track_caller]
+    pub fn elect_preferred_leaders(&self) {
+        let partitions = 0..self.partitions().expect("a topic");
+        let partitions = partitions.map(|partition| json!({"topic": self.name, "partition": partition}));
+        let file = json_file(&json!({"partitions": partitions.collect::<Vec<_>>()}));
+        let which = ["leader-election", "--election-type", "preferred", "--path-to-json-file", path(&file)];
+        kafka::tool(self.servers(), &which);
     }
 
     /// Partitions; `None` if there is no such topic.
@@ -294,6 +321,17 @@ impl Drop for Topic {
     }
 }
 
+/// A file for one of Kafka's tools.
+fn json_file(content: &Value) -> NamedTempFile {
+    let file = NamedTempFile::with_prefix("footfall-").expect("a temporary file");
+    std::fs::write(file.path(), content.to_string()).expect("a file that can be written");
+    file
+}
+
+fn path(file: &NamedTempFile) -> &str {
+    file.path().to_str().expect("a path in UTF-8")
+}
+
 struct Report(SyncSender<Result<(i32, i64), String>>);
 
 struct Deliveries;
@@ -330,7 +368,7 @@ impl NewRecord {
 
     /// An event as another producer writes it: the value only.
     pub fn event(user: &str, action: &str) -> Self {
-        NewRecord::new().value(serde_json::json!({"user": user, "action": action}).to_string())
+        NewRecord::new().value(json!({"user": user, "action": action}).to_string())
     }
 
     pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
