@@ -12,6 +12,7 @@ use footfall::event::{Record, json, time};
 use footfall::kafka::{self, Connection, Options, WorkerError};
 use footfall::telemetry;
 use rocket::figment::Figment;
+use tracing_appender::non_blocking::WorkerGuard;
 
 /// User-activity events in, live feed out, on Apache Kafka.
 #[derive(Parser)]
@@ -90,10 +91,10 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    telemetry::install_logs(&settings.log, !matches!(command, Command::Serve | Command::Demo { .. }));
+    let logs = telemetry::install_logs(&settings.log, !matches!(command, Command::Serve | Command::Demo { .. }));
     match command {
-        Command::Serve => serve(figment, settings, None),
-        Command::Demo { rate, users } => serve(figment, settings, Some(Traffic { rate, users })),
+        Command::Serve => serve(figment, settings, None, logs),
+        Command::Demo { rate, users } => serve(figment, settings, Some(Traffic { rate, users }), logs),
         Command::Check => check(&figment, &settings),
         Command::Consume { group, from_beginning, format } => {
             consume(&settings, Options { group, from_beginning }, format)
@@ -109,7 +110,7 @@ fn fail(error: impl std::fmt::Display) -> ExitCode {
 }
 
 /// Serves, and makes traffic up if asked to, until the process is asked to end.
-fn serve(figment: Figment, settings: Settings, traffic: Option<Traffic>) -> ExitCode {
+fn serve(figment: Figment, settings: Settings, traffic: Option<Traffic>, logs: WorkerGuard) -> ExitCode {
     rocket::async_main(async move {
         let embedded = settings.kafka.embedded();
         let (rocket, parts) = match footfall::rocket(figment, settings) {
@@ -139,6 +140,7 @@ fn serve(figment: Figment, settings: Settings, traffic: Option<Traffic>) -> Exit
                 1
             }
         };
+        drop(logs);
         // The runtime would wait for reads of Kafka that nobody waits for any more, however long they take.
         std::process::exit(code)
     })

@@ -134,9 +134,10 @@ fn clients_that_hop_between_two_replicas_of_which_one_dies_lose_nothing() {
 
 #[test]
 fn a_log_that_cannot_be_written_stops_nothing() {
-    for output in [Output::FullDisk, Output::ClosedPipe] {
+    // A full pipe is full after 64 KiB.
+    for (output, events) in [(Output::FullDisk, 100), (Output::ClosedPipe, 100), (Output::FullPipe, 600)] {
         let app = Application::on(Broker::Kafka).output(output).start();
-        assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| load.wait_for(rounds(100), 201))
+        assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| load.wait_for(rounds(events), 201))
             .assert_within(DEADLINE);
         app.post(&json!({"user": "Ann"})).expect(422);
         let before = Resources::of(app.process_id()).ticks;

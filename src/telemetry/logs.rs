@@ -1,19 +1,29 @@
 //! Structured log lines on standard output: text for a terminal, one JSON object a line for everything else.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogSettings};
 
+/// Lines that wait for whoever reads them; what comes beyond that is lost, so that a reader that stands still stops
+/// nothing.
+const WAITING: usize = 8192;
+
 /// Installs the process's subscriber; a second call changes nothing. `to_stderr` keeps standard output for a command's
-/// own result.
-pub fn install(settings: &LogSettings, to_stderr: bool) {
+/// own result. What waits is written out when the guard is dropped, within a second.
+pub fn install(settings: &LogSettings, to_stderr: bool) -> WorkerGuard {
     // The level was checked with the other settings. Rocket logs every request in several lines of its own.
     let quiet = "rocket=error,_=error,hyper=error,rdkafka=error";
     let filter = EnvFilter::try_new(format!("{quiet},{}", settings.level)).unwrap_or_else(|_| EnvFilter::new("info"));
-    let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+    let (terminal, output): (bool, Box<dyn Write + Send>) = match to_stderr {
+        true => (io::stderr().is_terminal(), Box::new(io::stderr())),
+        false => (io::stdout().is_terminal(), Box::new(io::stdout())),
+    };
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log").finish(output);
     let json = match settings.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
@@ -21,16 +31,13 @@ pub fn install(settings: &LogSettings, to_stderr: bool) {
     };
     // A line that cannot be written (a full disk, a closed pipe) is lost. To say so on standard error ends whoever logs, if
     // that cannot be written either.
-    let builder = tracing_subscriber::fmt().log_internal_errors(false);
+    let builder = tracing_subscriber::fmt().log_internal_errors(false).with_writer(writer);
     let builder = builder.with_env_filter(filter).with_target(false).with_ansi(terminal);
-    let _ = match (json, to_stderr) {
-        (true, false) => builder.json().flatten_event(true).with_current_span(false).finish().try_init(),
-        (true, true) => {
-            builder.json().flatten_event(true).with_current_span(false).with_writer(std::io::stderr).finish().try_init()
-        }
-        (false, false) => builder.finish().try_init(),
-        (false, true) => builder.with_writer(std::io::stderr).finish().try_init(),
+    let _ = match json {
+        true => builder.json().flatten_event(true).with_current_span(false).finish().try_init(),
+        false => builder.finish().try_init(),
     };
     // Rocket's lines below this level would only be formatted to be thrown away.
     log::set_max_level(log::LevelFilter::Warn);
+    guard
 }

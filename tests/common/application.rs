@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub enum Output {
     FullDisk,
     /// To a pipe whose reader has gone.
     ClosedPipe,
+    /// To a pipe whose reader is there and reads nothing.
+    FullPipe,
 }
 
 impl Builder {
@@ -113,18 +115,20 @@ impl Builder {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let output = || match self.output {
             Output::FullDisk => File::create("/dev/full").expect("a device").into(),
-            Output::Read | Output::ClosedPipe => Stdio::piped(),
+            Output::Read | Output::ClosedPipe | Output::FullPipe => Stdio::piped(),
         };
         let mut child = command.stdout(output()).stderr(output()).spawn().expect("the binary can be run");
         let log = Log::default();
+        let mut unread = None;
         match (self.output, child.stdout.take(), child.stderr.take()) {
             (Output::Read, Some(stdout), Some(stderr)) => {
                 log.follow("", stdout);
                 log.follow("stderr: ", stderr);
             }
+            (Output::FullPipe, stdout, stderr) => unread = Some((stdout, stderr)),
             (_, stdout, stderr) => drop((stdout, stderr)),
         }
-        let running = Running { child: Mutex::new(child), log, _folder: folder };
+        let running = Running { child: Mutex::new(child), log, _unread: unread, _folder: folder };
         let address = match port {
             0 => running.wait_until_it_listens(),
             port => running.wait_until_it_listens_at(port),
@@ -298,6 +302,8 @@ pub fn signal(process_id: u32, name: &str) {
 struct Running {
     child: Mutex<Child>,
     log: Log,
+    /// Its outputs, where nobody reads them.
+    _unread: Option<(Option<ChildStdout>, Option<ChildStderr>)>,
     _folder: TempDir,
 }
 
