@@ -357,6 +357,17 @@ fn everything_that_matches_is_exported(broker: Broker) {
     assert!(lines[2].ends_with(",0,1001,,,,,,AJ+S"), "{lines:?}");
     assert_eq!(lines[3..], [""]);
     app.get("/api/v1/events.csv?order=sideways").expect(400);
+    // "These rows" are those of the page, also when others have come since.
+    let shown = app.get("/history?user=user-3&limit=5").expect(200);
+    let link =
+        shown.text().split("These rows: <a href=\"").nth(1).expect("a link").split('"').next().expect("an address");
+    app.topic().produce(&NewRecord::new().value(event(3)).partition(0));
+    let exported = app.get(&link.replace("&amp;", "&").replace("&#38;", "&")).expect(200);
+    for record in exported.text().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")) {
+        let row = format!("id=\"e-{}-{}\"", record["partition"], record["offset"]);
+        assert!(shown.text().contains(&row), "{row} is not on the page");
+    }
+    assert_eq!(exported.text().lines().count(), 5);
 }
 
 fn a_search_tells_what_it_finds_and_how_far_it_got(broker: Broker) {

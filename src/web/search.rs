@@ -144,6 +144,9 @@ pub async fn history(app: Shared, parameters: Parameters) -> Result<Html, Proble
     };
     match read.await {
         Ok((found, query)) => {
+            if parameters.get("last").is_none() {
+                page.these = within(&parameters, newest_first, &query, limit);
+            }
             page.rows = found.records.iter().map(Row::new).collect();
             if let Some(next) = found.end.next {
                 let left = limit - page.rows.len();
@@ -164,6 +167,14 @@ pub async fn history(app: Shared, parameters: Parameters) -> Result<Html, Proble
 
 fn order(newest_first: bool) -> &'static str {
     if newest_first { "newest" } else { "oldest" }
+}
+
+/// The same rows again, whatever has been written since.
+fn within(parameters: &Parameters, newest_first: bool, query: &Query, limit: usize) -> String {
+    let (from, to) = (Cursor::new(&*query.from).to_string(), Cursor::new(&*query.to).to_string());
+    let bounds = [("since", ""), ("until", ""), ("offset", ""), ("from", &*from), ("to", &*to)];
+    let limit = limit.to_string();
+    parameters.with(&[&bounds[..], &[("order", order(newest_first)), ("limit", &limit)]].concat())
 }
 
 /// The query that goes on where another one ended.
