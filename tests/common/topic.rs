@@ -233,12 +233,11 @@ impl Topic {
     /// Everything that stands in the topic now, by partition and offset.
     #[track_caller]
     pub fn records(&self) -> Vec<StoredRecord> {
-        let consumer = self.consumer();
         let partitions = eventually("the topic is there", || self.partitions());
         let mut assignment = TopicPartitionList::new();
         let mut left = BTreeMap::new();
         for partition in 0..partitions {
-            let (low, high) = self.watermarks(&consumer, partition);
+            let (low, high) = self.watermarks(partition);
             if low < high {
                 assignment.add_partition_offset(&self.name, partition, Offset::Offset(low)).expect("an offset");
                 left.insert(partition, high);
@@ -248,6 +247,7 @@ impl Topic {
         if left.is_empty() {
             return records;
         }
+        let consumer = self.consumer();
         consumer.assign(&assignment).expect("an assignment");
         let deadline = Instant::now() + PATIENCE;
         while !left.is_empty() {
@@ -275,18 +275,18 @@ impl Topic {
     /// Where every partition ends, as a cursor.
     #[track_caller]
     pub fn end(&self) -> String {
-        let consumer = self.consumer();
-        let next = |partition| self.watermarks(&consumer, partition).1;
+        let next = |partition| self.watermarks(partition).1;
         let positions: Vec<String> = (0..eventually("the topic is there", || self.partitions()))
             .map(|partition| format!("{partition}-{}", next(partition)))
             .collect();
         positions.join(".")
     }
 
-    /// First and next offset; a broker that has just come back may lead nothing yet.
+    /// First and next offset; a broker that has just come back may lead nothing yet. A client that was told so stays with it
+    /// for a while, so each question is a new one's.
     #[track_caller]
-    fn watermarks(&self, consumer: &BaseConsumer, partition: i32) -> (i64, i64) {
-        let ask = || consumer.fetch_watermarks(&self.name, partition, ANSWER).ok();
+    fn watermarks(&self, partition: i32) -> (i64, i64) {
+        let ask = || self.consumer().fetch_watermarks(&self.name, partition, ANSWER).ok();
         within(3 * PATIENCE, "a partition's bounds are told", ask)
     }
 
