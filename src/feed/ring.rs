@@ -22,7 +22,8 @@ const PACE_PER_STREAM: Duration = Duration::from_micros(20);
 /// Also with few or none: a block for each of a hundred thousand records a second would cost more than they do.
 const FASTEST_PACE: Duration = Duration::from_micros(500);
 const SLOWEST_PACE: Duration = Duration::from_millis(100);
-/// Records in one block at most, so that memory moves on in steps that are small beside the ring.
+/// Records in one block at most, so that memory moves on in steps that are small beside the ring; fewer if the ring is
+/// smaller than that.
 const BLOCK: usize = 1000;
 
 /// Bytes of what a filter found beside its frames and its key, about.
@@ -447,7 +448,7 @@ pub struct Writer {
 impl Writer {
     pub fn push(&mut self, record: Record) {
         self.pending.push(record);
-        if self.pending.len() >= BLOCK {
+        if self.pending.len() >= BLOCK.min(self.feed.shared.bounds.records) {
             self.flush();
         }
     }

@@ -8,15 +8,15 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 
 use super::cluster::TopicId;
-use super::{Connection, QUESTION, Quiet, State, TopicState, partition_of, record, topics};
+use super::fetch::Fetcher;
+use super::{Connection, QUESTION, Quiet, State, TopicState, partition_of, topics};
 use crate::event::Record;
 
 /// Consumers that wait for the next read; each costs threads and sockets.
@@ -89,7 +89,7 @@ impl Query {
 
 /// A consumer that waits for the next read, and the topic that it knows, its id and number of partitions: one that knew an
 /// earlier topic of the name cannot read this one, and one that knew fewer partitions denies the others until it looks again.
-type Idle = ((TopicId, usize), BaseConsumer<Quiet>);
+type Idle = ((TopicId, usize), Fetcher<Quiet>);
 
 pub struct History {
     config: ClientConfig,
@@ -219,52 +219,55 @@ impl History {
         if left == 0 {
             return Ok(());
         }
-        self.with_consumer(|consumer| {
-            consumer.assign(&assignment)?;
+        self.with_fetcher(|fetcher| {
+            fetcher.assign(&assignment)?;
             let mut progress = Instant::now();
-            while left > 0 {
-                let ended = match consumer.poll(Duration::from_millis(100)) {
-                    Some(Ok(message)) => {
-                        let (partition, offset) = (message.partition(), message.offset());
-                        let index = partition as usize;
-                        if !open.get(index).is_some_and(|open| *open) {
+            'reading: while left > 0 {
+                let mut nothing = true;
+                for fetched in fetcher.fetch(Duration::from_millis(100)) {
+                    nothing = false;
+                    let ended = match fetched {
+                        Ok(message) => {
+                            let (partition, offset) = (message.partition(), message.offset());
+                            let index = partition as usize;
+                            if !open.get(index).is_some_and(|open| *open) {
+                                progress = Instant::now();
+                                continue;
+                            }
+                            if offset < to[index] && visit(message.record()).is_break() {
+                                break 'reading;
+                            }
+                            // Only now: a visitor may wait for a client that takes its time.
                             progress = Instant::now();
-                            continue;
+                            (offset + 1 >= to[index]).then_some(partition)
                         }
-                        if offset < to[index] && visit(record(&message)).is_break() {
-                            break;
-                        }
-                        // Only now: a visitor may wait for a client that takes its time.
-                        progress = Instant::now();
-                        (offset + 1 >= to[index]).then_some(partition)
+                        Err(KafkaError::PartitionEOF(partition)) => Some(partition),
+                        Err(error) => match error.rdkafka_error_code() {
+                            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                                return Err(HistoryError::Expired);
+                            }
+                            _ if progress.elapsed() > STALLED => return Err(HistoryError::Away(error.to_string())),
+                            _ => None,
+                        },
+                    };
+                    if let Some(partition) = ended
+                        && std::mem::take(&mut open[partition as usize])
+                    {
+                        left -= 1;
+                        let mut done = TopicPartitionList::with_capacity(1);
+                        done.add_partition(&self.topic, partition);
+                        fetcher.consumer().pause(&done)?;
                     }
-                    Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition),
-                    Some(Err(error)) => match error.rdkafka_error_code() {
-                        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                            return Err(HistoryError::Expired);
-                        }
-                        _ if progress.elapsed() > STALLED => return Err(HistoryError::Away(error.to_string())),
-                        _ => None,
-                    },
-                    None if progress.elapsed() > STALLED => {
-                        return Err(HistoryError::Away(format!("nothing came for {} s", STALLED.as_secs())));
-                    }
-                    None => None,
-                };
-                if let Some(partition) = ended
-                    && std::mem::take(&mut open[partition as usize])
-                {
-                    left -= 1;
-                    let mut done = TopicPartitionList::with_capacity(1);
-                    done.add_partition(&self.topic, partition);
-                    consumer.pause(&done)?;
+                }
+                if nothing && progress.elapsed() > STALLED {
+                    return Err(HistoryError::Away(format!("nothing came for {} s", STALLED.as_secs())));
                 }
             }
             // A pause outlives the assignment; undone later, it would not wake the idle fetcher for a second.
-            consumer.resume(&assignment)?;
-            consumer.unassign()?;
+            fetcher.consumer().resume(&assignment)?;
+            fetcher.consumer().unassign()?;
             // What was fetched and not wanted would keep its memory, and the client from ending.
-            while consumer.poll(Duration::ZERO).is_some() {}
+            while fetcher.fetch(Duration::ZERO).next().is_some() {}
             Ok(())
         })
     }
@@ -402,19 +405,19 @@ impl History {
     /// librdkafka denies the partitions of a broker that went.
     fn ask<T>(&self, question: impl Fn(&BaseConsumer<Quiet>) -> KafkaResult<T>) -> Result<T, HistoryError> {
         let begun = Instant::now();
-        match self.with_consumer(|consumer| Ok(question(consumer)?)) {
+        match self.with_fetcher(|fetcher| Ok(question(fetcher.consumer())?)) {
             Err(HistoryError::Client(error)) if begun.elapsed() < QUESTION => {
                 tracing::debug!(kafka.topic = &*self.topic, error = %error, "asked once more");
                 self.idle.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(end);
-                self.with_consumer(|consumer| Ok(question(consumer)?))
+                self.with_fetcher(|fetcher| Ok(question(fetcher.consumer())?))
             }
             result => result,
         }
     }
 
-    fn with_consumer<T>(
+    fn with_fetcher<T>(
         &self,
-        work: impl FnOnce(&BaseConsumer<Quiet>) -> Result<T, HistoryError>,
+        work: impl FnOnce(&Fetcher<Quiet>) -> Result<T, HistoryError>,
     ) -> Result<T, HistoryError> {
         let topic = self.topic_state()?;
         let topic = (topic.id, topic.partitions.len());
@@ -424,20 +427,20 @@ impl History {
             (idle.pop(), stale)
         };
         stale.into_iter().for_each(end);
-        let consumer = match kept {
-            Some((_, consumer)) => consumer,
-            None => BaseConsumer::from_config_and_context(&self.config, Quiet)?,
+        let fetcher = match kept {
+            Some((_, fetcher)) => fetcher,
+            None => Fetcher::new(&self.config, Quiet)?,
         };
-        let result = work(&consumer);
+        let result = work(&fetcher);
         // One that failed may be in any state.
         if result.is_ok() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < KEPT {
-                idle.push((topic, consumer));
+                idle.push((topic, fetcher));
                 return result;
             }
         }
-        end((topic, consumer));
+        end((topic, fetcher));
         result
     }
 }

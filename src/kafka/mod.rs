@@ -5,6 +5,7 @@
 mod admin;
 mod cluster;
 mod embedded;
+mod fetch;
 mod groups;
 mod history;
 mod inspect;
@@ -26,20 +27,14 @@ pub use tail::{Sink, Tail};
 pub use topics::{TopicSummary, topics};
 pub use worker::{Options, WorkerError, consume};
 
-use std::borrow::Cow;
-use std::ffi::CStr;
-use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::bindings as sys;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message as _};
 
 use crate::config::KafkaSettings;
-use crate::event::Record;
 
 /// Where Kafka is and how to reach it. Cheap to clone; keeps the embedded broker alive.
 #[derive(Clone)]
@@ -202,37 +197,6 @@ fn log_client(level: RDKafkaLogLevel, facility: &str, message: &str) {
         }
         _ => tracing::debug!(kafka.facility = facility, "{message}"),
     }
-}
-
-/// A record of ours out of librdkafka's message.
-fn record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = headers(message);
-    Record::new(
-        message.partition(),
-        message.offset(),
-        message.timestamp().to_millis(),
-        message.key(),
-        message.payload(),
-        headers.iter().map(|(name, value)| (&**name, *value)),
-    )
-}
-
-/// A message's headers. rdkafka's own iterator panics on a name that is not UTF-8, and anybody may write such a name.
-fn headers<'a>(message: &'a BorrowedMessage<'_>) -> Vec<(Cow<'a, str>, Option<&'a [u8]>)> {
-    let mut list = Vec::new();
-    let (mut native, mut name, mut value, mut size) = (ptr::null_mut(), ptr::null(), ptr::null(), 0);
-    // The pointers lead into the message, which outlives what is returned.
-    unsafe {
-        use sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR as OK;
-        if sys::rd_kafka_message_headers(message.ptr(), &mut native) != OK {
-            return list;
-        }
-        while sys::rd_kafka_header_get_all(native, list.len(), &mut name, &mut value, &mut size) == OK {
-            let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size));
-            list.push((CStr::from_ptr(name).to_string_lossy(), value));
-        }
-    }
-    list
 }
 
 /// How long one question to Kafka may take.

@@ -9,16 +9,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
 use rdkafka::statistics::Statistics;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 
 use super::cluster::{Known, TopicId};
-use super::{Cluster, Connection, ConnectionError, State, record, topics};
+use super::fetch::Fetcher;
+use super::{Cluster, Connection, ConnectionError, State, topics};
 use crate::event::Record;
 
 /// Where the tail puts what it reads. Called on the tail's thread.
@@ -59,10 +59,10 @@ impl Tail {
         config.set("enable.partition.eof", "true");
         let lag = Arc::new(AtomicU64::new(0));
         let context = TailContext { lag: lag.clone(), known: cluster.known() };
-        let consumer = BaseConsumer::from_config_and_context(&config, context.clone())?;
+        let fetcher = Arc::new(Fetcher::new(&config, context.clone())?);
         let stop = Arc::new(AtomicBool::new(false));
         let reader = Reader {
-            consumer,
+            fetcher,
             config,
             context,
             topic: connection.topic.clone(),
@@ -105,7 +105,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_UP: Duration = Duration::from_millis(100);
 
 struct Reader<S> {
-    consumer: BaseConsumer<TailContext>,
+    fetcher: Arc<Fetcher<TailContext>>,
     config: ClientConfig,
     context: TailContext,
     topic: Arc<str>,
@@ -144,56 +144,63 @@ impl<S: Sink> Reader<S> {
             } else if self.unassigned {
                 self.assign();
             }
-            // Many polls a look: the state is only worth a glance now and then.
-            for _ in 0..1000 {
+            // Many fetches a look: the state is only worth a glance now and then.
+            for _ in 0..100 {
                 let wait = self.sink.publish().min(LOOK_UP);
-                if !self.poll(wait) {
+                if !self.fetch(wait) {
                     break;
                 }
             }
         }
     }
 
-    /// Takes in one message; false if there was none.
-    fn poll(&mut self, wait: Duration) -> bool {
-        match self.consumer.poll(wait) {
-            None => return false,
-            Some(Ok(message)) => {
-                let index = message.partition() as usize;
-                // A message of an assignment that was replaced in between.
-                if self.positions.get(index).is_some_and(|next| *next <= message.offset()) {
-                    self.positions[index] = message.offset() + 1;
-                    let record = record(&message);
-                    drop(message);
-                    self.sink.push(record);
-                    self.look_whether_caught_up();
+    /// Takes in what is there; false if that was nothing.
+    fn fetch(&mut self, wait: Duration) -> bool {
+        let fetcher = self.fetcher.clone();
+        let (mut any, mut failed) = (false, false);
+        for fetched in fetcher.fetch(wait) {
+            any = true;
+            match fetched {
+                Ok(message) => {
+                    let index = message.partition() as usize;
+                    // A message of an assignment that was replaced in between.
+                    if self.positions.get(index).is_some_and(|next| *next <= message.offset()) {
+                        self.positions[index] = message.offset() + 1;
+                        self.sink.push(message.record());
+                        self.look_whether_caught_up();
+                    }
+                    if std::mem::take(&mut self.troubled) {
+                        tracing::info!(kafka.topic = &*self.topic, "the tail reads again");
+                    }
                 }
-                if std::mem::take(&mut self.troubled) {
-                    tracing::info!(kafka.topic = &*self.topic, "the tail reads again");
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    if let Some(end) = self.ends.get_mut(partition as usize) {
+                        *end = 0;
+                        self.look_whether_caught_up();
+                    }
                 }
-                return true;
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                if let Some(end) = self.ends.get_mut(partition as usize) {
-                    *end = 0;
-                    self.look_whether_caught_up();
-                }
-                return true;
-            }
-            Some(Err(error)) => {
-                if matches!(
-                    error.rdkafka_error_code(),
-                    Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-                ) {
-                    self.out_of_range();
-                } else if !std::mem::replace(&mut self.troubled, true) {
-                    tracing::warn!(kafka.topic = &*self.topic, error = %error, "the tail cannot read");
+                Err(error) => {
+                    self.trouble(&error);
+                    failed = true;
                 }
             }
         }
-        // Errors come in a quick row while brokers are down.
-        std::thread::sleep(Duration::from_millis(20));
-        false
+        if failed {
+            // Errors come in a quick row while brokers are down.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        any && !failed
+    }
+
+    fn trouble(&mut self, error: &KafkaError) {
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+        ) {
+            self.out_of_range();
+        } else if !std::mem::replace(&mut self.troubled, true) {
+            tracing::warn!(kafka.topic = &*self.topic, error = %error, "the tail cannot read");
+        }
     }
 
     fn look_whether_caught_up(&mut self) {
@@ -221,8 +228,8 @@ impl<S: Sink> Reader<S> {
             self.positions = vec![0; count];
             self.topic_id = topic.id;
             // A client that knew the old topic does not fetch from the new one (librdkafka 2.12 keeps its leader epochs).
-            match BaseConsumer::from_config_and_context(&self.config, self.context.clone()) {
-                Ok(consumer) => self.consumer = consumer,
+            match Fetcher::new(&self.config, self.context.clone()) {
+                Ok(fetcher) => self.fetcher = Arc::new(fetcher),
                 Err(error) => tracing::error!(error = %error, "no new consumer for the topic made anew"),
             }
             self.out_of_range = None;
@@ -254,7 +261,7 @@ impl<S: Sink> Reader<S> {
             // Fails only for offsets that are none.
             let _ = list.add_partition_offset(&self.topic, partition as i32, Offset::Offset(*next));
         }
-        let assigned = self.consumer.assign(&list);
+        let assigned = self.fetcher.assign(&list);
         if let Err(error) = &assigned
             && !self.unassigned
         {
@@ -288,7 +295,7 @@ impl<S: Sink> Reader<S> {
 
     /// First and next offset of every partition; `None` if Kafka does not say.
     fn watermarks(&self, partitions: usize) -> Option<Vec<(i64, i64)>> {
-        match topics::watermarks(&self.consumer, &self.topic, partitions) {
+        match topics::watermarks(self.fetcher.consumer(), &self.topic, partitions) {
             Ok(marks) => Some(marks),
             Err(error) => {
                 tracing::debug!(kafka.topic = &*self.topic, error = %error, "no watermarks");

@@ -16,7 +16,8 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Connection, record};
+use super::Connection;
+use super::fetch::record_of;
 use crate::event::Record;
 
 pub struct Options {
@@ -82,7 +83,7 @@ impl Worker {
             match consumer.poll(wait) {
                 Some(Ok(message)) => {
                     troubled = None;
-                    write(&record(&message))?;
+                    write(&record_of(&message))?;
                     self.written.insert(message.partition(), message.offset() + 1);
                     unflushed += 1;
                     if unflushed < BATCH {
