@@ -320,7 +320,7 @@ impl Ingest {
             })
             .collect();
         held.clear();
-        // In one go, so that they travel to Kafka together.
+        let mut sending = self.producer.sending(new.len());
         for (index, message) in new {
             let user = &*events[index].user;
             if let Some(failure) = held.get(user) {
@@ -328,7 +328,7 @@ impl Ingest {
                 continue;
             }
             batch.begin();
-            if let Err(error) = self.producer.send(message, index, &completion) {
+            if let Err(error) = sending.send(message, index, &completion) {
                 batch.end();
                 let failure = Failure::from(error);
                 if matches!(failure, Failure::Unavailable(_)) {
@@ -337,6 +337,7 @@ impl Ingest {
                 produced[index] = self.give_up(&batch, index, failure);
             }
         }
+        drop(sending);
         batch.end();
         produced
     }

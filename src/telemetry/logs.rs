@@ -1,6 +1,6 @@
 //! Structured log lines on standard output: text for a terminal, one JSON object a line for everything else.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -11,6 +11,8 @@ use crate::config::{LogFormat, LogSettings};
 /// Lines that wait for whoever reads them; what comes beyond that is lost, so that a reader that stands still stops
 /// nothing.
 const WAITING: usize = 8192;
+/// Bytes of lines that are written at once, at most.
+const BUFFER: usize = 64 << 10;
 
 /// Installs the process's subscriber; a second call changes nothing. `to_stderr` keeps standard output for a command's
 /// own result. What waits is written out when the guard is dropped, within a second.
@@ -20,7 +22,8 @@ pub fn install(settings: &LogSettings, to_stderr: bool) -> WorkerGuard {
     let filter = EnvFilter::try_new(format!("{quiet},{}", settings.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let (terminal, output): (bool, Box<dyn Write + Send>) = match to_stderr {
         true => (io::stderr().is_terminal(), Box::new(io::stderr())),
-        false => (io::stdout().is_terminal(), Box::new(io::stdout())),
+        // Its own buffer is written at the end of each line; this one when no line waits.
+        false => (io::stdout().is_terminal(), Box::new(BufWriter::with_capacity(BUFFER, io::stdout()))),
     };
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log").finish(output);

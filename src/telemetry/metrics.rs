@@ -110,7 +110,7 @@ impl Collector for Readings {
             (
                 "produce_in_flight",
                 "Events handed to the producer and not settled yet",
-                i64::from(self.producer.in_flight()),
+                self.producer.in_flight() as i64,
             ),
         ] {
             let gauge = ConstGauge::new(value);
