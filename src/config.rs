@@ -114,6 +114,8 @@ pub struct IngestSettings {
     pub linger: Duration,
     /// Events that wait for Kafka at most; beyond it the answer is 503.
     pub queue_messages: u32,
+    /// Requests that wait for Kafka at most; beyond it the answer is 503.
+    pub concurrency: usize,
 }
 
 impl Default for IngestSettings {
@@ -132,6 +134,7 @@ impl Default for IngestSettings {
             compression: "none".into(),
             linger: Duration::ZERO,
             queue_messages: 100_000,
+            concurrency: 1000,
         }
     }
 }
@@ -424,6 +427,7 @@ impl Settings {
             ingest.max_batch as u64,
             10_000_000,
         )?;
+        bounded(figment, "ingest.concurrency", ingest.concurrency as u64, 1, 1_000_000)?;
         within(figment, "ingest.deadline", ingest.deadline, "100ms", "5m")?;
         within(figment, "ingest.ids_for", ingest.ids_for, "0s", "24h")?;
         within(figment, "ingest.linger", ingest.linger, "0s", "1s")?;

@@ -233,6 +233,42 @@ fn a_full_queue_is_answered_503_at_once() {
 }
 
 #[test]
+fn a_request_too_many_is_refused_at_once_and_the_others_are_answered() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__CONCURRENCY", "2").start();
+    app.accept(&json!({"user": "Ann", "action": "first"}));
+    let frozen = kafka.freeze(1);
+    std::thread::scope(|scope| {
+        let taken: Vec<_> = (0..2)
+            .map(|n| {
+                scope.spawn({
+                    let app = &app;
+                    move || app.post(&json!({"user": format!("user-{n}"), "action": "b"}))
+                })
+            })
+            .collect();
+        let refused = eventually("both are under way", || {
+            let begun = Instant::now();
+            let answer =
+                app.request("POST", "/api/v1/events?ack=none").json(&json!({"user": "Ann", "action": "b"})).send();
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+            (answer.status() == 503).then_some(answer)
+        });
+        assert!(refused.header("Retry-After").is_some());
+        assert!(
+            refused.problem()["detail"].as_str().is_some_and(|detail| detail.contains("at once")),
+            "{}",
+            refused.text()
+        );
+        drop(frozen);
+        for post in taken {
+            post.join().expect("no panic").expect(201);
+        }
+    });
+    app.accept(&json!({"user": "Ann", "action": "room again"}));
+}
+
+#[test]
 fn what_kafka_will_never_take_is_422() {
     let topic = Topic::create(kafka::shared(), 3, &[("max.message.bytes", "2000")]);
     let app = Application::at(kafka::shared()).topic(&topic).start();

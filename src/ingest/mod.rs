@@ -120,6 +120,8 @@ pub struct Ingest {
     history: Arc<History>,
     ids: Arc<Ids>,
     look_ups: Arc<Semaphore>,
+    /// A permit for each request that may be under way.
+    admission: Semaphore,
     settings: IngestSettings,
     /// Whether the tail has read what it found at its start: only then are the ids of a process before this one and of other
     /// replicas known, and a stream that is open sees what is sent.
@@ -137,8 +139,20 @@ impl Ingest {
     ) -> Self {
         let ids = Arc::new(Ids::new(settings.ids, settings.ids_for));
         let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
+        let admission = Semaphore::new(settings.concurrency);
         let (reading, closing) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ingest { producer, kafka, history, ids, look_ups, settings, reading, closing, metrics: Metrics::default() }
+        Ingest {
+            producer,
+            kafka,
+            history,
+            ids,
+            look_ups,
+            admission,
+            settings,
+            reading,
+            closing,
+            metrics: Metrics::default(),
+        }
     }
 
     pub fn settings(&self) -> &IngestSettings {
@@ -194,6 +208,7 @@ impl Ingest {
 
     /// Produces events and waits for Kafka's acknowledgements, each in its own right, in the order given.
     pub async fn accept(&self, events: Vec<Event>) -> Vec<Result<Receipt, Failure>> {
+        let Ok(_permit) = self.admission.try_acquire() else { return self.turn_away(events.len()) };
         let deadline = self.deadline();
         self.resolve_doubts(&events, deadline).await;
         let produced = self.produce(&events);
@@ -223,6 +238,13 @@ impl Ingest {
         }
         self.count(&results, Outcome::of);
         results
+    }
+
+    /// More at once would only make all of them slower.
+    fn turn_away<T>(&self, events: usize) -> Vec<Result<T, Failure>> {
+        let failure = Failure::Unavailable("as many requests as are taken at once wait for Kafka".into());
+        self.metrics.count(Outcome::of_failure(&failure), events);
+        std::iter::repeat_with(|| Err(failure.clone())).take(events).collect()
     }
 
     fn count<T>(&self, results: &[T], outcome: impl Fn(&T) -> Outcome) {
@@ -266,6 +288,7 @@ impl Ingest {
 
     /// Produces events without waiting for Kafka's acknowledgements: those that are on their way come back.
     pub async fn enqueue(&self, events: Vec<Event>) -> Vec<Result<Event, Failure>> {
+        let Ok(_permit) = self.admission.try_acquire() else { return self.turn_away(events.len()) };
         self.resolve_doubts(&events, self.deadline()).await;
         let produced = self.produce(&events);
         let results: Vec<_> = events
