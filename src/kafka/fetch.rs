@@ -8,7 +8,8 @@ use std::ffi::{CStr, CString, c_void};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
@@ -22,21 +23,32 @@ use crate::event::Record;
 
 /// Messages taken at a time, at most.
 const MOST: usize = 500;
+/// How long after an assignment librdkafka may still be stopping partitions for the one before, and how long to wait at a
+/// time until then. It may take longer, and is then noticed by the next fetch.
+const SETTLED: Duration = Duration::from_secs(1);
+const GLANCE: Duration = Duration::from_millis(2);
 /// As librdkafka says that a message has none.
 const NO_TIMESTAMP: i64 = -1;
 
 /// A consumer whose partitions are assigned with [`Fetcher::assign`], and read with [`Fetcher::fetch`] only.
 pub struct Fetcher<C: ConsumerContext> {
-    /// Before the consumer, which must not end while its queue is there.
+    // The queues stand before the consumer, which must not end while they are there.
+    assigned: Mutex<Assigned>,
     queue: Queue,
     consumer: BaseConsumer<C>,
+}
+
+struct Assigned {
+    /// Where librdkafka puts what it fetched, by partition.
+    queues: Vec<Queue>,
+    since: Instant,
 }
 
 impl<C: ConsumerContext> Fetcher<C> {
     pub fn new(config: &ClientConfig, context: C) -> KafkaResult<Self> {
         let consumer = BaseConsumer::from_config_and_context(config, context)?;
         let queue = Queue(unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) });
-        Ok(Fetcher { queue, consumer })
+        Ok(Fetcher { assigned: Mutex::new(Assigned { queues: Vec::new(), since: Instant::now() }), queue, consumer })
     }
 
     /// For everything but reading.
@@ -46,27 +58,36 @@ impl<C: ConsumerContext> Fetcher<C> {
 
     /// Reads these partitions from these offsets on, and no others.
     pub fn assign(&self, partitions: &TopicPartitionList) -> KafkaResult<()> {
-        for element in partitions.elements() {
-            let Ok(topic) = CString::new(element.topic()) else { continue }; // no topic is called so
-            // Lasts: librdkafka forwards to the consumer's own queue only what nobody has forwarded elsewhere.
-            unsafe {
-                let client = self.consumer.client().native_ptr();
-                let partition = sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), element.partition());
-                if !partition.is_null() {
-                    sys::rd_kafka_queue_forward(partition, self.queue.0);
-                    sys::rd_kafka_queue_destroy(partition);
-                }
-            }
-        }
+        let client = self.consumer.client().native_ptr();
+        let elements = partitions.elements();
+        let queues = elements.iter().filter_map(|element| {
+            let topic = CString::new(element.topic()).ok()?; // no topic has a name with a NUL
+            let queue = unsafe { sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), element.partition()) };
+            (!queue.is_null()).then_some(Queue(queue))
+        });
+        *self.assigned() = Assigned { queues: queues.collect(), since: Instant::now() };
+        self.forward();
         self.consumer.assign(partitions)
     }
 
-    /// Waits for a message, and takes those that are there with it. Less than a millisecond is one; zero does not wait.
+    /// Makes all partitions share one queue, with what they hold already. librdkafka undoes it when it stops a partition for
+    /// an earlier assignment, which it does some time after it was told to.
+    fn forward(&self) {
+        for partition in &self.assigned().queues {
+            unsafe { sys::rd_kafka_queue_forward(partition.0, self.queue.0) };
+        }
+    }
+
+    /// Waits for a message, and takes those that are there with it; nothing may come although there is time left. Less than
+    /// a millisecond is one; zero does not wait.
     pub fn fetch(&self, wait: Duration) -> impl Iterator<Item = KafkaResult<Fetched<'_>>> {
         // Errors and statistics of the client itself.
         let error = self.consumer.poll(Duration::ZERO).and_then(Result::err);
         let mut messages = Vec::with_capacity(MOST);
         if error.is_none() {
+            self.forward();
+            let settles = self.assigned().since.elapsed() < SETTLED;
+            let wait = if settles { wait.min(GLANCE) } else { wait };
             let wait_ms = wait.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32;
             // librdkafka waits for as many as it may take: so for one, and then for none.
             self.take(&mut messages, wait_ms, 1);
@@ -75,6 +96,10 @@ impl<C: ConsumerContext> Fetcher<C> {
             }
         }
         error.map(Err).into_iter().chain(messages.into_iter().map(Fetched::read))
+    }
+
+    fn assigned(&self) -> MutexGuard<'_, Assigned> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, messages: &mut Vec<Fetched<'_>>, wait_ms: i32, most: usize) {
@@ -88,7 +113,7 @@ impl<C: ConsumerContext> Fetcher<C> {
     }
 }
 
-/// A queue of librdkafka's that is ours.
+/// A queue of librdkafka's, or our hold on it.
 struct Queue(*mut sys::rd_kafka_queue_t);
 
 // They are made to be used from any thread.

@@ -123,7 +123,8 @@ impl Producer {
         // broker no longer recognises the retries of other messages, and those would be written twice.
         config.set("message.timeout.ms", settings.deadline.saturating_mul(2).max(DELIVERY).as_millis().to_string());
         config.set("request.timeout.ms", (settings.deadline.as_millis() * 9 / 10).clamp(1, 30_000).to_string());
-        or_set(&mut config, &[("retry.backoff.ms", "50")]);
+        // Both clients are connected before they are needed, or the first event would wait for it, perhaps in vain.
+        or_set(&mut config, &[("retry.backoff.ms", "50"), ("enable.sparse.connections", "false")]);
         // The bounds are the queue's. librdkafka counts a message for a moment longer, and must not refuse it then.
         let kib = config.get("queue.buffering.max.kbytes").and_then(|kib| kib.parse().ok()).unwrap_or(QUEUE_KIB);
         let messages = settings.queue_messages as usize;
