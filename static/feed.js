@@ -8,6 +8,8 @@ const MOST_ROWS = 500;
 // The server's own bound for a page; what goes beyond it comes as a count.
 const ROWS_A_SECOND = 50;
 const SAY_EVERY = 5000;
+// In a second; beyond that nobody sees one arrive, and the browser would draw all the time.
+const MOST_ANNOUNCED = 10;
 const SUGGESTIONS = 20;
 const FILTERS = ['user', 'action', 'q', 'partition'];
 
@@ -170,7 +172,9 @@ class Feed {
     const gaps = entries.filter((entry) => entry.gap).reverse();
     fragment.content.querySelectorAll('li.skip').forEach((row, n) => this.#tell(row, gaps[n].gap));
     const rows = [...fragment.content.children].filter((row) => !row.id || !$(row.id));
-    for (const row of rows) if (row.id) row.classList.add('new');
+    if (Math.max(this.#second, this.#seconds.at(-1)) <= MOST_ANNOUNCED) {
+      for (const row of rows) if (row.id) row.classList.add('new');
+    }
     localTimes(rows, this.list);
     this.list.prepend(...rows);
     while (this.list.childElementCount > MOST_ROWS) this.list.lastElementChild.remove();
@@ -193,6 +197,9 @@ class Feed {
   }
 
   #everySecond() {
+    this.#seconds.push(this.#second);
+    this.#seconds.shift();
+    this.#second = 0;
     if ($('rate')) this.#rate();
     if (this.#unsaid && Date.now() - this.#said >= SAY_EVERY) {
       say(this.#unsaid === 1 ? '1 new event' : `${number(this.#unsaid)} new events`);
@@ -202,9 +209,6 @@ class Feed {
   }
 
   #rate() {
-    this.#seconds.push(this.#second);
-    this.#second = 0;
-    this.#seconds.shift();
     const recent = this.#seconds.slice(-5);
     const rate = recent.reduce((sum, n) => sum + n, 0) / recent.length;
     const words = rate > 0 && rate < 10 ? `${rate.toFixed(1)}/s` : `${number(Math.round(rate))}/s`;

@@ -54,13 +54,21 @@ function age(time, ago) {
   if (ago.textContent !== text) ago.textContent = text;
 }
 
-/** Keeps the list's times true, a second at a time and only while someone can see them. */
+/** Keeps the list's times true, a second at a time and only those that someone can see. */
 export function showTimes(list) {
   const name = document.getElementById('zone');
   if (name) name.textContent = zone;
   localTimes(list.children, list);
+  const seen = ({ parentNode: time }) => {
+    const { top, bottom } = time.getBoundingClientRect();
+    return bottom > 0 && top < innerHeight;
+  };
+  // All are looked at before one is changed: the page is laid out once, and not for each of them.
+  const refresh = () => {
+    for (const ago of [...list.getElementsByClassName('ago')].filter(seen)) age(ago.parentNode, ago);
+  };
   setInterval(() => {
-    if (document.hidden) return;
-    for (const ago of list.getElementsByClassName('ago')) age(ago.parentNode, ago);
+    if (!document.hidden) refresh();
   }, 1000);
+  addEventListener('scroll', () => requestAnimationFrame(refresh), { passive: true });
 }
