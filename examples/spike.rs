@@ -1,14 +1,17 @@
 //! The bare minimum of taking events in, for `dev/bench`: Rocket and rdkafka, and nothing of what Footfall promises. No
 //! validation, no ids, no metrics, no log. A body is an event, or one event a line between brackets.
 //!
-//! Usage: spike <bootstrap servers> <topic>, on the port in ROCKET_PORT.
+//! Usage: spike <bootstrap servers> <topic> [full], on the port in ROCKET_PORT. With `full` each record carries the headers that
+//! Footfall's do, and the process reads the topic back: what those two cost, whoever does them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::message::DeliveryResult;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use rocket::data::{Data, ToByteUnit};
 use rocket::http::Status;
 use rocket::{State, post, routes};
@@ -29,6 +32,35 @@ impl ProducerContext for Deliveries {
 struct Topic {
     producer: ThreadedProducer<Deliveries>,
     name: String,
+    full: bool,
+}
+
+/// As long as Footfall's.
+const HEADERS: [(&str, &str); 6] = [
+    ("ce_specversion", "1.0"),
+    ("ce_id", "01a21079-646f-752b-acfe-1fcf9edccf30"),
+    ("ce_source", "/footfall"),
+    ("ce_type", "footfall.user_activity"),
+    ("ce_time", "2026-11-25T02:00:16.484Z"),
+    ("content-type", "application/json"),
+];
+
+/// Reads every partition from its end on, and does nothing with it.
+fn read_back(servers: &str, topic: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", servers).set("group.id", "spike").create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(5))?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+        partitions.add_partition_offset(topic, partition.id(), Offset::End)?;
+    }
+    consumer.assign(&partitions)?;
+    std::thread::spawn(move || {
+        loop {
+            consumer.poll(Duration::from_millis(100));
+        }
+    });
+    Ok(())
 }
 
 impl Topic {
@@ -36,7 +68,12 @@ impl Topic {
         let (answer, answered) = oneshot::channel();
         // The load's events begin {"user":"user-000123"
         let key = value.get(9..20).unwrap_or(value);
-        let record = BaseRecord::with_opaque_to(&self.name, Box::new(answer)).key(key).payload(value);
+        let mut record = BaseRecord::with_opaque_to(&self.name, Box::new(answer)).key(key).payload(value);
+        if self.full {
+            let empty = OwnedHeaders::new_with_capacity(HEADERS.len());
+            let insert = |headers: OwnedHeaders, (key, value)| headers.insert(Header { key, value: Some(value) });
+            record = record.headers(HEADERS.into_iter().fold(empty, insert));
+        }
         self.producer.send(record).ok().map(|()| answered)
     }
 }
@@ -57,8 +94,13 @@ async fn submit(topic: &State<Arc<Topic>>, body: Data<'_>) -> Status {
 
 #[rocket::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [servers, name] = <[String; 2]>::try_from(arguments).map_err(|_| "usage: spike <bootstrap servers> <topic>")?;
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let full = arguments.pop_if(|last| last == "full").is_some();
+    let [servers, name] =
+        <[String; 2]>::try_from(arguments).map_err(|_| "usage: spike <bootstrap servers> <topic> [full]")?;
+    if full {
+        read_back(&servers, &name)?;
+    }
     let producer = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("acks", "all")
@@ -67,7 +109,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .set("linger.ms", "0")
         .create_with_context(Deliveries)?;
     let figment = rocket::Config::figment().merge(("log_level", "off"));
-    let topic = Arc::new(Topic { producer, name });
+    let topic = Arc::new(Topic { producer, name, full });
     rocket::custom(figment).manage(topic).mount("/", routes![submit]).launch().await?;
     Ok(())
 }
