@@ -448,6 +448,7 @@ impl Settings {
         let feed = &self.feed;
         bounded(figment, "feed.events", feed.events as u64, 10, 10_000_000)?;
         bounded(figment, "feed.max_streams", feed.max_streams as u64, 1, 1_000_000)?;
+        bounded(figment, "feed.max_catch_up", feed.max_catch_up, 0, 1_000_000_000)?;
         if !(ByteUnit::Mebibyte(1)..=ByteUnit::Gibibyte(16)).contains(&feed.bytes) {
             return refuse("feed.bytes", format!("expected 1 MiB to 16 GiB, not {}", feed.bytes));
         }

@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     let settings = match Settings::extract(&figment) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("footfall: {error}");
+            tell(&error);
             return ExitCode::from(USAGE);
         }
     };
@@ -104,8 +104,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// On standard error, if that can be written.
+fn tell(what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "footfall: {what}");
+}
+
 fn fail(error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("footfall: {error}");
+    tell(&error);
     ExitCode::FAILURE
 }
 
@@ -116,7 +121,7 @@ fn serve(figment: Figment, settings: Settings, traffic: Option<Traffic>, logs: W
         let (rocket, parts) = match footfall::rocket(figment, settings) {
             Ok(built) => built,
             Err(error) => {
-                eprintln!("footfall: {error}");
+                tell(&error);
                 return ExitCode::from(USAGE);
             }
         };
@@ -136,7 +141,7 @@ fn serve(figment: Figment, settings: Settings, traffic: Option<Traffic>, logs: W
         let code = match parts.serve(rocket, stop).await {
             Ok(()) => 0,
             Err(error) => {
-                eprintln!("footfall: {error}");
+                tell(&error);
                 1
             }
         };
@@ -176,7 +181,7 @@ fn check(figment: &Figment, settings: &Settings) -> ExitCode {
         out.push_str(&format!("{key:keys$}  {value:values$}  {origin}\n"));
     }
     if let Err(error) = Connection::check(&settings.kafka) {
-        eprintln!("footfall: {error}");
+        tell(&error);
         return ExitCode::from(USAGE);
     }
     print(&format!("{out}the configuration is valid\n"))
@@ -192,14 +197,14 @@ fn print(text: &str) -> ExitCode {
 
 fn connect(settings: &Settings) -> Result<Connection, ExitCode> {
     if settings.kafka.embedded() {
-        eprintln!(
-            "footfall: no Kafka is configured: set KAFKA_BOOTSTRAP_SERVERS, such as 127.0.0.1:9092 (the embedded broker \
-             lives only inside a running `footfall serve`)"
+        tell(
+            "no Kafka is configured: set KAFKA_BOOTSTRAP_SERVERS, such as 127.0.0.1:9092 (the embedded broker lives only \
+             inside a running `footfall serve`)",
         );
         return Err(ExitCode::from(USAGE));
     }
     Connection::new(&settings.kafka).map_err(|error| {
-        eprintln!("footfall: {error}");
+        tell(&error);
         ExitCode::from(USAGE)
     })
 }
@@ -285,10 +290,10 @@ fn groups(settings: &Settings, format: Format) -> ExitCode {
         Err(error) => return fail(error),
     };
     if let Some(problem) = &listed.problem {
-        eprintln!("footfall: {problem}");
+        tell(problem);
     }
     if listed.left_out > 0 {
-        eprintln!("footfall: {} more groups are not described", listed.left_out);
+        tell(format_args!("{} more groups are not described", listed.left_out));
     }
     let list = &listed.groups;
     if let Format::Json = format {
