@@ -29,12 +29,12 @@ export class Backlog {
     return this.#entries.reduce((sum, entry) => sum + of(entry), this.#skipped?.count ?? 0);
   }
 
-  /** Everything, oldest first; all but the newest `most` as one gap before them. */
-  take(most, why) {
+  /** The next `some`, oldest first, and before them all but the newest `most` as one gap. */
+  take(some, most, why) {
     if (this.#entries.length > most) this.#skip(this.#entries.length - most, why);
-    const entries = this.#skipped ? [{ gap: this.#skipped }, ...this.#entries] : this.#entries;
-    this.clear();
-    return entries;
+    const gap = this.#skipped ? [{ gap: this.#skipped }] : [];
+    this.#skipped = null;
+    return [...gap, ...this.#entries.splice(0, some)];
   }
 
   clear() {

@@ -5,6 +5,8 @@ import { Stream } from './stream.js';
 import { clockTime, duration, localTimes } from './time.js';
 
 const MOST_ROWS = 500;
+// Put on the page between two frames: of more the page would halt.
+const ROWS_A_FRAME = 8;
 // The server's own bound for a page; what goes beyond it comes as a count.
 const ROWS_A_SECOND = 50;
 const SAY_EVERY = 5000;
@@ -88,7 +90,7 @@ class Feed {
     if (this.paused) this.pause(false);
     for (const open of this.list.querySelectorAll('details[open]')) open.open = false;
     scrollTo({ top: 0 });
-    this.#put(this.#backlog.take(MOST_ROWS, this.#why()));
+    this.#put(this.#backlog.take(MOST_ROWS, MOST_ROWS, this.#why()));
     this.#waiting();
   }
 
@@ -141,8 +143,9 @@ class Feed {
 
   #draw() {
     if (this.paused || this.#held()) return this.#waiting();
-    this.#put(this.#backlog.take(MOST_ROWS, this.#why()));
-    this.#waiting();
+    this.#put(this.#backlog.take(ROWS_A_FRAME, MOST_ROWS, this.#why()));
+    $('held').hidden = true;
+    this.#drawSoon();
   }
 
   /** Whether the reader is in the list: nothing moves under pointer or keyboard, nor while a row is open or scrolled to. */

@@ -59,8 +59,9 @@ export function showTimes(list) {
   const name = document.getElementById('zone');
   if (name) name.textContent = zone;
   localTimes(list.children, list);
-  const seen = ({ parentNode: time }) => {
-    const { top, bottom } = time.getBoundingClientRect();
+  // Of the row: what is in one that is not seen is not laid out unless it is asked about.
+  const seen = (ago) => {
+    const { top, bottom } = ago.closest('li').getBoundingClientRect();
     return bottom > 0 && top < innerHeight;
   };
   // All are looked at before one is changed: the page is laid out once, and not for each of them.
