@@ -127,8 +127,8 @@ impl Cluster {
             configured: None,
             stop: stop.clone(),
         };
-        let thread = std::thread::Builder::new().name("kafka-watch".into()).spawn(move || watcher.run()).ok();
-        Ok(Cluster { state, known, admin, stop, thread })
+        let thread = std::thread::Builder::new().name("kafka-watch".into()).spawn(move || watcher.run())?;
+        Ok(Cluster { state, known, admin, stop, thread: Some(thread) })
     }
 
     pub(super) fn known(&self) -> Known {

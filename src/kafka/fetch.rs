@@ -58,6 +58,8 @@ impl<C: ConsumerContext> Fetcher<C> {
 
     /// Reads these partitions from these offsets on, and no others.
     pub fn assign(&self, partitions: &TopicPartitionList) -> KafkaResult<()> {
+        // First, or a partition that librdkafka does not know yet gets another queue than the one that is asked for here.
+        self.consumer.unassign()?;
         let client = self.consumer.client().native_ptr();
         let elements = partitions.elements();
         let queues = elements.iter().filter_map(|element| {
@@ -134,7 +136,7 @@ pub struct Fetched<'a> {
 }
 
 impl Fetched<'_> {
-    /// librdkafka tells of errors of a partition in messages too.
+    /// librdkafka tells of errors of fetching in messages too; that a topic or a partition is missing it only logs.
     fn read(self) -> KafkaResult<Self> {
         match self.native().err {
             OK => Ok(self),

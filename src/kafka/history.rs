@@ -263,9 +263,9 @@ impl History {
                     return Err(HistoryError::Away(format!("nothing came for {} s", STALLED.as_secs())));
                 }
             }
-            // A pause outlives the assignment; undone later, it would not wake the idle fetcher for a second.
-            fetcher.consumer().resume(&assignment)?;
+            // A pause outlives the assignment. Undone before, it might fetch behind the end, and the next read would hear of it.
             fetcher.consumer().unassign()?;
+            fetcher.consumer().resume(&assignment)?;
             // What was fetched and not wanted would keep its memory, and the client from ending.
             while fetcher.fetch(Duration::ZERO).next().is_some() {}
             Ok(())

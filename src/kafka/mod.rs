@@ -52,6 +52,8 @@ pub enum ConnectionError {
     Client(String),
     #[error("the embedded broker does not start: {0}")]
     Embedded(#[source] KafkaError),
+    #[error("the process gets no more threads: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 impl From<KafkaError> for ConnectionError {

@@ -27,13 +27,13 @@ use super::cluster::Known;
 use super::{Cluster, Connection, ConnectionError, State, or_set, partition_of};
 use crate::config::IngestSettings;
 
-/// How long a message is tried, whether somebody still waits for it or not: Kafka's own default for `delivery.timeout.ms`
-/// (KIP-91).
+/// How long a message waits here, and then is tried, whether somebody still waits for it or not: Kafka's own default for
+/// `delivery.timeout.ms` (KIP-91), or twice the deadline of a request.
 const DELIVERY: Duration = Duration::from_secs(120);
 /// What the queue holds at most in kibibytes, unless the operator says otherwise (`queue.buffering.max.kbytes`).
 const QUEUE_KIB: usize = 256 * 1024;
 /// Of topics with more partitions than this, some share a lane.
-const LANES: usize = 64;
+const LANES: usize = 1024;
 /// Bytes that are handed on together, about: librdkafka's own bound of a request (`batch.size`).
 const BATCH_BYTES: usize = 1_000_000;
 /// How long messages that are handed on together wait for each other: librdkafka's clock for that goes by milliseconds.
@@ -121,14 +121,15 @@ impl Producer {
         config.set("compression.type", &settings.compression);
         // Far longer than the request's deadline: a message that times out makes librdkafka take a new epoch, in which the
         // broker no longer recognises the retries of other messages, and those would be written twice.
-        config.set("message.timeout.ms", settings.deadline.saturating_mul(2).max(DELIVERY).as_millis().to_string());
+        let patience = settings.deadline.saturating_mul(2).max(DELIVERY);
+        config.set("message.timeout.ms", patience.as_millis().to_string());
         config.set("request.timeout.ms", (settings.deadline.as_millis() * 9 / 10).clamp(1, 30_000).to_string());
         // Both clients are connected before they are needed, or the first event would wait for it, perhaps in vain.
         or_set(&mut config, &[("retry.backoff.ms", "50"), ("enable.sparse.connections", "false")]);
         // The bounds are the queue's. librdkafka counts a message for a moment longer, and must not refuse it then.
         let kib = config.get("queue.buffering.max.kbytes").and_then(|kib| kib.parse().ok()).unwrap_or(QUEUE_KIB);
         let messages = settings.queue_messages as usize;
-        config.set("queue.buffering.max.messages", (2 * messages).min(10_000_000).to_string());
+        config.set("queue.buffering.max.messages", (2 * messages).min(i32::MAX as usize).to_string());
         config.set("queue.buffering.max.kbytes", (2 * kib).min(i32::MAX as usize).to_string());
         let queue = Arc::new(Queue {
             topic: connection.topic.clone(),
@@ -136,6 +137,7 @@ impl Producer {
             clients: OnceLock::new(),
             lanes: std::array::from_fn(|_| Mutex::default()),
             bounds: (messages, kib.saturating_mul(1024)),
+            patience,
             messages: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
         });
@@ -147,17 +149,18 @@ impl Producer {
         let (prompt, patient) = (client(settings.linger)?, client(settings.linger.max(TOGETHER))?);
         let _ = queue.clients.set([Arc::downgrade(&prompt), Arc::downgrade(&patient)]); // set once
         let stop = Arc::new(AtomicBool::new(false));
-        let threads = [&prompt, &patient].map(|client| {
-            let (client, stop) = (client.clone(), stop.clone());
+        let mut producer =
+            Producer { queue, clients: Clients { prompt, patient }, topic: cluster.state(), stop, threads: Vec::new() };
+        for client in [&producer.clients.prompt, &producer.clients.patient] {
+            let (client, stop) = (client.clone(), producer.stop.clone());
             let take = move || {
                 while !stop.load(Ordering::Relaxed) {
                     client.poll(LOOK_UP);
                 }
             };
-            std::thread::Builder::new().name("kafka-reports".into()).spawn(take).ok()
-        });
-        let threads = threads.into_iter().flatten().collect();
-        Ok(Producer { queue, clients: Clients { prompt, patient }, topic: cluster.state(), stop, threads })
+            producer.threads.push(std::thread::Builder::new().name("kafka-reports".into()).spawn(take)?);
+        }
+        Ok(producer)
     }
 
     /// Begins to send so many messages, which belong together. The messages of a key stay in order while the topic has as many
@@ -259,6 +262,8 @@ struct Queue {
     lanes: [Mutex<Lane>; LANES],
     /// Messages and bytes at most.
     bounds: (usize, usize),
+    /// How long a message may wait.
+    patience: Duration,
     messages: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -353,7 +358,9 @@ impl Queue {
             for Waiting { data, key_len, headers, ticket, since } in due {
                 let (key, value) = data.split_at(key_len);
                 let handed_on = match client {
-                    Some(client) if since.elapsed() < DELIVERY => self.hand_on(client, key, value, headers, ticket),
+                    Some(client) if since.elapsed() < self.patience => {
+                        self.hand_on(client, key, value, headers, ticket)
+                    }
                     _ => Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut), ticket)),
                 };
                 if let Err((error, ticket)) = handed_on {

@@ -78,8 +78,8 @@ impl Tail {
             troubled: false,
             sink,
         };
-        let thread = std::thread::Builder::new().name("kafka-tail".into()).spawn(move || reader.run()).ok();
-        Ok(Tail { lag, stop, thread })
+        let thread = std::thread::Builder::new().name("kafka-tail".into()).spawn(move || reader.run())?;
+        Ok(Tail { lag, stop, thread: Some(thread) })
     }
 
     /// Records that stand in the topic and were not read yet, as of at most five seconds ago.
@@ -157,7 +157,7 @@ impl<S: Sink> Reader<S> {
     /// Takes in what is there; false if that was nothing.
     fn fetch(&mut self, wait: Duration) -> bool {
         let fetcher = self.fetcher.clone();
-        let (mut any, mut failed) = (false, false);
+        let (mut any, mut failed, mut out_of_range) = (false, false, false);
         for fetched in fetcher.fetch(wait) {
             any = true;
             match fetched {
@@ -180,27 +180,26 @@ impl<S: Sink> Reader<S> {
                     }
                 }
                 Err(error) => {
-                    self.trouble(&error);
                     failed = true;
+                    if matches!(
+                        error.rdkafka_error_code(),
+                        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+                    ) {
+                        out_of_range = true;
+                    } else if !std::mem::replace(&mut self.troubled, true) {
+                        tracing::warn!(kafka.topic = &*self.topic, error = %error, "the tail cannot read");
+                    }
                 }
             }
+        }
+        if out_of_range {
+            self.out_of_range();
         }
         if failed {
             // Errors come in a quick row while brokers are down.
             std::thread::sleep(Duration::from_millis(20));
         }
         any && !failed
-    }
-
-    fn trouble(&mut self, error: &KafkaError) {
-        if matches!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-        ) {
-            self.out_of_range();
-        } else if !std::mem::replace(&mut self.troubled, true) {
-            tracing::warn!(kafka.topic = &*self.topic, error = %error, "the tail cannot read");
-        }
     }
 
     fn look_whether_caught_up(&mut self) {
