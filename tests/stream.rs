@@ -597,7 +597,8 @@ fn a_slow_client_does_not_delay_another(broker: Broker) {
     flood(&app);
     let start = Instant::now();
     app.accept(&json!({"user": "a", "action": "marker"}));
-    quick.record();
+    // Where memory moved on faster than this machine woke it, it is told so first.
+    while quick.next().event != "message" {}
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     drop(slow);
 }

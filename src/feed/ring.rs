@@ -23,8 +23,10 @@ const PACE_PER_STREAM: Duration = Duration::from_micros(20);
 const FASTEST_PACE: Duration = Duration::from_micros(500);
 const SLOWEST_PACE: Duration = Duration::from_millis(100);
 /// Records in one block at most, so that memory moves on in steps that are small beside the ring; fewer if the ring is
-/// smaller than that.
+/// smaller than that, or if so many are a large part of its bytes.
 const BLOCK: usize = 1000;
+/// Blocks that the ring's bytes are enough for, at least.
+const BLOCKS: usize = 32;
 
 /// Bytes of what a filter found beside its frames and its key, about.
 const ENTRY: usize = 128;
@@ -246,7 +248,7 @@ impl Feed {
 
     /// The one who fills it.
     pub fn writer(&self) -> Writer {
-        Writer { feed: self.clone(), pending: Vec::new(), published: None }
+        Writer { feed: self.clone(), pending: Vec::new(), bytes: 0, published: None }
     }
 
     /// The place where the live feed is now; `None` until the tail has started.
@@ -442,13 +444,17 @@ impl Drop for OpenStream {
 pub struct Writer {
     feed: Feed,
     pending: Vec<Record>,
+    /// Of those that are pending.
+    bytes: usize,
     published: Option<Instant>,
 }
 
 impl Writer {
     pub fn push(&mut self, record: Record) {
+        self.bytes += record.size();
         self.pending.push(record);
-        if self.pending.len() >= BLOCK.min(self.feed.shared.bounds.records) {
+        let bounds = &self.feed.shared.bounds;
+        if self.pending.len() >= BLOCK.min(bounds.records) || self.bytes >= bounds.bytes / BLOCKS {
             self.flush();
         }
     }
@@ -519,6 +525,7 @@ impl Writer {
             return;
         }
         let records = std::mem::take(&mut self.pending).into_boxed_slice();
+        self.bytes = 0;
         self.feed.shared.metrics.records.inc_by(records.len() as u64);
         let bounds = &self.feed.shared.bounds;
         self.edit(|ring| {
