@@ -237,8 +237,7 @@ impl Sending<'_> {
             }
             lane.under_way += 1;
         }
-        let Message { key, value, headers } = message;
-        queue.hand_on(self.client, key, value, headers, ticket).map_err(|(error, ticket)| {
+        queue.hand_on(self.client, message, ticket).map_err(|(error, ticket)| {
             queue.settle(&ticket);
             explain(&error, false)
         })
@@ -314,14 +313,8 @@ impl Queue {
     }
 
     #[allow(clippy::result_large_err)]
-    fn hand_on(
-        &self,
-        client: &Client,
-        key: &[u8],
-        value: &[u8],
-        headers: OwnedHeaders,
-        ticket: Box<Ticket>,
-    ) -> Result<(), (KafkaError, Box<Ticket>)> {
+    fn hand_on(&self, client: &Client, message: Message, ticket: Box<Ticket>) -> Result<(), (KafkaError, Box<Ticket>)> {
+        let Message { key, value, headers } = message;
         let record = BaseRecord::with_opaque_to(&self.topic, ticket).key(key).payload(value).headers(headers);
         client.send(record).map_err(|(error, record)| (error, record.delivery_opaque))
     }
@@ -359,7 +352,7 @@ impl Queue {
                 let (key, value) = data.split_at(key_len);
                 let handed_on = match client {
                     Some(client) if since.elapsed() < self.patience => {
-                        self.hand_on(client, key, value, headers, ticket)
+                        self.hand_on(client, Message { key, value, headers }, ticket)
                     }
                     _ => Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut), ticket)),
                 };
