@@ -21,6 +21,7 @@ pub mod web;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rocket::error::ErrorKind;
 use rocket::fairing::AdHoc;
 use rocket::figment::Figment;
 use rocket::{Build, Rocket};
@@ -109,7 +110,16 @@ impl Parts {
             }
             end.notify();
         });
-        rocket.launch().await.map_err(failed)?;
+        let served = match rocket.launch().await {
+            Ok(_) => Ok(()),
+            // Something of a connection is left; it ends with the process.
+            Err(error) if matches!(error.kind(), ErrorKind::Shutdown(_, None)) => {
+                tracing::warn!("connections did not end in time");
+                Ok(())
+            }
+            Err(error) => Err(failed(error)),
+        };
+        // However serving ended, what was accepted is delivered.
         self.ingest.close();
         let producer = self.producer.clone();
         let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await;
@@ -122,7 +132,7 @@ impl Parts {
             let _ = tokio::time::timeout(CLOSE, end).await; // nothing is lost if it takes longer
         }
         match flushed {
-            Ok(true) => Ok(()),
+            Ok(true) => served,
             _ => Err(Failure::Undelivered),
         }
     }
