@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use common::wait::{PATIENCE, eventually, within};
 use common::{
-    Application, Attempt, Broker, Cursor, Follower, Frame, HEALING, Kafka, Ledger, Load, NewRecord, Retries, Servers,
-    Subscription, Topic, kafka,
+    Application, Attempt, Broker, Cursor, Follower, Frame, HEALING, Kafka, Ledger, Load, NewRecord, Resources, Retries,
+    Servers, Subscription, Topic, kafka,
 };
 use serde_json::{Value, json};
 
@@ -128,6 +128,20 @@ fn a_killed_broker_loses_nothing_and_is_answered_503_within_a_second() {
     .flatten()
     .collect();
     assert_eq!(states, ["away", "up"]);
+}
+
+#[test]
+fn waiting_for_a_broker_takes_next_to_no_processor_time() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).start();
+    app.accept(&json!({"user": "Ann", "action": "before"}));
+    kafka.kill(1);
+    eventually("it knows that Kafka is away", || (app.get("/readyz").status() == 503).then_some(()));
+    let measured = Duration::from_secs(3);
+    let before = Resources::of(app.process_id()).ticks;
+    std::thread::sleep(measured);
+    let busy = Duration::from_millis(10) * (Resources::of(app.process_id()).ticks - before) as u32;
+    assert!(busy < measured / 4, "busy for {busy:?} of {measured:?}");
 }
 
 #[test]

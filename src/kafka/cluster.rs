@@ -109,7 +109,9 @@ pub struct Cluster {
 impl Cluster {
     pub fn watch(connection: &Connection, settings: &KafkaSettings) -> Result<Self, super::ConnectionError> {
         let mut config = connection.base.clone();
-        super::or_set(&mut config, &[("socket.timeout.ms", "5000")]);
+        // A question that waits for the controller asks for a connection whenever a broker's state changes, and each time
+        // librdkafka (2.12, RD_KAFKA_OP_CONNECT) forgets `reconnect.backoff.ms`: with all brokers down it would fill a core.
+        super::or_set(&mut config, &[("socket.timeout.ms", "5000"), ("enable.sparse.connections", "false")]);
         let reason = format!("no answer from {}{YET}", connection.servers());
         let (sender, state) = watch::channel(State::Connecting { since_ms: now_ms(), reason });
         let known =
