@@ -117,6 +117,17 @@ fn a_request_is_one_log_line_with_its_id() {
 }
 
 #[test]
+fn what_a_client_asks_for_in_vain_is_no_error_in_the_log() {
+    let app = Application::on(Broker::Embedded).start();
+    app.request("POST", "/nothing-here").send().expect(404);
+    app.request("POST", "/livez").send().expect(405);
+    app.request("GET", "/livez").header("X-Request-Id", "the-last").send().expect(200);
+    app.log_line("the last request's line", |line| line["request.id"] == "the-last");
+    let errors: Vec<Value> = app.log().into_iter().filter(|line| line["level"] == "ERROR").collect();
+    assert_eq!(errors, Vec::<Value>::new());
+}
+
+#[test]
 fn every_answer_has_the_security_headers() {
     let app = Application::on(Broker::Embedded).start();
     for target in ["/", "/livez", "/api/v1/events", "/nothing-here", "/history", "/static/app.css"] {

@@ -17,8 +17,9 @@ const BUFFER: usize = 64 << 10;
 /// Installs the process's subscriber; a second call changes nothing. `to_stderr` keeps standard output for a command's
 /// own result. What waits is written out when the guard is dropped, within a second.
 pub fn install(settings: &LogSettings, to_stderr: bool) -> WorkerGuard {
-    // The level was checked with the other settings. Rocket logs every request in several lines of its own.
-    let quiet = "rocket=error,_=error,hyper=error,rdkafka=error";
+    // The level was checked with the other settings. Rocket logs every request in several lines of its own, and what its
+    // server calls an error is a client's doing, such as a path that is none.
+    let quiet = "rocket=error,rocket::server=off,hyper=error,rdkafka=error";
     let filter = EnvFilter::try_new(format!("{quiet},{}", settings.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let (terminal, output): (bool, Box<dyn Write + Send>) = match to_stderr {
         true => (io::stderr().is_terminal(), Box::new(io::stderr())),
