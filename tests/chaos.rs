@@ -530,6 +530,34 @@ fn clients_that_never_read_are_closed_and_delay_nobody() {
     assert_all_is_as_before(&app, before, 200 * 1024);
 }
 
+/// Bytes that the kernel has for a client and that the client has not acknowledged.
+#[track_caller]
+fn kept_for(client: &TcpStream) -> usize {
+    let port = |text: &str| u16::from_str_radix(text.rsplit(':').next().expect("a port"), 16).expect("a port");
+    let (ours, theirs) = (client.peer_addr().expect("a peer").port(), client.local_addr().expect("an address").port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's connections");
+    let connections = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let queues =
+        connections.filter(|of| port(of[1]) == ours && port(of[2]) == theirs).map(|of| of[4].to_owned()).next();
+    let queues = queues.expect("its connection");
+    usize::from_str_radix(queues.split(':').next().expect("a queue"), 16).expect("bytes")
+}
+
+#[test]
+fn the_kernel_keeps_little_for_a_client_that_never_reads() {
+    let app = Application::on(Broker::Embedded).start();
+    let client = deaf(app.address);
+    ask_for_a_stream(&client);
+    eventually("its stream is open", || (metric(&app, "footfall_streams") == 1).then_some(()));
+    let batch = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 16]);
+    let mut most = 0;
+    for _ in 0..20 {
+        app.post(&batch).expect(201);
+        most = most.max(kept_for(&client));
+    }
+    assert!((1..400 * 1024).contains(&most), "{most} bytes");
+}
+
 #[test]
 fn more_clients_than_descriptors_end_nothing_and_heal_when_they_go() {
     let app = Application::on(Broker::Kafka).open_files(256).start();
