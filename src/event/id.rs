@@ -9,7 +9,8 @@ impl EventId {
 
     /// A new UUIDv7 (RFC 9562, section 5.7): unique, and sorted by the time it was made.
     pub fn new() -> Self {
-        EventId(uuid::Uuid::now_v7().hyphenated().to_string().into())
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        EventId((&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text)).into())
     }
 
     /// Takes what a client chose, if it is one.

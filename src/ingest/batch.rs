@@ -39,6 +39,10 @@ impl Batch {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     pub fn key(&self, index: usize) -> Key {
         self.events[index].0
     }

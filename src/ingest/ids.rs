@@ -117,7 +117,7 @@ impl Ids {
             Some(Entry { state: State::Placeless { .. } | State::Unknown { .. }, .. }) => Claim::Doubtful,
             None => {
                 let state = State::Pending(batch.clone(), index);
-                self.insert(&mut memory, key, value, state);
+                self.insert(&mut memory, key, value, state, batch.begun());
                 Claim::New
             }
         }
@@ -210,15 +210,14 @@ impl Ids {
         match memory.entries.get_mut(&key) {
             Some(entry) if known(entry) => {}
             Some(entry) => entry.state = State::Known(written),
-            None => self.insert(&mut memory, key, value, State::Known(written)),
+            None => self.insert(&mut memory, key, value, State::Known(written), Instant::now()),
         }
     }
 
-    fn insert(&self, memory: &mut Memory, key: Key, value: u64, state: State) {
+    fn insert(&self, memory: &mut Memory, key: Key, value: u64, state: State, now: Instant) {
         if self.most == 0 {
             return;
         }
-        let now = Instant::now();
         while let Some((oldest, number, made)) = memory.order.front().copied() {
             if memory.has(oldest, number) {
                 if memory.entries.len() < self.most && now.duration_since(made) < self.age {

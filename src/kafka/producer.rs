@@ -167,7 +167,8 @@ impl Producer {
     /// partitions as before.
     pub fn sending(&self, messages: usize) -> Sending<'_> {
         let partitions = self.topic.borrow().topic().map_or(1, |topic| topic.partitions.len());
-        Sending { queue: &self.queue, client: self.clients.of(messages), partitions, held: [false; LANES] }
+        let (queue, client, begun) = (&self.queue, self.clients.of(messages), Instant::now());
+        Sending { queue, client, partitions, begun, held: Lanes::default() }
     }
 
     /// Messages that wait or are under way.
@@ -208,8 +209,9 @@ pub struct Sending<'a> {
     queue: &'a Queue,
     client: &'a Client,
     partitions: usize,
-    /// The lanes that these messages are the first in.
-    held: [bool; LANES],
+    begun: Instant,
+    /// Those that these messages are the first in.
+    held: Lanes,
 }
 
 impl Sending<'_> {
@@ -228,11 +230,11 @@ impl Sending<'_> {
         {
             let mut lane = queue.lane(lane);
             if lane.under_way == 0 {
-                self.held[ticket.lane] = true;
+                self.held.insert(ticket.lane);
                 lane.under_way = 1;
             }
-            if !self.held[ticket.lane] {
-                lane.waiting.push_back(Waiting::new(message, ticket));
+            if !self.held.contains(ticket.lane) {
+                lane.waiting.push_back(Waiting::new(message, ticket, self.begun));
                 return Ok(());
             }
             lane.under_way += 1;
@@ -246,9 +248,26 @@ impl Sending<'_> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        for lane in (0..LANES).filter(|lane| self.held[*lane]) {
-            self.queue.leave(lane);
-        }
+        self.held.iter().for_each(|lane| self.queue.leave(lane));
+    }
+}
+
+/// Some of the lanes, a bit for each: every post has such a set.
+#[derive(Default)]
+struct Lanes([u64; LANES / 64]);
+
+impl Lanes {
+    fn insert(&mut self, lane: usize) {
+        self.0[lane / 64] |= 1 << (lane % 64);
+    }
+
+    fn contains(&self, lane: usize) -> bool {
+        self.0[lane / 64] & 1 << (lane % 64) != 0
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        let words = self.0.iter().enumerate().filter(|(_, word)| **word != 0);
+        words.flat_map(|(index, _)| index * 64..(index + 1) * 64).filter(|lane| self.contains(*lane))
     }
 }
 
@@ -285,9 +304,9 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(message: Message, ticket: Box<Ticket>) -> Self {
+    fn new(message: Message, ticket: Box<Ticket>, since: Instant) -> Self {
         let Message { key, value, headers } = message;
-        Waiting { data: [key, value].concat().into(), key_len: key.len(), headers, ticket, since: Instant::now() }
+        Waiting { data: [key, value].concat().into(), key_len: key.len(), headers, ticket, since }
     }
 }
 
@@ -348,10 +367,11 @@ impl Queue {
                 .get()
                 .and_then(|[prompt, patient]| Some(Clients { prompt: prompt.upgrade()?, patient: patient.upgrade()? }));
             let client = client.as_ref().map(|clients| clients.of(due.len()));
+            let now = Instant::now();
             for Waiting { data, key_len, headers, ticket, since } in due {
                 let (key, value) = data.split_at(key_len);
                 let handed_on = match client {
-                    Some(client) if since.elapsed() < self.patience => {
+                    Some(client) if now.saturating_duration_since(since) < self.patience => {
                         self.hand_on(client, Message { key, value, headers }, ticket)
                     }
                     _ => Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut), ticket)),

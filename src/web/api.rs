@@ -20,6 +20,9 @@ use crate::event::{Event, EventId, FieldError, Format, Limits, Parsed, json as r
 use crate::feed::Cursor;
 use crate::ingest::{Outcome as Became, Receipt, Written};
 
+/// Bytes of what is answered about one event of many, about.
+const RESULT: usize = 200;
+
 /// What of a request's head matters to a submission.
 #[derive(Clone, Copy)]
 pub struct Head<'r> {
@@ -268,7 +271,8 @@ async fn many(
     let first = items[0].status();
     // All for the same reason, good or bad: the request's own status says it.
     let status = if items.iter().all(|item| item.status() == first) { first } else { 207 };
-    let mut body = b"{\"results\":[".to_vec();
+    let mut body = Vec::with_capacity(16 + items.len() * RESULT);
+    body.extend_from_slice(b"{\"results\":[");
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             body.push(b',');
