@@ -1,6 +1,8 @@
 //! Structured log lines on standard output: text for a terminal, one JSON object a line for everything else.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::thread::sleep;
+use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -13,6 +15,8 @@ use crate::config::{LogFormat, LogSettings};
 const WAITING: usize = 8192;
 /// Bytes of lines that are written at once, at most.
 const BUFFER: usize = 64 << 10;
+/// How long lines gather after some were written. Meanwhile nobody who logs has to wake the thread that writes.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Installs the process's subscriber; a second call changes nothing. `to_stderr` keeps standard output for a command's
 /// own result. What waits is written out when the guard is dropped, within a second.
@@ -26,8 +30,11 @@ pub fn install(settings: &LogSettings, to_stderr: bool) -> WorkerGuard {
         // Its own buffer is written at the end of each line; this one when no line waits.
         false => (io::stdout().is_terminal(), Box::new(BufWriter::with_capacity(BUFFER, io::stdout()))),
     };
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log").finish(output);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING)
+        .thread_name("log")
+        .finish(Paced(output));
     let json = match settings.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
@@ -44,4 +51,19 @@ pub fn install(settings: &LogSettings, to_stderr: bool) -> WorkerGuard {
     // Rocket's lines below this level would only be formatted to be thrown away.
     log::set_max_level(log::LevelFilter::Warn);
     guard
+}
+
+/// Is flushed when no line waits, and takes its time over that.
+struct Paced<W>(W);
+
+impl<W: Write> Write for Paced<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        sleep(PAUSE);
+        Ok(())
+    }
 }
