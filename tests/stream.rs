@@ -560,6 +560,25 @@ fn a_slow_client_is_told_the_exact_count(broker: Broker) {
     assert_eq!(counted, Some(follower.dropped), "{}", metrics.text());
 }
 
+/// Only who had everything once loses what it is too slow for: the embedded broker keeps too little to show it.
+#[test]
+fn who_comes_back_and_is_slow_loses_nothing() {
+    let app = Application::on(Broker::Kafka).env("FOOTFALL_FEED__BYTES", "8MiB").start();
+    let big = json!(vec![json!({"user": "Ann", "action": "big", "text": "x".repeat(30_000)}); 15]);
+    (0..10).for_each(|_| drop(app.post(&big).expect(201)));
+    wait_for_the_feed(&app);
+    // It begins in memory, which has more for it than any buffer takes.
+    let mut slow = app.stream_after("0-0.1-0.2-0");
+    slow.next_frame();
+    flood(&app);
+    let total = app.topic().records().len() as i64;
+    let mut follower = Follower::from("0-0.1-0.2-0");
+    while follower.seen() < total {
+        follower.take(&slow.next());
+    }
+    assert_eq!(follower.dropped, 0);
+}
+
 fn a_rate_leaves_out_what_is_too_much_and_counts_it_exactly(broker: Broker) {
     // From memory, and from Kafka where memory has ended.
     for (memory, before) in [("50000", true), ("1000", false)] {

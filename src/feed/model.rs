@@ -76,6 +76,8 @@ struct Client {
     place: Cursor,
     /// Which topic that is a place in, counted from 0.
     topic: usize,
+    /// Whether it had everything once: until then it may lose nothing.
+    live: bool,
 }
 
 struct World {
@@ -170,7 +172,7 @@ impl World {
 
     fn come(&mut self, place: Cursor, user: Option<u8>) {
         let subscription = Subscription::new(&self.feed, Dialect::Json, filter(user), place.clone());
-        self.clients.push(Client { subscription, user, place, topic: self.topics.len() - 1 });
+        self.clients.push(Client { subscription, user, place, topic: self.topics.len() - 1, live: false });
     }
 
     /// One reader reads once; the events that it got, or `None` if it has everything.
@@ -187,6 +189,7 @@ impl World {
     /// Holds what a reader was told against what it is owed.
     fn told(&mut self, reader: usize, next: Option<Next>) -> Option<usize> {
         let (topics, client) = (&self.topics, &mut self.clients[reader]);
+        client.live |= next.is_none();
         let bytes = match next? {
             Next::Frames(bytes) => bytes,
             Next::Onward => panic!("a ring of {RING} has no many blocks"),
@@ -252,6 +255,7 @@ impl Client {
                 self.place = to;
             }
             told @ ("dropped" | "skipped") => {
+                assert!(told == "skipped" || self.live, "{message:?} before it had everything");
                 self.pass(topics, place("from"), None);
                 assert_eq!(place("to"), to);
                 let mut lost = self.lost(topics, &to);

@@ -390,7 +390,7 @@ impl Feed {
                 return Some(Ok(renewed.clone()));
             }
             if number < oldest {
-                return ring.blocks.get(ring.blocks.len() / 2).cloned().map(Err);
+                return ring.middle().cloned().map(Err);
             }
             ring.blocks.get((number - oldest) as usize).cloned().map(Ok)
         })
@@ -411,12 +411,13 @@ impl Feed {
     }
 
     /// Number of the block with which a reader goes on who has seen everything before a place, and the records that
-    /// were published before it. Where memory does not reach back to the place, `Err` says to where it does.
+    /// were published before it. Where memory does not reach back to the place, `Err` is one half a ring behind the head: who
+    /// has read up to there elsewhere is not overtaken again at once.
     pub(super) fn locate(&self, place: &Cursor) -> Result<(u64, u64), Arc<Cursor>> {
         self.read(|ring| {
             let oldest = ring.blocks.front().map_or(&ring.head, |block| &block.start);
             if !place.covers(oldest) {
-                return Err(oldest.clone());
+                return Err(ring.middle().map_or(&ring.head, |block| &block.start).clone());
             }
             let behind = ring.blocks.partition_point(|block| place.covers(&block.end));
             Ok(ring.blocks.get(behind).map_or((ring.next, ring.published), |block| (block.number, block.before)))
@@ -556,6 +557,10 @@ impl Writer {
 }
 
 impl Ring {
+    fn middle(&self) -> Option<&Arc<Block>> {
+        self.blocks.get(self.blocks.len() / 2)
+    }
+
     /// Bytes that it takes. A block's frames are made when they are first asked for, so they count a block late.
     fn size(&self) -> usize {
         self.bytes + self.encoded.load(Ordering::Relaxed)

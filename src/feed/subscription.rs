@@ -29,7 +29,8 @@ pub enum Start {
 #[derive(Debug)]
 pub enum Next {
     Frames(Bytes),
-    /// Memory does not reach back so far: what lies between must be read elsewhere, then `resume` goes on behind it.
+    /// Memory does not reach back so far, and the client has never had everything: what lies between must be read
+    /// elsewhere, then `resume` goes on behind it.
     Behind {
         to: Arc<Cursor>,
     },
@@ -59,6 +60,8 @@ pub struct Subscription {
     next: Option<(u64, u64)>,
     /// Set while blocks may hold records that the client has already: those before this place.
     floor: Option<Arc<Cursor>>,
+    /// Whether the client had everything once. Until then memory that moves on makes it go on elsewhere, and lose nothing.
+    live: bool,
     waiting: Waiting,
 }
 
@@ -83,6 +86,7 @@ impl Subscription {
             topic: feed.renewed(),
             next: None,
             floor: None,
+            live: false,
             waiting: Waiting::default(),
         };
         subscription.resume(place);
@@ -156,7 +160,11 @@ impl Subscription {
                 Err(to) => Next::Behind { to },
             });
         };
-        let bytes = match self.feed.block(number)? {
+        let Some(block) = self.feed.block(number) else {
+            self.live = true;
+            return None;
+        };
+        let bytes = match block {
             Ok(block) => {
                 self.next = Some((block.number + 1, block.after()));
                 if number < self.waiting.to {
@@ -164,7 +172,11 @@ impl Subscription {
                 }
                 self.frames(&block)
             }
-            Err(block) => self.drop_until(&block, seen),
+            Err(block) if self.live => self.drop_until(&block, seen),
+            Err(_) => {
+                (self.next, self.waiting) = (None, Waiting::default());
+                Bytes::new()
+            }
         };
         Some(Next::Frames(bytes))
     }
@@ -459,9 +471,25 @@ mod tests {
         publish(&mut writer, &[(0, 0), (0, 1), (0, 2), (0, 3)]);
         let mut late = subscribe(&feed, "0-0.1-0");
         let Some(Next::Behind { to }) = late.read() else { panic!("not behind") };
-        assert_eq!(to.to_string(), "0-2.1-0");
+        assert_eq!(to.to_string(), "0-3.1-0");
         late.resume(Cursor::clone(&to));
-        assert_eq!(ids(&mut late), ["0-3.1-0", "0-4.1-0"]);
+        assert_eq!(ids(&mut late), ["0-4.1-0"]);
+    }
+
+    #[test]
+    fn who_has_not_had_everything_yet_goes_on_elsewhere_when_memory_moves_on() {
+        let (feed, mut writer) = feed(4);
+        publish(&mut writer, &[(0, 0), (0, 1)]);
+        let mut late = subscribe(&feed, "0-0.1-0");
+        assert!(told(late.read()).contains("id: 0-1.1-0"));
+        publish(&mut writer, &(2..11).map(|offset| (0, offset)).collect::<Vec<_>>());
+        let Some(Next::Behind { to }) = late.read() else { panic!("not behind") };
+        assert_eq!((late.place().to_string().as_str(), to.to_string().as_str()), ("0-1.1-0", "0-9.1-0"));
+        late.resume(Cursor::clone(&to));
+        assert_eq!(ids(&mut late), ["0-10.1-0", "0-11.1-0"]);
+        // From now on it loses what it is too slow for.
+        publish(&mut writer, &(11..21).map(|offset| (0, offset)).collect::<Vec<_>>());
+        assert!(told(late.read()).contains(r#"{"count":8,"from":"0-11.1-0","to":"0-19.1-0"}"#));
     }
 
     #[test]
@@ -668,8 +696,9 @@ mod tests {
     fn what_was_counted_and_then_forgotten_is_not_taken_from_the_allowance() {
         let (feed, mut writer) = feed(4);
         let mut page = subscribe(&feed, "0-0.1-0");
-        publish(&mut writer, &[(0, 0), (0, 1), (0, 2)]);
         let mut allowance = 10;
+        assert!(page.read_newest(&mut allowance).is_none());
+        publish(&mut writer, &[(0, 0), (0, 1), (0, 2)]);
         assert!(told(page.read_newest(&mut allowance)).contains("id: 0-1.1-0"));
         publish(&mut writer, &(3..11).map(|offset| (0, offset)).collect::<Vec<_>>());
         assert!(told(page.read_newest(&mut allowance)).contains(r#"{"count":8,"from":"0-1.1-0","to":"0-9.1-0"}"#));
