@@ -256,6 +256,11 @@ impl Feed {
         self.read(|ring| ring.started.then(|| ring.head.max(&ring.ends)))
     }
 
+    /// Whether the tail has read what stood in the topic when it began.
+    pub(super) fn is_level(&self) -> bool {
+        self.read(|ring| ring.started && ring.head.covers(&ring.ends))
+    }
+
     /// Waits until the tail has started; the place where the live feed is then.
     pub async fn started(&self) -> Cursor {
         let mut published = self.published();
@@ -411,8 +416,8 @@ impl Feed {
     }
 
     /// Number of the block with which a reader goes on who has seen everything before a place, and the records that
-    /// were published before it. Where memory does not reach back to the place, `Err` is one half a ring behind the head: who
-    /// has read up to there elsewhere is not overtaken again at once.
+    /// were published before it. Where memory does not reach back to the place, `Err` is one half the blocks behind the head:
+    /// who has read up to there elsewhere is not overtaken again at once.
     pub(super) fn locate(&self, place: &Cursor) -> Result<(u64, u64), Arc<Cursor>> {
         self.read(|ring| {
             let oldest = ring.blocks.front().map_or(&ring.head, |block| &block.start);

@@ -128,7 +128,7 @@ impl Subscription {
         self.next = self.locate().ok();
     }
 
-    /// The block to go on with, and what lies before it; `Err` says to where memory reaches back.
+    /// The block to go on with, and what lies before it; `Err` is a place in memory, if it does not reach back so far.
     fn locate(&self) -> Result<(u64, u64), Arc<Cursor>> {
         let found = self.feed.locate(&self.place);
         match self.feed.renewed() {
@@ -161,7 +161,7 @@ impl Subscription {
             });
         };
         let Some(block) = self.feed.block(number) else {
-            self.live = true;
+            self.live = self.live || self.feed.is_level();
             return None;
         };
         let bytes = match block {
@@ -245,6 +245,7 @@ impl Subscription {
             self.pass(block);
         }
         self.waiting = Waiting::default();
+        self.live = true;
         Next::Frames(out.into())
     }
 
@@ -503,6 +504,17 @@ mod tests {
         let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
         assert!(text.contains(r#"{"count":8,"from":"0-1.1-0","to":"0-9.1-0"}"#), "{text}");
         assert_eq!(ids(&mut slow), ["0-10.1-0", "0-11.1-0"]);
+    }
+
+    #[test]
+    fn who_comes_while_memory_is_filled_for_the_first_time_has_not_had_everything() {
+        let feed = Feed::new("t", Frames::new(|_| "<li>".into()), 4, 1 << 20);
+        let mut writer = feed.writer();
+        writer.start(&[0], &[10]);
+        let mut early = subscribe(&feed, "0-2");
+        assert!(early.read().is_none());
+        publish(&mut writer, &(0..10).map(|offset| (0, offset)).collect::<Vec<_>>());
+        assert!(matches!(early.read(), Some(Next::Behind { .. })));
     }
 
     #[test]

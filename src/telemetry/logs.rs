@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// own result. What waits is written out when the guard is dropped, within a second.
 pub fn install(settings: &LogSettings, to_stderr: bool) -> WorkerGuard {
     // The level was checked with the other settings. Rocket logs every request in several lines of its own, and what its
-    // server calls an error is a client's doing, such as a path that is none.
+    // server calls an error is a client's doing, such as a path that is none, or a panic, which is told on standard error.
     let quiet = "rocket=error,rocket::server=off,hyper=error,rdkafka=error";
     let filter = EnvFilter::try_new(format!("{quiet},{}", settings.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let (terminal, output): (bool, Box<dyn Write + Send>) = match to_stderr {

@@ -12,12 +12,13 @@ use std::time::Duration;
 #[cfg(target_os = "linux")]
 const ASK: Duration = Duration::from_secs(15);
 
-/// What the kernel keeps for a client beyond what is on the way to it, in bytes, about (`TCP_NOTSENT_LOWAT`, tcp(7)). It would
-/// keep megabytes for each client that does not read, and filling those takes the time of the others.
+/// What the kernel keeps for a client beyond what is on the way to it, in bytes, about (`TCP_NOTSENT_LOWAT`, tcp(7)). It
+/// would keep megabytes for each client that does not read, and filling those takes the time of the others.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 << 10;
 
-/// Bounds how long a client of ours may take nothing, and what is kept for it meanwhile; `port` is the one that this process listens on.
+/// Bounds how long a client of ours may take nothing, and what is kept for it meanwhile; `port` is the one that this
+/// process listens on.
 #[cfg(target_os = "linux")]
 pub fn bound(port: u16, stalled: Duration) -> io::Result<()> {
     use std::os::fd::BorrowedFd;
@@ -32,10 +33,10 @@ pub fn bound(port: u16, stalled: Duration) -> io::Result<()> {
         let listens = socket.is_listener().is_ok_and(|listens| listens);
         let ours = || socket.local_addr().is_ok_and(|local| local.as_socket().is_some_and(|it| it.port() == port));
         if listens && ours() {
-            socket.set_tcp_notsent_lowat(UNSENT)?;
             socket.set_tcp_user_timeout(Some(stalled))?;
             let ask = ASK.min(stalled).max(Duration::from_secs(1));
-            return socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ask).with_interval(ask));
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ask).with_interval(ask))?;
+            return socket.set_tcp_notsent_lowat(UNSENT);
         }
     }
     Err(io::Error::new(io::ErrorKind::NotFound, "the listening socket was not found"))

@@ -226,6 +226,10 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                             }
                         }
                     }
+                    Some(Next::Behind { to }) if subscription.place().distance(&to) > app.settings.feed.max_catch_up => {
+                        (start, place, topic) = from_there(&subscription);
+                        break;
+                    }
                     Some(Next::Behind { to }) => {
                         let mut chunks = read_from_kafka(&app, &subscription, &to, pace.as_ref().map(|pace| pace.burst()));
                         let failed = loop {
@@ -261,9 +265,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                         };
                         if failed {
                             // Kafka went away, or retention was faster: find out anew where we stand.
-                            start = Start::After(subscription.place().clone());
-                            place = Some(subscription.place().clone());
-                            topic = subscription.topic();
+                            (start, place, topic) = from_there(&subscription);
                             break;
                         }
                     }
@@ -272,6 +274,12 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
             sleep(AGAIN).await;
         }
     }
+}
+
+/// To begin once more where a subscription stands: what to begin with, the place told last, and its topic.
+fn from_there(subscription: &Subscription) -> (Start, Option<Cursor>, Option<u64>) {
+    let place = subscription.place();
+    (Start::After(place.clone()), Some(place.clone()), subscription.topic())
 }
 
 /// One client's stream before it begins.
