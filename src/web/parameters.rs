@@ -119,6 +119,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_name_that_is_kept_is_the_same_name() {
+        let kept = Parameters::parse("a%26since=x&limit=5").with(&[("limit", "7")]);
+        assert_eq!(kept, "a%26since=x&limit=7");
+    }
+
+    #[test]
     fn a_time_longer_ago_than_time_itself_is_refused() {
         let time = |text: &str| Parameters::parse(text).time("since");
         assert!(matches!(time("since=-15m"), Ok(Some(_))));

@@ -217,7 +217,7 @@ impl Query {
         if !self.0.is_empty() {
             self.0.push('&');
         }
-        self.0.push_str(name);
+        encode(&mut self.0, name);
         self.0.push('=');
         encode(&mut self.0, value);
     }
