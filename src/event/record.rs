@@ -130,7 +130,9 @@ impl Record {
         if !cloudevents::is_structured(std::str::from_utf8(content_type?).ok()?) {
             return None;
         }
-        serde_json::from_slice(self.value()?).ok()
+        // An object: serde would take an array as the fields of a struct in their order.
+        let value = self.value().filter(|value| value.trim_ascii_start().starts_with(b"{"))?;
+        serde_json::from_slice(value).ok()
     }
 
     /// The value as JSON text; `None` for a tombstone, for what is not JSON, and for what is nested over 128 levels deep.
@@ -271,6 +273,14 @@ mod tests {
         assert_eq!(record.who_and_what(), WhoAndWhat { user: Some("John".into()), action: None });
         assert_eq!(self::record(Some(b"[1]")).who_and_what(), WhoAndWhat::default());
         assert_eq!(self::record(Some(b"\xff")).who_and_what(), WhoAndWhat::default());
+    }
+
+    #[test]
+    fn an_array_is_no_cloud_event() {
+        let structured = [(cloudevents::CONTENT_TYPE, Some(&b"application/cloudevents+json"[..]))];
+        let of = |value: &[u8]| Record::new(0, 0, None, None, Some(value), structured.into_iter());
+        assert_eq!(of(br#"["id-"]"#).id(), None);
+        assert_eq!(of(br#" {"id":"id-"}"#).id().as_deref(), Some("id-"));
     }
 
     #[test]
