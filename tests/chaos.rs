@@ -536,11 +536,10 @@ fn kept_for(client: &TcpStream) -> usize {
     let port = |text: &str| u16::from_str_radix(text.rsplit(':').next().expect("a port"), 16).expect("a port");
     let (ours, theirs) = (client.peer_addr().expect("a peer").port(), client.local_addr().expect("an address").port());
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's connections");
-    let connections = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let queues =
-        connections.filter(|of| port(of[1]) == ours && port(of[2]) == theirs).map(|of| of[4].to_owned()).next();
-    let queues = queues.expect("its connection");
-    usize::from_str_radix(queues.split(':').next().expect("a queue"), 16).expect("bytes")
+    let mut connections = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let its = connections.find(|of| port(of[1]) == ours && port(of[2]) == theirs).expect("its connection");
+    let (sending, _receiving) = its[4].split_once(':').expect("two queues");
+    usize::from_str_radix(sending, 16).expect("bytes")
 }
 
 #[test]

@@ -115,9 +115,7 @@ fn every_id_is_the_cursor_after_its_event(broker: Broker) {
     let mut stream = app.stream("");
     let mut follower = Follower::from("0-0.1-0.2-0");
     post_events(&app, 300);
-    while follower.seen() < 300 {
-        follower.take(&stream.next());
-    }
+    follower.take_until(300, || stream.next());
     assert_eq!(follower.dropped, 0);
     assert_eq!(follower.place.to_string(), app.topic().end());
 }
@@ -155,9 +153,7 @@ fn a_cut_stream_goes_on_from_memory(broker: Broker) {
     stream.received_frames(); // lost with the connection, from where the client stood
     let mut stream = app.stream_after(&follower.place.to_string());
     post_events(&app, 50);
-    while follower.seen() < 100 {
-        follower.take(&stream.next());
-    }
+    follower.take_until(100, || stream.next());
     assert_eq!(follower.dropped, 0);
 }
 
@@ -166,9 +162,7 @@ fn a_cut_stream_goes_on_from_kafka_where_memory_ends(broker: Broker) {
     post_events(&app, 1000);
     let mut stream = app.stream_after("0-0.1-0.2-0");
     let mut follower = Follower::from("0-0.1-0.2-0");
-    while follower.seen() < 1000 {
-        follower.take(&stream.next());
-    }
+    follower.take_until(1000, || stream.next());
     // It is live from there on.
     app.accept(&json!({"user": "a", "action": "b"}));
     follower.take(&stream.next());
@@ -192,9 +186,7 @@ fn a_cut_stream_goes_on_after_a_restart_and_on_another_replica() {
     for app in [&second, &third] {
         let mut stream = app.stream_after(&place);
         let mut follower = Follower::from(&place);
-        while follower.seen() < 75 {
-            follower.take(&stream.next());
-        }
+        follower.take_until(75, || stream.next());
     }
 }
 
@@ -206,9 +198,7 @@ fn a_partition_that_the_cursor_does_not_name_starts_at_0(broker: Broker) {
     }
     let mut stream = app.stream_after("0-2");
     let mut follower = Follower::from("0-2.1-0.2-0");
-    while follower.seen() < 10 {
-        follower.take(&stream.next());
-    }
+    follower.take_until(10, || stream.next());
 }
 
 fn a_stream_starts_with_the_last_so_many(broker: Broker) {
@@ -300,9 +290,7 @@ fn what_retention_deleted_is_a_gap_with_the_exact_count() {
     );
     assert_eq!(gap.last_event_id, "0-30.1-7.2-40");
     let mut follower = Follower::from("0-30.1-7.2-40");
-    while follower.seen() < 43 {
-        follower.take(&stream.next());
-    }
+    follower.take_until(43, || stream.next());
 }
 
 fn a_place_too_far_back_is_a_gap(broker: Broker) {
@@ -319,9 +307,7 @@ fn a_place_too_far_back_is_a_gap(broker: Broker) {
     assert!(resumed.get(1) > 0 && resumed.get(1) < 500, "{data}");
     let mut follower = Follower::from(&gap.last_event_id);
     let left = 500 - resumed.get(1);
-    while follower.seen() < left {
-        follower.take(&stream.next());
-    }
+    follower.take_until(left, || stream.next());
     assert_eq!(follower.dropped, 0);
 }
 
@@ -544,9 +530,7 @@ fn a_slow_client_is_told_the_exact_count(broker: Broker) {
     flood(&app);
     let total = app.topic().records().len() as i64;
     let mut follower = Follower::from("0-0.1-0.2-0");
-    while follower.seen() < total {
-        follower.take(&slow.next());
-    }
+    follower.take_until(total, || slow.next());
     assert!(follower.dropped > 0, "it was not too slow");
     assert!(!follower.records.is_empty());
     // What was dropped can still be fetched, and the stream is live.
@@ -573,9 +557,7 @@ fn who_comes_back_and_is_slow_loses_nothing() {
     flood(&app);
     let total = app.topic().records().len() as i64;
     let mut follower = Follower::from("0-0.1-0.2-0");
-    while follower.seen() < total {
-        follower.take(&slow.next());
-    }
+    follower.take_until(total, || slow.next());
     assert_eq!(follower.dropped, 0);
 }
 
@@ -764,9 +746,7 @@ fn a_client_cut_off_a_hundred_times_misses_nothing_and_gets_nothing_twice(broker
             app.topic().end(),
             follower.place
         );
-        while follower.seen() < written {
-            follower.take(&stream.next());
-        }
+        follower.take_until(written, || stream.next());
         follower
     });
     assert_eq!(follower.dropped, 0);

@@ -633,9 +633,7 @@ fn a_slow_client_is_told_the_exact_count(broker: Broker) {
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     let total = app.topic().records().len() as i64;
     let mut follower = Follower::from(BEGINNING);
-    while follower.seen() < total {
-        follower.take(&slow.next());
-    }
+    follower.take_until(total, || slow.next());
     assert!(follower.dropped > 0, "it was not too slow");
     assert!(!follower.records.is_empty());
     app.accept(&event("after"));
@@ -656,16 +654,12 @@ fn a_socket_cut_off_again_and_again_misses_nothing_and_gets_nothing_twice(broker
         let wanted = follower.seen() + random.below(1 + (posted + events - follower.seen()) as u64) as i64;
         thread::scope(|scope| {
             scope.spawn(|| (0..events / 10).for_each(|_| post_events(&app, 10)));
-            while follower.seen() < wanted {
-                follower.take(&socket.next());
-            }
+            follower.take_until(wanted, || socket.next());
             socket.reconnect(&follower.place.to_string());
         });
         posted += events;
     }
-    while follower.seen() < posted {
-        follower.take(&socket.next());
-    }
+    follower.take_until(posted, || socket.next());
     assert_eq!(follower.dropped, 0);
     common::assert_same_set(
         app.topic().records().iter().map(|record| (i64::from(record.partition), record.offset)),

@@ -161,7 +161,7 @@ impl Subscription {
             });
         };
         let Some(block) = self.feed.block(number) else {
-            self.live = self.live || self.feed.is_level();
+            self.has_everything();
             return None;
         };
         let bytes = match block {
@@ -245,8 +245,13 @@ impl Subscription {
             self.pass(block);
         }
         self.waiting = Waiting::default();
-        self.live = true;
+        self.has_everything();
         Next::Frames(out.into())
+    }
+
+    /// It has, or has been told of, all that memory holds: all there is, unless the tail is still reading what it found.
+    fn has_everything(&mut self) {
+        self.live = self.live || self.feed.is_level();
     }
 
     /// Counts what waits in blocks that were not counted yet, up to where the next thing to tell is another; false if there

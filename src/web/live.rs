@@ -227,6 +227,7 @@ fn frames(client: Client, start: Start) -> impl Stream<Item = io::Result<Bytes>>
                         }
                     }
                     Some(Next::Behind { to }) if subscription.place().distance(&to) > app.settings.feed.max_catch_up => {
+                        // Farther than is read for one: the new beginning tells it so.
                         (start, place, topic) = from_there(&subscription);
                         break;
                     }

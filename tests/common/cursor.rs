@@ -135,6 +135,13 @@ impl Follower {
         }
     }
 
+    /// Takes what comes until it has seen so many.
+    pub fn take_until(&mut self, seen: i64, mut next: impl FnMut() -> Message) {
+        while self.seen() < seen {
+            self.take(&next());
+        }
+    }
+
     /// Records and drops so far.
     pub fn seen(&self) -> i64 {
         self.records.len() as i64 + self.dropped
