@@ -1,4 +1,4 @@
-//! The steps of the two hot paths, one by one, so that a regression has an address. `cargo bench`, or
+//! Measures each step of the two hot paths (ingest and fan-out), so that a regression can be located. `cargo bench`, or
 //! `cargo bench -- parse` for some; `dev/bench` measures the whole.
 
 use std::hint::black_box;
@@ -39,7 +39,7 @@ fn feed() -> (Feed, Writer) {
     (feed, writer)
 }
 
-/// With so many records in memory, in blocks as under load.
+/// A feed with this many records in memory, in blocks as under load.
 fn filled(records: usize) -> (Feed, Writer) {
     let (feed, mut writer) = feed();
     (0..records).for_each(|n| writer.push(record(n)));
@@ -121,7 +121,7 @@ fn filters(c: &mut Criterion) {
     group.bench_function("another user each time", |b| {
         b.iter(|| {
             n += 1;
-            read_all(&feed, user(1000 + n)) // one who is not there
+            read_all(&feed, user(1000 + n)) // a user without events
         });
     });
     group.bench_function("another text each time", |b| {
@@ -133,7 +133,7 @@ fn filters(c: &mut Criterion) {
     group.finish();
 }
 
-/// What the tail does for the overview.
+/// The overview's statistics, as the tail updates them.
 fn statistics(c: &mut Criterion) {
     let mut group = c.benchmark_group("statistics");
     group.throughput(Throughput::Elements(1));

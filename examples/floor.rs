@@ -1,5 +1,5 @@
-//! The floor under everything that `dev/bench` measures: what this machine's kernel, tokio and hyper cost without any
-//! product on top. Nothing here is a server that anybody should run.
+//! Baseline A of `dev/bench`: what the kernel, tokio and hyper cost on this machine without a product on top. Not a server
+//! for any other use.
 //!
 //! Usage: floor fanout <address> <events a second> <tick in ms>   Server-Sent Events from slabs that are encoded once
 //!        floor answer <address>                                  hyper, a constant answer to whatever comes
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Failure> {
     }
 }
 
-/// Everything that happened in one tick, as it goes to every client.
+/// All events of one tick, encoded once for every client.
 async fn fanout(address: SocketAddr, rate: u64, tick_ms: u64) -> Result<(), Failure> {
     let listener = TcpListener::bind(address).await?;
     let slabs = broadcast::Sender::new(1024);
@@ -44,7 +44,7 @@ async fn fanout(address: SocketAddr, rate: u64, tick_ms: u64) -> Result<(), Fail
             ticks.tick().await;
             let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
             if due > offset {
-                let _ = sender.send(slab(offset..due)); // fails while nobody listens
+                let _ = sender.send(slab(offset..due)); // fails while no client is connected
                 offset = due;
             }
         }
@@ -55,17 +55,18 @@ async fn fanout(address: SocketAddr, rate: u64, tick_ms: u64) -> Result<(), Fail
     }
 }
 
-/// Frames of the size and form that the product sends, each one chunk of the chunked coding together.
+/// Frames of the size and form that Footfall sends, all of them in one HTTP chunk.
 fn slab(offsets: std::ops::Range<u64>) -> Bytes {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
     let frames: String = offsets
         .map(|offset| {
             let next = offset + 1;
             format!(
-                "id: 0-{next}.1-0.2-0\ndata: {{\"topic\":\"user_activity\",\"partition\":0,\"offset\":{offset},\
+                "data: {{\"topic\":\"user_activity\",\"partition\":0,\"offset\":{offset},\
                  \"timestamp\":\"2026-11-23T12:00:00.123Z\",\"key\":\"user-000123\",\
                  \"id\":\"01a209aa-8bc6-7357-b52b-5b5b035196ec\",\"time\":\"2026-11-23T12:00:00.120Z\",\
-                 \"value\":{{\"user\":\"user-000123\",\"action\":\"page_view\",\"t\":{now:016},\"n\":\"{offset:09}\"}}}}\n\n"
+                 \"value\":{{\"user\":\"user-000123\",\"action\":\"page_view\",\"t\":{now:016},\"n\":\"{offset:09}\"}}}}\n\
+                 id: 0-{next}.1-0.2-0\n\n"
             )
         })
         .collect();
@@ -93,7 +94,7 @@ async fn answer(address: SocketAddr) -> Result<(), Failure> {
             Ok::<_, Infallible>(if body.is_ok() { answer } else { Response::default() })
         });
         tokio::spawn(async move {
-            // A client that goes away is no failure.
+            // A client that leaves is not an error.
             let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), serve).await;
         });
     }

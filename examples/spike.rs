@@ -1,8 +1,8 @@
-//! The bare minimum of taking events in, for `dev/bench`: Rocket and rdkafka, and nothing of what Footfall promises. No
-//! validation, no ids, no metrics, no log. A body is an event, or one event a line between brackets.
+//! Baseline B of `dev/bench`: ingest with Rocket and rdkafka alone. No validation, ids, metrics or log. A body is one event,
+//! or an array with one event on each line.
 //!
-//! Usage: spike <bootstrap servers> <topic> [full], on the port in ROCKET_PORT. With `full` each record carries the headers that
-//! Footfall's do, and the process reads the topic back: what those two cost, whoever does them.
+//! Usage: spike <bootstrap servers> <topic> [full], on the port in ROCKET_PORT. With `full` (baseline C) each record has the same
+//! headers as Footfall's, and the process reads the topic back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ struct Topic {
     full: bool,
 }
 
-/// As long as Footfall's.
+/// The same deadline as Footfall's.
 const HEADERS: [(&str, &str); 6] = [
     ("ce_specversion", "1.0"),
     ("ce_id", "01a21079-646f-752b-acfe-1fcf9edccf30"),
@@ -45,7 +45,7 @@ const HEADERS: [(&str, &str); 6] = [
     ("content-type", "application/json"),
 ];
 
-/// Reads every partition from its end on, and does nothing with it.
+/// Reads new records of every partition and drops them.
 fn read_back(servers: &str, topic: &str) -> Result<(), Box<dyn std::error::Error>> {
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", servers).set("group.id", "spike").create()?;

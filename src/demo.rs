@@ -1,7 +1,8 @@
-//! Made-up traffic of a small shop, for whoever tries the product: sessions of users who log in, look, buy and leave.
+//! Made-up traffic of a small shop, to try the product with: sessions of users who log in, look, buy and leave.
 //!
-//! Events arrive at random times at a chosen mean rate and take the way of a post through `ingest`, so that ids, metrics and
-//! acknowledgements are real. Each carries `"demo":true`. While events would be refused it waits. Called by the command line.
+//! Events occur at random times at a chosen mean rate and are submitted as a post is, so that ids, metrics and
+//! acknowledgements are real. Each event has the member `"demo":true`. While events would be rejected the demo waits. Called
+//! by the command line.
 
 use std::time::Duration;
 
@@ -11,20 +12,20 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::event::Format;
 use crate::event::json::string;
-use crate::event::{Event, Format, Limits, Parsed, parse, time};
-use crate::ingest::{Failure, Ingest, Receipt};
+use crate::ingest::{Ack, Events, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
 
-/// Batches that wait for Kafka at once; beyond it the shop waits too.
-const MOST_UNDER_WAY: usize = 64;
+/// Batches in flight to Kafka; the shop waits while there are so many.
+const MOST_IN_FLIGHT: usize = 64;
 /// Events in one batch, at most.
 const BATCH: usize = 500;
-/// What was not sent in time is made up for this far back.
+/// Events that were not sent in time are sent later, if they are no older than this.
 const BEHIND: Duration = Duration::from_secs(1);
-/// Between two looks whether events are taken again, and after how long without it is said.
+/// Between two checks whether events would be accepted again; and how long they must be rejected until it is logged.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const SAID_AFTER: Duration = Duration::from_secs(2);
-/// How long the last events may take to be acknowledged when it is told to stop.
+/// How long the last events may take to be acknowledged when the demo is stopped.
 const LAST: Duration = Duration::from_secs(1);
 
 /// Traffic to be made up.
@@ -40,43 +41,53 @@ impl Traffic {
     /// Sends events until `stop` resolves.
     pub async fn run(self, ingest: &Ingest, stop: impl Future<Output = ()>) {
         let mut shop = Shop::new(self);
-        let (mut told, mut under_way, mut next) = (Told::default(), FuturesUnordered::new(), Instant::now());
+        let (mut logged, mut in_flight, mut next) = (Logged::default(), FuturesUnordered::new(), Instant::now());
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(results) = under_way.next(), if !under_way.is_empty() => told.results(results),
-                () = sleep_until(next), if under_way.len() < MOST_UNDER_WAY => {
+                Some(verdicts) = in_flight.next(), if !in_flight.is_empty() => logged.verdicts(verdicts),
+                () = sleep_until(next), if in_flight.len() < MOST_IN_FLIGHT => {
                     let now = Instant::now();
-                    if told.waits(ingest.unavailable()) {
+                    if logged.waits(ingest.unavailable()) {
                         next = now + LOOK_EVERY;
                         continue;
                     }
                     next = next.max(now.checked_sub(BEHIND).unwrap_or(now));
-                    let mut events = Vec::new();
-                    while next <= now && events.len() < BATCH {
-                        events.extend(shop.event(ingest));
+                    let (mut events, most) = (0, BATCH.min(ingest.settings().max_batch));
+                    let mut body = Vec::new();
+                    while next <= now && events < most {
+                        body.push(if events == 0 { b'[' } else { b',' });
+                        body.extend_from_slice(&shop.happens());
+                        events += 1;
                         next += shop.pause();
                     }
-                    under_way.push(ingest.accept(events));
+                    body.push(b']');
+                    in_flight.push(ingest.submit(submission(body)));
                 }
             }
         }
-        let _ = timeout(LAST, async { while under_way.next().await.is_some() {} }).await;
+        let _ = timeout(LAST, async { while in_flight.next().await.is_some() {} }).await;
     }
 }
 
-/// What the log was told: each state once, however long it lasts.
-#[derive(Default)]
-struct Told {
-    waiting_since: Option<Instant>,
-    waits: bool,
-    failure: Option<Failure>,
+/// An array of events that this process makes up.
+fn submission(body: Vec<u8>) -> Submission<'static> {
+    let events = Events::Body { bytes: body.into(), format: Format::Json, shape: Shape::Array };
+    Submission { events, ack: Ack::All, idempotency_key: None, client: None, trace: [None, None] }
 }
 
-impl Told {
-    /// Whether events have to wait, for this reason.
+/// What was logged: each state once, however long it lasts.
+#[derive(Default)]
+struct Logged {
+    waiting_since: Option<Instant>,
+    waits: bool,
+    failure: Option<String>,
+}
+
+impl Logged {
+    /// Returns whether events have to wait, for the given reason, and logs when that has changed.
     fn waits(&mut self, reason: Option<String>) -> bool {
         let Some(reason) = reason else {
             self.waiting_since = None;
@@ -93,21 +104,31 @@ impl Told {
         true
     }
 
-    fn results(&mut self, results: Vec<Result<Receipt, Failure>>) {
-        for result in results {
-            match result {
-                Ok(_) => self.failure = None,
-                Err(failure) if self.failure.as_ref() == Some(&failure) => {}
-                Err(failure) => {
-                    tracing::warn!(error = %failure, "a made-up event was not taken");
-                    self.failure = Some(failure);
-                }
-            }
+    fn verdicts(&mut self, verdicts: Result<Verdicts, SubmitError>) {
+        match verdicts {
+            Ok(Verdicts::One(verdict)) => self.verdict(verdict),
+            Ok(Verdicts::Many(verdicts)) => verdicts.into_iter().for_each(|verdict| self.verdict(verdict)),
+            Err(error) => self.failed(error.to_string()),
+        }
+    }
+
+    fn verdict(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Written { .. } | Verdict::Queued { .. } => self.failure = None,
+            Verdict::Invalid(errors) => self.failed(format!("not a valid event: {errors:?}")),
+            Verdict::Failed { failure, .. } => self.failed(failure.to_string()),
+        }
+    }
+
+    fn failed(&mut self, why: String) {
+        if self.failure.as_ref() != Some(&why) {
+            tracing::warn!(error = why, "a made-up event was not taken");
+            self.failure = Some(why);
         }
     }
 }
 
-/// Sessions under way at once, for each event a second: a session has one every few seconds.
+/// Open sessions for each event a second: a session has an event every few seconds.
 const SESSIONS: f64 = 3.0;
 const MOST_SESSIONS: f64 = 1000.0;
 
@@ -123,22 +144,12 @@ impl Shop {
         Shop { traffic, dice: Dice::new(), sessions: Vec::new() }
     }
 
-    /// Until the next event: the times of a Poisson process.
+    /// Time until the next event, as in a Poisson process.
     fn pause(&mut self) -> Duration {
         Duration::from_secs_f64(-(1.0 - self.dice.unit()).ln() / self.traffic.rate)
     }
 
-    /// What happens next, as a post of it would be taken.
-    fn event(&mut self, ingest: &Ingest) -> Option<Event> {
-        let body = self.happens();
-        let settings = ingest.settings();
-        let limits = Limits { event: settings.max_event.as_u64() as usize, batch: 1, now_ms: time::now_ms() };
-        match parse(&body, Format::Json, &limits) {
-            Ok(Parsed::One(checked)) => checked.ok(),
-            _ => None, // larger than this server takes
-        }
-    }
-
+    /// What happens next: a body as it would be posted.
     fn happens(&mut self) -> Bytes {
         let most = (self.traffic.rate * SESSIONS).clamp(4.0, MOST_SESSIONS) as usize;
         // Were everybody in the shop at once, nobody could come more often than others.
@@ -154,7 +165,7 @@ impl Shop {
         text
     }
 
-    /// Someone begins a session, or goes on with the one that is under way.
+    /// Starts a session, or picks the open session of the same user.
     fn comes(&mut self) -> usize {
         let user = self.dice.popular(self.traffic.users);
         self.sessions.iter().position(|session| session.user == user).unwrap_or_else(|| {
@@ -372,6 +383,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::event::{Limits, Parsed, parse};
 
     fn events(users: u32, count: usize) -> Vec<Value> {
         let mut shop = Shop::new(Traffic { rate: 20.0, users });

@@ -1,7 +1,8 @@
-//! What the topic's events add up to: their rate, the top actions and users, and how many users are active.
+//! Statistics of the topic's events: their rate, the top actions and users, and the number of active users.
 //!
-//! Memory is bounded whatever the number of users: counts by time are exact, users are counted by a HyperLogLog sketch, the
-//! top ones by a frequent-items sketch (Apache DataSketches). Fed by the tail, and by a read of the last day at the start.
+//! Memory is bounded whatever the number of users: counts by time are exact, users are counted by a HyperLogLog sketch,
+//! the top names by a frequent-items sketch (Apache DataSketches). Fed by the tail, and by a read of the last day at
+//! the start.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -20,36 +21,46 @@ use crate::kafka::{History, HistoryError};
 const MINUTE: i64 = 60_000;
 const QUARTER: i64 = 15 * MINUTE;
 const DAY: i64 = 24 * 60 * MINUTE;
+/// How far a clock may be ahead: such an event counts as of now. Events with later timestamps are not counted.
+const AHEAD: i64 = MINUTE;
 /// 2^12 registers: a standard error of 1.6 %.
 const LG_REGISTERS: u8 = 12;
-/// Names whose counts are exact are three quarters of it; the error beyond that is told with each.
+/// Most names of a sketch. Up to three quarters of it, counts are exact; beyond that, each name carries its error
+/// bound.
 const NAMES: usize = 256;
-/// Names that are told.
+/// Names that are listed.
 const TOP: usize = 10;
-/// Records of the last day that are read at the start, at most: a few seconds of reading.
+/// Most records of the last day that are read at the start: a few seconds of reading.
 const COUNTED: i64 = 2_000_000;
 /// Longer names are counted and not listed.
 const LONGEST_NAME: usize = 800;
 
-/// The events of the last day, by the time at which Kafka took them.
+/// The events of the last day, by Kafka's timestamp.
 pub struct Stats {
     windows: Mutex<Windows>,
-    /// The embedded broker's timestamps are a constant, so there it is the event's own time.
+    /// The embedded broker's timestamps are constant, so there the event's own time counts.
     embedded: bool,
 }
 
 struct Windows {
-    /// The last quarter of an hour, by the minute; an older minute becomes part of its quarter.
+    /// The last 15 minutes, by the minute; an older minute is merged into its quarter of an hour.
     minutes: VecDeque<Period>,
     quarters: VecDeque<Period>,
-    fine: Line,
-    coarse: Line,
-    /// Everything since then was counted, in milliseconds since 1970.
+    fine: Timeline,
+    coarse: Timeline,
+    /// Since when every event is counted, in milliseconds since 1970.
     since_ms: i64,
-    filling: bool,
+    /// Whether the tail has reported where it starts, or the topic was recreated, so that the tail reads all of it.
+    begun: bool,
+    /// Reads of the last day that have not ended.
+    reads: usize,
+    /// Partitions without a leader, whose part of the last day is read later.
+    unknown: usize,
+    /// Whether any part of the last day was read.
+    filled: bool,
 }
 
-/// What happened in a minute, or in a quarter of an hour.
+/// The events of a minute, or of a quarter of an hour.
 struct Period {
     /// Its number since 1970.
     number: i64,
@@ -89,16 +100,16 @@ impl Period {
     }
 }
 
-/// Counts by steps of time; exact.
-struct Line {
+/// Exact counts by steps of time.
+struct Timeline {
     step_ms: i64,
-    /// By the step's number, modulo the length: the number that is counted there, and the count.
+    /// By the step's number modulo the length: the number that is counted there, and the count.
     steps: Vec<(i64, u64)>,
 }
 
-impl Line {
+impl Timeline {
     fn new(step_ms: i64, span_ms: i64) -> Self {
-        Line { step_ms, steps: vec![(0, 0); (span_ms / step_ms) as usize + 1] }
+        Timeline { step_ms, steps: vec![(0, 0); (span_ms / step_ms) as usize + 1] }
     }
 
     fn count(&mut self, ms: i64) {
@@ -115,7 +126,7 @@ impl Line {
 
     fn points(&self, now: i64) -> Points {
         let length = self.steps.len() as i64;
-        // The step under way is not at its end yet.
+        // The current step is incomplete.
         let first = now / self.step_ms - length + 1;
         let count = |number: i64| {
             let (counted, count) = self.steps[(number % length) as usize];
@@ -126,26 +137,26 @@ impl Line {
     }
 }
 
-/// Events in steps of time.
+/// Events by steps of time.
 #[derive(Debug, Clone, Serialize)]
 pub struct Points {
-    /// When the first step begins.
+    /// When the first step starts.
     pub start: String,
-    /// Seconds a step.
+    /// Seconds per step.
     pub step_s: i64,
     pub counts: Vec<u64>,
 }
 
-/// A name and how often it came.
+/// A name and its count.
 #[derive(Debug, Clone, Serialize)]
 pub struct Named {
     pub name: String,
-    /// At most so many; at least this less `error`.
+    /// An upper bound; the true count is at least this minus `error`.
     pub count: u64,
     pub error: u64,
 }
 
-/// A number of different users: the estimate, and bounds that hold with 95 % confidence.
+/// A number of distinct users: the estimate, and bounds with 95 % confidence.
 #[derive(Debug, Clone, Serialize)]
 pub struct Users {
     pub estimate: u64,
@@ -163,7 +174,7 @@ impl From<&HllUnion> for Users {
     }
 }
 
-/// What happened in a stretch of time up to now.
+/// The events of a period up to now.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stretch {
     pub events: u64,
@@ -172,17 +183,17 @@ pub struct Stretch {
     pub top_users: Vec<Named>,
 }
 
-/// All of it at one moment.
+/// All statistics at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {
     pub now: String,
-    /// Everything since then was counted; a day ago, unless the topic holds more than is read at the start.
+    /// Every event since then is counted; a day ago, unless the topic holds more than is read at the start.
     pub since: String,
     /// Whether the last day is still being read.
     pub filling: bool,
     /// Over the last ten whole seconds.
     pub events_per_second: f64,
-    /// Different users of this minute and the one before.
+    /// Distinct users of this minute and the previous one.
     pub users_now: Users,
     #[serde(rename = "last_15m")]
     pub quarter: Stretch,
@@ -199,60 +210,75 @@ impl Stats {
         Stats { windows: Mutex::new(Windows::new()), embedded }
     }
 
-    /// Counts a record, wherever in the last day it lies.
+    /// Counts a record, wherever in the last day it belongs.
     pub fn observe(&self, record: &Record) {
         let ms = if self.embedded { record.time_ms() } else { record.timestamp_ms() };
         let now = now_ms();
-        // Of a clock that goes ahead it happened now.
-        let ms = ms.unwrap_or(now).min(now);
-        if ms <= now - DAY {
+        let ms = ms.unwrap_or(now);
+        if ms <= now - DAY || ms > now + AHEAD {
             return;
         }
-        let told = record.who_and_what();
-        self.with(|windows| windows.count(ms, told.user.as_deref(), told.action.as_deref()));
+        let ms = ms.min(now);
+        let statistics = record.who_and_what();
+        self.with(|windows| windows.count(ms, statistics.user.as_deref(), statistics.action.as_deref()));
     }
 
-    /// Counts the last day's records that lie before `ends`, the newest two million of them at most. Blocks for as long as
-    /// that takes to read, or until `stop` is cancelled.
-    pub fn fill(&self, history: &History, ends: &[i64], stop: &CancellationToken) {
-        let since_ms = self.read_day(history, ends, stop).unwrap_or_else(|error| {
-            tracing::warn!(error = %error, "the last day was not counted whole");
+    /// Announces one [`fill`](Self::fill) with these ends, perhaps on another thread, while others run.
+    pub fn expect_fill(&self, ends: &[Option<i64>]) {
+        self.with(|windows| windows.read_begins(ends.iter().filter(|end| end.is_none()).count()));
+    }
+
+    /// Counts the last day's records before `ends`, at most the newest two million. A later call counts partitions
+    /// without an end. Blocks until they are read or `stop` is cancelled.
+    pub fn fill(&self, history: &History, ends: &[Option<i64>], stop: &CancellationToken) {
+        let ends: Vec<i64> = ends.iter().map(|end| end.unwrap_or(0)).collect();
+        let counted = self.read_day(history, &ends, stop);
+        if stop.is_cancelled() {
+            return;
+        }
+        let since_ms = counted.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "the statistics of the last day are incomplete");
             now_ms()
         });
-        if !stop.is_cancelled() {
-            self.with(|windows| {
-                windows.since_ms = since_ms;
-                windows.filling = false;
-            });
-        }
+        self.with(|windows| {
+            // After a cancellation these may be the windows of another topic.
+            if !stop.is_cancelled() {
+                windows.read_ends(since_ms);
+            }
+        });
     }
 
-    /// Since when everything was counted.
+    /// Returns since when every event is counted.
     fn read_day(&self, history: &History, ends: &[i64], stop: &CancellationToken) -> Result<i64, HistoryError> {
         let day_ago = now_ms() - DAY;
-        let begins = match history.offsets_since(day_ago) {
+        let wanted: Vec<i32> = (0..).zip(ends).filter(|(_, end)| **end > 0).map(|(partition, _)| partition).collect();
+        if wanted.is_empty() {
+            return Ok(day_ago);
+        }
+        let begins = match history.offsets_since_of(day_ago, &wanted) {
             // The embedded broker keeps little.
             Err(HistoryError::NoTimeIndex) => vec![0; ends.len()],
             found => found?,
         };
         let most = COUNTED / ends.len().max(1) as i64;
         let from: Vec<i64> = begins.iter().zip(ends).map(|(begin, end)| *begin.max(&(end - most))).collect();
-        let mut since_ms = day_ago;
-        history.read(&from, ends, |record| {
+        let (mut since_ms, now) = (day_ago, now_ms());
+        let mut begun = vec![false; ends.len()];
+        history.read_until(stop, &from, ends, |record| {
             let partition = record.partition() as usize;
-            // Where counting begins later than the day did.
-            if record.offset() == from[partition] && from[partition] > begins[partition] {
-                since_ms = since_ms.max(record.timestamp_ms().unwrap_or(day_ago));
+            // Where counting starts later than the day did.
+            if !std::mem::replace(&mut begun[partition], true) && from[partition] > begins[partition] {
+                since_ms = since_ms.max(record.timestamp_ms().unwrap_or(day_ago).min(now));
             }
             self.observe(&record);
-            if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            ControlFlow::Continue(())
         })?;
         Ok(since_ms)
     }
 
-    /// The topic was made anew.
+    /// Drops everything after the topic was recreated.
     pub fn clear(&self) {
-        self.with(|windows| *windows = Windows { filling: false, ..Windows::new() });
+        self.with(|windows| *windows = Windows { begun: true, ..Windows::new() });
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -270,11 +296,32 @@ impl Windows {
         Windows {
             minutes: VecDeque::new(),
             quarters: VecDeque::new(),
-            fine: Line::new(5000, QUARTER),
-            coarse: Line::new(5 * MINUTE, DAY),
+            fine: Timeline::new(5000, QUARTER),
+            coarse: Timeline::new(5 * MINUTE, DAY),
             since_ms: now_ms(),
-            filling: true,
+            begun: false,
+            reads: 0,
+            unknown: 0,
+            filled: false,
         }
+    }
+
+    /// Notes the start of a read of the last day, and how many partitions have no leader.
+    fn read_begins(&mut self, unknown: usize) {
+        self.begun = true;
+        self.reads += 1;
+        self.unknown = unknown;
+    }
+
+    /// Notes the end of a read: of its partitions every event since then is counted.
+    fn read_ends(&mut self, since_ms: i64) {
+        self.reads = self.reads.saturating_sub(1);
+        self.since_ms = if self.filled { self.since_ms.max(since_ms) } else { since_ms };
+        self.filled = true;
+    }
+
+    fn is_filling(&self) -> bool {
+        !self.begun || self.reads > 0 || self.unknown > 0
     }
 
     fn count(&mut self, ms: i64, user: Option<&str>, action: Option<&str>) {
@@ -306,7 +353,7 @@ impl Windows {
         Snapshot {
             now: format_ms(now),
             since: format_ms(self.since_ms.max(now - DAY)),
-            filling: self.filling,
+            filling: self.is_filling(),
             events_per_second: recent as f64 / 10.0,
             users_now: users(minutes(2)),
             quarter: stretch(minutes(15)),
@@ -317,7 +364,7 @@ impl Windows {
     }
 }
 
-/// The period of a number, in its place among the others.
+/// Returns the period of a number; inserts it in order if it is missing.
 fn period(periods: &mut VecDeque<Period>, number: i64) -> &mut Period {
     let place = periods.partition_point(|period| period.number < number);
     if periods.get(place).is_none_or(|period| period.number != number) {
@@ -380,16 +427,44 @@ mod tests {
                 count(&mut windows, now - minutes_ago * MINUTE, &format!("u{n}"), "view");
             }
         }
-        let told = windows.snapshot(now);
-        assert_eq!((told.quarter.events, told.day.events), (50, 90));
-        assert_eq!((told.users_now.estimate, told.quarter.users.estimate, told.day.users.estimate), (10, 10, 10));
-        assert_eq!((told.quarter.top_actions[0].count, told.day.top_actions[0].count), (50, 90));
-        assert_eq!(told.day.top_users[0].count, 9);
-        assert_eq!(told.coarse.counts.iter().sum::<u64>(), 80, "the step under way is left out");
-        // Minutes that have become old are part of their quarters.
+        let statistics = windows.snapshot(now);
+        assert_eq!((statistics.quarter.events, statistics.day.events), (50, 90));
+        assert_eq!(
+            (statistics.users_now.estimate, statistics.quarter.users.estimate, statistics.day.users.estimate),
+            (10, 10, 10)
+        );
+        assert_eq!((statistics.quarter.top_actions[0].count, statistics.day.top_actions[0].count), (50, 90));
+        assert_eq!(statistics.day.top_users[0].count, 9);
+        assert_eq!(statistics.coarse.counts.iter().sum::<u64>(), 80, "the step under way is left out");
+        // Old minutes are part of their quarters.
         count(&mut windows, now + 60 * MINUTE, "later", "view");
-        let told = windows.snapshot(now + 60 * MINUTE);
-        assert_eq!((told.quarter.events, told.day.events, told.day.users.estimate), (1, 81, 11));
+        let statistics = windows.snapshot(now + 60 * MINUTE);
+        assert_eq!((statistics.quarter.events, statistics.day.events, statistics.day.users.estimate), (1, 81, 11));
+    }
+
+    #[test]
+    fn the_last_day_is_filled_when_the_last_of_its_reads_has_ended_whichever_that_is() {
+        // A long read while a partition has no leader, and a short one of that partition.
+        for since in [[10, 20], [20, 10]] {
+            let mut windows = Windows::new();
+            assert!(windows.is_filling(), "the tail has not begun");
+            windows.read_begins(1);
+            windows.read_begins(0);
+            windows.read_ends(since[0]);
+            assert!(windows.is_filling(), "one read is under way");
+            windows.read_ends(since[1]);
+            assert_eq!((windows.is_filling(), windows.since_ms), (false, 20));
+        }
+        let mut windows = Windows::new();
+        windows.read_begins(1);
+        windows.read_ends(10);
+        assert!(windows.is_filling(), "a partition has no leader yet");
+        windows.read_begins(0);
+        windows.read_ends(10);
+        assert!(!windows.is_filling());
+        let stats = Stats::new(false);
+        stats.clear();
+        assert!(!stats.snapshot().filling, "all of a new topic comes from the tail");
     }
 
     #[test]
@@ -400,12 +475,12 @@ mod tests {
             let user = if n % 10 == 0 { "often".to_owned() } else { format!("user-{n}") };
             count(&mut windows, now - n % (10 * MINUTE), &user, "view");
         }
-        let told = windows.snapshot(now);
-        assert_eq!(told.quarter.events, 1_000_000);
-        let users = &told.quarter.users;
+        let statistics = windows.snapshot(now);
+        assert_eq!(statistics.quarter.events, 1_000_000);
+        let users = &statistics.quarter.users;
         assert!((users.low..=users.high).contains(&900_001), "{users:?}");
         assert!(users.estimate.abs_diff(900_001) < 50_000, "{users:?}");
-        let often = &told.quarter.top_users[0];
+        let often = &statistics.quarter.top_users[0];
         assert_eq!(often.name, "often");
         assert!(often.count >= 100_000 && often.count - often.error <= 100_000, "{often:?}");
         let size: usize = windows

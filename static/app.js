@@ -1,10 +1,15 @@
-// Every page works as the server sent it; this adds what needs a script: the reader's own time zone, the whole record in
-// place, searches that go on, the sums of a user, and on the live page the stream, the form without a reload, and the keys.
+// Every page works without script. This adds what needs one: local times, the full record under its row, searches that
+// continue, a user's counts, and on the live page the stream, the form without a reload, and keyboard shortcuts.
 
 import { showRecords } from './record.js';
 import { showTimes } from './time.js';
 
 document.documentElement.classList.add('scripted');
+
+// The server may not know the address under which this browser reaches it.
+for (const base of document.querySelectorAll('.base')) base.textContent = location.origin;
+// A page restored from the back/forward cache shows the filters of its address, not what was typed before leaving it.
+addEventListener('pageshow', ({ persisted }) => persisted && document.getElementById('filters')?.reset());
 
 const rows = document.getElementById('rows');
 if (rows) {
@@ -20,15 +25,15 @@ if (overview) {
   const { startOverview } = await import('./overview.js');
   startOverview(overview);
 }
-const person = rows?.dataset.filters !== undefined;
+const user = rows?.dataset.filters !== undefined;
 const search = document.getElementById('search');
-if (search && !person) {
+if (search && !user) {
   const { startSearch } = await import('./history.js');
   startSearch(search, rows);
 }
-if (person) {
-  const { startPerson } = await import('./person.js');
-  startPerson(rows);
+if (user) {
+  const { startUser } = await import('./user.js');
+  startUser(rows);
 } else if (rows?.dataset.cursor !== undefined) {
   const [{ startFeed }, { startForm }, { startKeys }] = await Promise.all([
     import('./feed.js'),

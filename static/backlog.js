@@ -1,5 +1,5 @@
-// What has arrived and is not on the page yet: the newest in full, the older ones as a count with the cursors around
-// them, so that the page can say what it does not show and where to find it.
+// Events that have arrived and are not shown yet: the newest in full, older ones as a count with the cursors around them,
+// so that the page can say what it leaves out and link to it.
 
 const MOST_KEPT = 500;
 
@@ -7,14 +7,14 @@ export class Backlog {
   #entries = [];
   #skipped = null;
 
-  /** An event: `{ html, from, to }`, with the cursors before and after it; `why` an older one has to go for it. */
+  /** Adds an event `{ html, from, to }` with the cursors before and after it; `why` explains the skip if it evicts an older one. */
   add(event, why) {
     this.#entries.push(event);
     if (this.#entries.length > MOST_KEPT) this.#skip(1, why);
   }
 
-  /** A gap that the server told of: `{ count, from, to, why, gone, counted }`, `count` null where nobody knows; `counted`: of
-   * events that this page would have shown. */
+  /** Adds a gap that the server reported: `{ count, from, to, why, gone, counted }`. `count` is null if it is unknown;
+   * `counted` if it counts only events that match this page's filters. */
   addGap(gap) {
     this.#entries.push({ gap });
   }
@@ -23,13 +23,13 @@ export class Backlog {
     return this.#entries.length;
   }
 
-  /** How many events wait, the skipped ones included. */
+  /** The number of waiting events, skipped ones included. */
   get count() {
     const of = ({ html, gap }) => (html ? 1 : gap.counted ? gap.count : 0);
     return this.#entries.reduce((sum, entry) => sum + of(entry), this.#skipped?.count ?? 0);
   }
 
-  /** The next `some`, oldest first, and before them all but the newest `most` as one gap. */
+  /** Takes the next `some` entries, oldest first. Of more than `most`, the oldest come first as one gap. */
   take(some, most, why) {
     if (this.#entries.length > most) this.#skip(this.#entries.length - most, why);
     const gap = this.#skipped ? [{ gap: this.#skipped }] : [];

@@ -5,7 +5,7 @@ export async function copy(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Without TLS there is no clipboard but for this machine's own address.
+    // Without TLS the Clipboard API works on localhost only.
     const area = document.createElement('textarea');
     area.textContent = text;
     document.body.append(area);
@@ -16,7 +16,7 @@ export async function copy(text) {
   }
 }
 
-/** Makes a button copy what `text()` says. */
+/** Makes a button copy the text that `text()` returns. */
 export function copies(button, text) {
   const label = button.textContent;
   button.addEventListener('click', async () => {

@@ -1,36 +1,36 @@
-// The live feed: rows from the stream, in batches and never under the reader's hand; pause, rate, filters, states in words.
+// The live feed: adds rows from the stream in batches, but not while the user points at the list or reads in it. Also pause,
+// rate, filters, and the state of the connection in words.
 
 import { Backlog } from './backlog.js';
 import { Stream } from './stream.js';
 import { clockTime, duration, localTimes } from './time.js';
+import { $, events, number } from './words.js';
 
 const MOST_ROWS = 500;
-// Put on the page between two frames: of more the page would halt.
+// Rows added per animation frame; more would make the page stutter.
 const ROWS_A_FRAME = 8;
-// The server's own bound for a page; what goes beyond it comes as a count.
+// The server sends a page at most this many; the rest comes as a count.
 const ROWS_A_SECOND = 50;
 const SAY_EVERY = 5000;
-// In a second; beyond that nobody sees one arrive, and the browser would draw all the time.
+// At more events a second, new rows are not highlighted: the browser would repaint all the time.
 const MOST_ANNOUNCED = 10;
 const SUGGESTIONS = 20;
 const FILTERS = ['user', 'action', 'q', 'partition'];
 
-// Gaps of which nothing is left to be fetched, by the server's reason, in words.
+// Gaps whose records cannot be fetched any more, by the server's reason.
 const GONE = {
   expired: 'Kafka no longer keeps them',
-  'topic recreated': 'the topic was made anew',
-  'malformed cursor': 'this page’s place in the stream was not understood',
+  'topic recreated': 'the topic was recreated',
+  'malformed cursor': 'this page’s position in the stream was not valid',
   'unknown partition': 'the topic has fewer partitions than before',
 };
 
-const $ = (id) => document.getElementById(id);
-const number = (n) => n.toLocaleString('en');
-const events = (n) => (n === 1 ? '1 event' : `${number(n)} events`);
+// Gaps that the history can fill.
+const LATER = { 'no leader': 'a partition had no leader' };
 
 /**
- * The filters are those of the list (`data-filters`), or else those of the address, with a form for them. `on.arrived(html)`
- * with each event, also while none is shown, `on.skipped(count)` with the number of those that are not told, and `on.missed()`
- * where some are lost.
+ * Starts the feed. Its filters are those of the list (`data-filters`), else those of the address. Calls `on.arrived(html)`
+ * for each event, shown or not, `on.skipped(count)` for events that the server left out, and `on.missed()` for lost ones.
  */
 export function startFeed(list, on = {}) {
   const feed = new Feed(list, on);
@@ -63,10 +63,10 @@ class Feed {
     }
     this.stream = new Stream(list.dataset.cursor, this.filters, {
       event: (html, from, to) => this.#arrived({ html, from, to }),
-      control: (name, message, from, to) => this.#told(name, message, from, to),
+      control: (name, message) => this.#control(name, message),
       state: (state) => this.#connection(state),
     });
-    // A finger that taps does not stay; a mouse does.
+    // Only a mouse stays over the list; a finger taps and leaves.
     list.addEventListener('pointerenter', (event) => (this.#pointed = event.pointerType === 'mouse'));
     list.addEventListener('pointerleave', () => (this.#pointed = false));
     for (const type of ['pointerleave', 'focusout', 'toggle']) {
@@ -85,7 +85,7 @@ class Feed {
     if (!paused) this.show();
   }
 
-  /** Puts everything that waits on the page at once. */
+  /** Shows all waiting events at once. */
   show() {
     if (this.paused) this.pause(false);
     for (const open of this.list.querySelectorAll('details[open]')) open.open = false;
@@ -102,13 +102,13 @@ class Feed {
     this.#drawSoon();
   }
 
-  /** Why an event would not be shown now. */
+  /** Why an event that is left out now is not shown. */
   #why() {
-    if (this.#absence) return `you were away ${this.#absence}`;
-    return this.paused || this.#held() ? 'more than this page keeps' : 'too fast to show';
+    if (this.#absence) return `this tab was hidden for ${this.#absence}`;
+    return this.paused || this.#held() ? `beyond this page's ${MOST_ROWS} rows` : 'too many to show';
   }
 
-  #told(name, message, from, to) {
+  #control(name, message) {
     if (name === 'status') {
       this.#broker = message;
       this.#brokerState();
@@ -119,10 +119,23 @@ class Feed {
       this.on.skipped?.(message.count);
       this.#gap({ ...message, why: this.#why(), counted: true });
     } else if (name === 'dropped') {
-      this.#gap({ count: message.count, from: message.from, to: message.to, why: 'this page was too slow', told: true });
+      this.#gap({
+        count: message.count,
+        from: message.from,
+        to: message.to,
+        why: 'this page was too slow',
+        unfiltered: true,
+      });
     } else {
       const { missed, requested, resumed, reason } = message;
-      this.#gap({ count: missed, from: requested, to: resumed, why: GONE[reason] ?? reason, told: true, gone: reason in GONE });
+      this.#gap({
+        count: missed,
+        from: requested,
+        to: resumed,
+        why: GONE[reason] ?? LATER[reason] ?? reason,
+        unfiltered: true,
+        gone: reason in GONE,
+      });
     }
   }
 
@@ -148,7 +161,7 @@ class Feed {
     this.#drawSoon();
   }
 
-  /** Whether the reader is in the list: nothing moves under pointer or keyboard, nor while a row is open or scrolled to. */
+  /** Whether the list must not move: the pointer or the keyboard focus is in it, a row is open, or the page is scrolled. */
   #held() {
     return (
       this.#pointed ||
@@ -167,13 +180,18 @@ class Feed {
     }
   }
 
-  /** Entries come oldest first, the list shows the newest first. */
+  /** Adds entries to the list. They come oldest first; the list shows the newest first. */
   #put(entries) {
     if (!entries.length) return;
     const fragment = document.createElement('template');
-    fragment.innerHTML = entries.map((entry) => entry.html ?? '<li class="skip"></li>').reverse().join('');
+    fragment.innerHTML = entries
+      .map((entry) => entry.html ?? '<li class="skip"></li>')
+      .reverse()
+      .join('');
     const gaps = entries.filter((entry) => entry.gap).reverse();
-    fragment.content.querySelectorAll('li.skip').forEach((row, n) => this.#tell(row, gaps[n].gap));
+    fragment.content.querySelectorAll('li.skip').forEach((row, n) => {
+      this.#describe(row, gaps[n].gap);
+    });
     const rows = [...fragment.content.children].filter((row) => !row.id || !$(row.id));
     if (Math.max(this.#second, this.#seconds.at(-1)) <= MOST_ANNOUNCED) {
       for (const row of rows) if (row.id) row.classList.add('new');
@@ -187,10 +205,10 @@ class Feed {
     suggest(rows);
   }
 
-  /** `37 events not shown (you were away 12 s) · show them`. */
-  #tell(row, { count, from, to, why, told, gone }) {
-    // The server counts records, whether the filters would have shown them or not.
-    const upTo = told && this.filters.size ? 'Up to ' : '';
+  /** `37 events not shown (this tab was hidden for 12 s) · show them`. */
+  #describe(row, { count, from, to, why, unfiltered, gone }) {
+    // The server counts records before filtering.
+    const upTo = unfiltered && this.filters.size ? 'Up to ' : '';
     row.textContent = `${count == null ? 'Some events' : upTo + events(count)} not shown${why ? ` (${why})` : ''}`;
     if (gone || !from || !to || from === to) return;
     const link = document.createElement('a');
@@ -217,7 +235,7 @@ class Feed {
     const words = rate > 0 && rate < 10 ? `${rate.toFixed(1)}/s` : `${number(Math.round(rate))}/s`;
     const fast = this.#skipping && performance.now() - this.#skipping < 2000;
     $('rate').textContent = fast ? `${words}; showing ${ROWS_A_SECOND}/s` : words;
-    $('count').textContent = `${number(this.#seen)} since you came`;
+    $('count').textContent = `${number(this.#seen)} since you opened this page`;
     const top = Math.max(1, ...this.#seconds);
     const line = this.#seconds.map((n, second) => `${second},${(19 - (n / top) * 18).toFixed(1)}`).join('L');
     $('spark').firstElementChild.setAttribute('d', `M${line}`);
@@ -238,17 +256,28 @@ class Feed {
     const waiting = this.#backlog.count;
     const [dot, word, words] = {
       connecting: ['', 'connecting', 'Connecting to the server.'],
-      resting: ['', 'resting', 'A hidden page gives its connection back and takes it up again when it is seen.'],
+      resting: ['', 'asleep (tab hidden)', 'Disconnected while this tab is hidden; reconnects when you return.'],
       live: this.paused
         ? ['warn', `paused${waiting ? ` +${number(waiting)}` : ''}`, `Paused; ${events(waiting)} waiting.`]
         : ['good', 'live', `Live since ${since}.`],
-      lost: now - state.since < 10_000
-        ? ['warn', `reconnecting ${next}`, `Reconnecting ${next}: ${state.why}.`]
-        : ['bad', `server away since ${since}`, `Away since ${since}: ${state.why}. Next try ${next}; the feed then goes on where it stopped.`],
+      lost:
+        now - state.since < 10_000
+          ? ['warn', `reconnecting ${next}`, `Reconnecting ${next}: ${state.why}.`]
+          : [
+              'bad',
+              `server unreachable since ${since}`,
+              `Server unreachable since ${since}: ${state.why}. Retrying ${next}; the feed then continues where it stopped.`,
+            ],
     }[state.kind];
     const brokerAway = state.kind === 'live' && this.#broker?.broker === 'away';
     $('dot').className = `dot ${brokerAway ? 'warn' : dot}`;
-    const shown = brokerAway ? `${word}, Kafka away` : word;
+    const impaired = state.kind === 'live' && this.#broker?.broker === 'impaired';
+    if (impaired) $('dot').className = 'dot warn';
+    const shown = brokerAway
+      ? `${word === 'live' ? 'connected' : word}, Kafka unreachable`
+      : impaired
+        ? `${word}, Kafka impaired`
+        : word;
     if ($('connection').textContent !== shown) {
       $('connection').textContent = shown;
       if (state.kind !== this.saidKind && state.kind !== 'connecting') say(words);
@@ -260,27 +289,36 @@ class Feed {
   #brokerState() {
     const { broker, since, reason } = this.#broker;
     const away = broker === 'away';
-    $('away').hidden = !away;
+    const impaired = broker === 'impaired';
+    $('away').hidden = !away && !impaired;
     const at = clockTime(new Date(since ?? Date.now()));
-    const words = away ? `Kafka is away since ${at}: ${reason}. Events sent now are refused; new ones appear when it is back.` : '';
+    const words = away
+      ? `Kafka unreachable since ${at} (${reason}). New events are rejected until it is back; the feed then continues.`
+      : impaired
+        ? `Kafka connected, but ${reason}.`
+        : '';
     if ($('away').textContent !== words) $('away').textContent = words;
-    $('broker-words').textContent = away ? `away since ${at}: ${reason}` : 'answers';
+    $('broker-words').textContent = away
+      ? `unreachable since ${at}: ${reason}`
+      : impaired
+        ? `connected, but ${reason}`
+        : 'connected';
     this.#connection(this.stream.state);
   }
 
-  /** Filters apply as they are typed; the address follows, so that the view can be kept. */
+  /** Applies filters while they are typed, and updates the address. */
   #filter() {
     const form = $('filters');
     let timer = 0;
     const applySoon = (event) => {
-      // User and action are compared whole: half a name would empty the list.
+      // User and action match exactly: half a name would empty the list.
       const { type, target } = event;
       const half = type === 'input' && target.value && target.name !== 'q';
       if (half && ![...target.list.options].some((option) => option.value === target.value)) return;
       clearTimeout(timer);
       timer = setTimeout(() => {
         const filters = typed(form);
-        // Typed and taken back: the list that is there is the list that was asked for.
+        // Skip if the text was changed and changed back.
         if (`${filters}` !== `${this.filters}`) this.#apply(filters, 'replaceState');
       }, 300);
     };
@@ -304,10 +342,11 @@ class Feed {
     });
   }
 
-  /** Takes list and cursor from the page as the server renders it for these filters. */
+  /** Fetches the page for these filters and takes list and cursor from it. */
   async #apply(filters, remember) {
     this.applying?.abort();
-    const applying = (this.applying = new AbortController());
+    const applying = new AbortController();
+    this.applying = applying;
     let page;
     try {
       const answer = await fetch(address(filters), { headers: { Accept: 'text/html' }, signal: applying.signal });
@@ -315,8 +354,8 @@ class Feed {
       page = new DOMParser().parseFromString(await answer.text(), 'text/html');
     } catch (error) {
       if (!applying.signal.aborted) {
-        const why = error instanceof TypeError ? 'the server does not answer' : error.message;
-        $('count').textContent = `The filter is not applied: ${why}.`;
+        const why = error instanceof TypeError ? 'the server is unreachable' : error.message;
+        $('count').textContent = `Filter not applied: ${why}.`;
         say($('count').textContent);
       }
       return;
@@ -330,37 +369,47 @@ class Feed {
     localTimes(this.list.children, this.list);
     const place = $('filters').contains(document.activeElement) ? document.activeElement : null;
     for (const id of ['empty', 'older', 'clear']) $(id).replaceWith(page.getElementById(id));
+    for (const base of $('empty').querySelectorAll('.base')) base.textContent = location.origin;
     for (const chip of $('filters').querySelectorAll('.chip')) chip.remove();
-    $('filters').querySelector('button').before(...page.querySelectorAll('#filters .chip'));
+    $('filters')
+      .querySelector('button')
+      .before(...page.querySelectorAll('#filters .chip'));
     for (const input of $('filters').querySelectorAll('input:not([type="hidden"])')) {
-      if (input !== document.activeElement) input.value = filters.get(input.name) ?? '';
+      input.defaultValue = filters.get(input.name) ?? '';
+      // Keep the text of the input being typed in, except after navigation.
+      if (!remember || input !== document.activeElement) input.value = input.defaultValue;
     }
-    // The link that was followed is gone.
+    // The link that had the focus is gone.
     if (place && !place.isConnected) $('filters').querySelector('input:not([type="hidden"])').focus();
     this.stream.restart(fresh.dataset.cursor, filters);
     this.#waiting();
-    say(`Filtered: ${events(this.list.childElementCount)} in the list`);
+    say(`Filtered: ${events(this.list.childElementCount)} listed`);
   }
 }
 
 const address = (filters) => (filters.size ? `/?${filters}` : '/');
 
-/** The filters of an address, without the rest of its query. */
+/** The filters in a query string, without its other parameters. */
 function filtersOf(query) {
-  return new URLSearchParams([...new URLSearchParams(query)].filter(([name, value]) => FILTERS.includes(name) && value));
+  return new URLSearchParams(
+    [...new URLSearchParams(query)].filter(([name, value]) => FILTERS.includes(name) && value),
+  );
 }
 
-/** The filters as they stand in their form, without the empty ones. */
+/** The filters typed into the form, without empty ones. */
 const typed = (form) => new URLSearchParams([...new FormData(form)].filter(([, value]) => value.trim()));
 
-/** Tells a screen reader; the list itself is silent, or a busy feed would never stop talking. */
+/** Announces words to screen readers. The list itself is silent, because a busy feed would be announced all the time. */
 function say(words) {
   $('said').textContent = words;
 }
 
-/** Keeps the last users and actions seen as suggestions. */
+/** Updates the suggestions with the latest users and actions. */
 function suggest(rows) {
-  for (const [id, cell] of [['users', '.who:not(.key)'], ['actions', '.what']]) {
+  for (const [id, cell] of [
+    ['users', '.who:not(.key)'],
+    ['actions', '.what'],
+  ]) {
     const list = $(id);
     if (!list) continue;
     const names = new Set(rows.slice(0, SUGGESTIONS).map((row) => row.querySelector(cell)?.textContent));
@@ -368,8 +417,9 @@ function suggest(rows) {
     names.delete(undefined);
     names.delete('');
     const wanted = [...names].slice(0, SUGGESTIONS);
-    // Not for another order alone: the browser may be showing them.
-    if (wanted.length === list.childElementCount && [...list.children].every(({ value }) => wanted.includes(value))) continue;
+    // Skip if only the order changed: the browser may be showing the list.
+    if (wanted.length === list.childElementCount && [...list.children].every(({ value }) => wanted.includes(value)))
+      continue;
     list.replaceChildren(...wanted.map((name) => new Option('', name)));
   }
 }

@@ -1,9 +1,10 @@
-// The form without a reload: what was typed stays, the answer stands beside it.
+// Sends the form without a reload: the input stays, the answer appears beside it.
 
-const $ = (id) => document.getElementById(id);
-// How much longer than the server's own deadline for an acknowledgement an answer may take.
+import { $, sentence } from './words.js';
+
+// How long to wait for an answer beyond the server's own deadline for Kafka's acknowledgement.
 const BEYOND_DEADLINE = 10_000;
-// What takes less is not worth a word.
+// Show "Sending…" only after this many milliseconds.
 const SAY_AFTER = 300;
 
 export function startForm() {
@@ -22,19 +23,19 @@ export function startForm() {
     form.removeAttribute('aria-busy');
     showSending(form, false);
     if (receipt) form.elements.id.value = newId();
-    showProblems(form, problems);
+    showProblems(problems);
     showReceipt(receipt);
     if (receipt) $('action').select();
   });
-  // Enter makes a line in the details; with Ctrl or Cmd it sends.
+  // In the details Enter starts a new line; Ctrl or Cmd with Enter sends.
   $('details').addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
-  // Where the form is folded away, opening it means to write.
+  // On a narrow screen, opening the form focuses its first field.
   addEventListener('hashchange', () => location.hash === '#send' && $('user').focus());
 }
 
-/** Of the next event: until then, whoever sends again sends the same one. */
+/** A new id for the next event. Until an event is saved, sending again sends it under the same id. */
 function newId() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 }
@@ -44,9 +45,10 @@ function showSending(form, sending) {
   if (sending) $('said').textContent = 'Sending…';
 }
 
-/** The receipt, or problems as `[field, words]` with an empty field where none is to blame. */
+/** Sends the form. Returns the receipt, or problems as `[field, words]`; the field is empty if none is to blame. */
 async function send(form) {
   let answer;
+  const start = performance.now();
   const deadline = Number(form.dataset.deadline) + BEYOND_DEADLINE;
   try {
     answer = await fetch(form.getAttribute('action'), {
@@ -56,30 +58,31 @@ async function send(form) {
       signal: AbortSignal.timeout(deadline),
     });
   } catch (error) {
-    const words = error.name === 'TimeoutError'
-      ? `No answer in ${Math.round(deadline / 1000)} s. The event may have arrived; press Send to try again, it is not written twice.`
-      : 'The server does not answer. Nothing is lost of what you typed; press Send to try again.';
+    const words =
+      error.name === 'TimeoutError'
+        ? `No answer after ${Math.round(deadline / 1000)} s. The event may have been saved. Send again: it is not saved twice.`
+        : 'Server unreachable. Your input is kept; send again.';
     return { problems: [['', words]] };
   }
   const body = await answer.json().catch(() => ({}));
-  if (answer.status === 201) return { receipt: body, problems: [] };
+  if (answer.status === 201) return { receipt: { ...body, ms: Math.round(performance.now() - start) }, problems: [] };
   if (body.errors?.length) {
     return { problems: body.errors.map(({ pointer, detail }) => [field(pointer), detail]) };
   }
-  // What was changed since the last attempt is another event, and has another id.
+  // A form that was changed since the last attempt is another event; the server has given it another id.
   if (body.id) form.elements.id.value = body.id;
   const wait = answer.headers.get('Retry-After');
   const words = body.detail ?? body.title ?? `The server answered ${answer.status}.`;
-  return { problems: [['', wait ? `${words} Try again in ${wait} s.` : words]] };
+  return { problems: [['', wait ? `${sentence(words)} Try again in ${wait} s.` : sentence(words)]] };
 }
 
-/** `/user` names its field, anything else is about the details. */
+/** The form field of a JSON Pointer: `/user` and `/action` name fields, everything else is in the details. */
 function field(pointer = '') {
   const name = pointer.split('/')[1] ?? '';
   return ['', 'user', 'action'].includes(name) ? name : 'details';
 }
 
-function showProblems(form, problems) {
+function showProblems(problems) {
   for (const name of ['user', 'action', 'details']) {
     const words = problems.find(([field]) => field === name)?.[1] ?? '';
     $(`${name}-error`).textContent = words;
@@ -119,5 +122,5 @@ function showReceipt(receipt) {
   const link = document.createElement('a');
   link.href = `/events/${receipt.partition}/${receipt.offset}`;
   link.textContent = `partition ${receipt.partition}, offset ${receipt.offset}`;
-  place.replaceChildren('Sent: ', link);
+  place.replaceChildren('Saved to Kafka · ', link, ` · ${receipt.ms} ms`);
 }

@@ -1,9 +1,7 @@
-// A search that the first look did not end: goes on by itself, shows what it finds as it is found, and can be stopped.
+// Continues a search that the page itself did not complete: shows matches as they are found, and can be stopped.
 
 import { Search } from './search.js';
-
-const $ = (id) => document.getElementById(id);
-const number = (n) => n.toLocaleString('en');
+import { $, events, number } from './words.js';
 
 export function startSearch(box, rows) {
   const more = $('next').querySelector('a');
@@ -29,11 +27,11 @@ export function startSearch(box, rows) {
       $('next').hidden = !next;
       if (next) {
         remember(next);
-        more.textContent = found >= limit ? (bound === 'to' ? 'Older events' : 'Next events') : 'Search on';
+        more.textContent = found >= limit ? (bound === 'to' ? 'Older events' : 'Next events') : 'Continue search';
       } else {
         $('empty').hidden = found > 0;
       }
-      $('summary').textContent = found === 1 ? '1 event' : `${number(found)} events`;
+      $('summary').textContent = events(found);
     },
   });
   const begin = () => {

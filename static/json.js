@@ -1,10 +1,10 @@
-// JSON as text. A value is shown as it stands in Kafka: JSON.parse would round large numbers and reorder members.
+// JSON as text. Values are shown as they are in Kafka: JSON.parse would round large numbers and reorder members.
 
-const TOKEN = /"[^"\\]*(?:\\[^][^"\\]*)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
+const TOKEN = /"[^"\\]*(?:\\[\s\S][^"\\]*)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 // Deeper levels are not indented further: a value nested 10,000 deep must not become a megabyte of blanks.
 const DEEPEST = 24;
 
-/** The members of a JSON object: name to value, each value still as JSON text. */
+/** The members of a JSON object as a Map from name to value; values remain JSON text. */
 export function members(text) {
   const found = new Map();
   let depth = 0;
@@ -27,7 +27,7 @@ export function members(text) {
   return found;
 }
 
-/** The same JSON with a line for every member. */
+/** The same JSON with one line for each member. */
 export function pretty(text) {
   let out = '';
   let depth = 0;

@@ -1,6 +1,7 @@
-// The keys, each of which is also a button in their list.
+// Keyboard shortcuts. Each is also a button in the list of shortcuts.
 
-const $ = (id) => document.getElementById(id);
+import { $ } from './words.js';
+
 const STORED = 'footfall-keys';
 
 export function startKeys(list) {
@@ -19,7 +20,7 @@ export function startKeys(list) {
     j: () => step(list, 1),
     k: () => step(list, -1),
     Enter: () => current(list)?.querySelector('summary')?.click(),
-    Escape: () => back(list),
+    Escape: () => back(),
     '?': () => (dialog.open ? dialog.close() : dialog.showModal()),
   };
 
@@ -27,7 +28,7 @@ export function startKeys(list) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || dialog.open) return;
     const typing = event.target.closest('input, textarea, select');
     if (event.key === 'Escape') return act.Escape();
-    // Enter on a row is the browser's own.
+    // The browser itself handles Enter on a row.
     if (typing || !on.checked || event.key === 'Enter' || !Object.hasOwn(act, event.key)) return;
     event.preventDefault();
     act[event.key]();
@@ -43,7 +44,7 @@ export function startKeys(list) {
 
 let last = null;
 
-/** The row that has the keyboard, or had it last. */
+/** The row that has the focus, or had it last. */
 function current(list) {
   const row = document.activeElement.closest?.('#rows > li') ?? last;
   return row?.isConnected ? row : list.firstElementChild;
@@ -59,8 +60,8 @@ function step(list, by) {
   else step(list, by);
 }
 
-/** Closes what is open, else leaves the row or the field. */
-function back(list) {
+/** Closes what is open, else removes the focus from the row or field. */
+function back() {
   const open = document.activeElement.closest?.('#rows details[open]') ?? document.querySelector('.state[open]');
   if (open) open.open = false;
   else document.activeElement.blur();
@@ -70,7 +71,7 @@ function stored() {
   try {
     return localStorage.getItem(STORED);
   } catch {
-    return null; // storage is switched off
+    return null; // storage is disabled
   }
 }
 
@@ -78,6 +79,6 @@ function store(value) {
   try {
     localStorage.setItem(STORED, value);
   } catch {
-    // Switched off: the choice lasts as long as the page.
+    // Storage is disabled: the choice lasts as long as the page.
   }
 }

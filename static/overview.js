@@ -1,25 +1,30 @@
-// The overview moves with its stream: what differs is changed in place.
+// Updates the overview from its stream, in place.
 
-import { patch } from './refresh.js';
+import { patch } from './patch.js';
+import { clockTime } from './time.js';
 
 export function startOverview(part) {
   const words = document.getElementById('moving');
-  const say = (text) => words.textContent !== text && (words.textContent = text);
+  const say = (text) => {
+    if (words.textContent !== text) words.textContent = text;
+  };
   let source = null;
+  let updated = new Date();
   const open = () => {
     source?.close();
     source = null;
     if (document.hidden) return;
     source = new EventSource('/stream/overview');
-    source.onopen = () => say('Live: moves by itself.');
+    source.onopen = () => say('Live');
     source.onmessage = ({ data }) => {
       const fresh = part.cloneNode(false);
       fresh.innerHTML = data;
       patch(part, fresh);
+      updated = new Date();
     };
     source.onerror = () => {
-      say(`The server does not answer since ${new Date().toLocaleTimeString('en-GB')}; what you see is from before. Trying on.`);
-      // After a refusal EventSource does not come again by itself.
+      say(`Server unreachable. Showing data from ${clockTime(updated)}. Retrying…`);
+      // EventSource does not reconnect after an answer other than 200.
       if (source?.readyState === EventSource.CLOSED) setTimeout(open, 3000);
     };
   };

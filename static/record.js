@@ -1,10 +1,10 @@
-// The whole record under its row, fetched when the row is opened.
+// Shows the full record under its row; fetches it when the row is opened.
 
 import { copies } from './copy.js';
 import { members, pretty } from './json.js';
 import { exactTime } from './time.js';
 
-// What a person reads; copying gives all of it.
+// Characters shown of a value; Copy copies all of it.
 const MOST_SHOWN = 200_000;
 
 export function showRecords(list) {
@@ -14,50 +14,52 @@ export function showRecords(list) {
 
 async function show(details) {
   const link = details.querySelector('a.whole');
-  if (!link || details.asking) return;
-  details.asking = true;
-  link.textContent = 'Fetching the whole record…';
+  if (!link || details.loading) return;
+  details.loading = true;
+  link.textContent = 'Loading the record…';
   try {
     const answer = await fetch(`/api/v1${link.pathname}`, {
       headers: { Accept: 'application/json' },
       signal: AbortSignal.timeout(10_000),
     });
     if (answer.status === 404) throw new Error('Kafka no longer has this record');
-    if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? `The server answered ${answer.status}`);
+    if (!answer.ok)
+      throw new Error((await answer.json().catch(() => ({}))).detail ?? `The server answered ${answer.status}`);
     details.querySelector('.links').replaceWith(detail(await answer.text(), link.href, details));
   } catch (error) {
-    const why = error.name === 'TimeoutError' || error instanceof TypeError ? 'The server does not answer' : error.message;
+    const why = error.name === 'TimeoutError' || error instanceof TypeError ? 'Server unreachable' : error.message;
     link.textContent = `${why}. Close and open the row to try again.`;
   } finally {
-    details.asking = false;
+    details.loading = false;
   }
 }
 
 function detail(json, address, details) {
   const record = members(json);
-  const said = (name) => JSON.parse(record.get(name) ?? 'null');
-  const time = (name) => (said(name) ? exactTime(new Date(said(name))) : 'none');
+  const field = (name) => JSON.parse(record.get(name) ?? 'null');
+  const time = (name) => (field(name) ? exactTime(new Date(field(name))) : 'none');
   const facts = element('dl');
   const fact = (name, text) => text !== null && facts.append(element('dt', name), element('dd', text));
-  fact('Happened', time('time'));
-  fact('Kafka’s time', time('timestamp'));
-  fact('Key', said('key') ?? (record.has('key_raw') ? read(said('key_raw')) : 'none'));
+  fact('Event time', time('time'));
+  fact('Written to Kafka', time('timestamp'));
+  fact('Key', field('key') ?? (record.has('key_raw') ? read(field('key_raw')) : 'none'));
   fact('Partition', record.get('partition'));
   fact('Offset', record.get('offset'));
-  fact('Event id', said('id'));
+  fact('Event id', field('id'));
   for (const [name, value] of members(record.get('headers') ?? '{}')) {
     fact(`Header ${name}`, value[0] === '"' ? JSON.parse(value) : value);
   }
 
-  const value = record.has('raw') ? read(said('raw')) : record.get('value');
+  const value = record.has('raw') ? read(field('raw')) : record.get('value');
   const text = record.has('raw') ? value : pretty(value);
   const shown = element('pre', text.length > MOST_SHOWN ? `${text.slice(0, MOST_SHOWN)}…` : text);
   shown.tabIndex = 0;
+  shown.setAttribute('role', 'group');
   shown.setAttribute('aria-label', 'Value');
 
   const buttons = element('p');
   buttons.className = 'buttons';
-  const share = element('a', 'The record’s page');
+  const share = element('a', 'Open the record');
   share.className = 'button';
   share.href = address;
   buttons.append(copier('Copy value', value), copier('Copy record', json.trim()), copier('Copy link', address), share);
@@ -66,14 +68,17 @@ function detail(json, address, details) {
     person.className = 'button person';
     buttons.append(person);
   }
-  for (const [name, cell] of [['user', '.who:not(.key)'], ['action', '.what']]) {
-    const told = details.querySelector(cell)?.textContent;
-    if (!told) continue;
-    const only = element('a', `Only ${told.length > 24 ? `${told.slice(0, 24)}…` : told}`);
+  for (const [name, cell] of [
+    ['user', '.who:not(.key)'],
+    ['action', '.what'],
+  ]) {
+    const match = details.querySelector(cell)?.textContent;
+    if (!match) continue;
+    const only = element('a', `Filter: ${name} = ${match.length > 24 ? `${match.slice(0, 24)}…` : match}`);
     only.className = 'button';
-    // A user's own page has no filters.
+    // The page of a user has no filters.
     const place = location.pathname.startsWith('/users/') ? '/history' : location.pathname;
-    only.href = `${place}?${new URLSearchParams({ [name]: told })}`;
+    only.href = `${place}?${new URLSearchParams({ [name]: match })}`;
     buttons.append(only);
   }
 
@@ -83,7 +88,7 @@ function detail(json, address, details) {
   return whole;
 }
 
-/** Bytes as text where they are UTF-8, else as the beginning of a hex dump. */
+/** Bytes as text if they are UTF-8, else the start of a hex dump. */
 function read(base64) {
   const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
   try {

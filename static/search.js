@@ -1,35 +1,36 @@
-// A search on the server that goes on behind the page: its bar, its words, and the button that stops it.
+// Follows a search on the server: its progress bar, its summary, and the Stop button.
 
 import { duration, localTimes } from './time.js';
-
-const $ = (id) => document.getElementById(id);
-const number = (n) => n.toLocaleString('en');
+import { $, number } from './words.js';
 
 export class Search {
   #source = null;
   #waiting = [];
 
   /**
-   * Appends what it finds to a list. `on.row()` for each of those, `on.told(message)` with each sign of how far it got,
-   * `on.found()` for what was found in words, and `on.ended(next)` with the place where it would go on, null where there is
-   * no more.
+   * Appends matches to a list. Calls `on.row()` for each match, `on.progress(message)` for each progress message,
+   * `on.found()` for the number of matches in words, and `on.ended(next)` with the cursor to continue at, null at the end.
    */
   constructor(box, list, on) {
     this.list = list;
     this.total = Number(box.dataset.total);
     this.of = box.dataset.of ?? '';
+    this.verb = box.dataset.verb ?? 'Searched';
     this.on = on;
   }
 
-  /** Goes on at an address, which stands for a place. */
+  /** Starts the search at an address; `place` is its cursor, to continue at if the search ends early. */
   begin(address, place, backwards) {
     const before = Number($('search-bar').value);
     const progress = (event) => {
-      const told = JSON.parse(event.data);
-      const all = Math.min(before + told.scanned, this.total);
+      const message = JSON.parse(event.data);
+      const all = before + message.scanned;
+      // The rest is counted in offsets, and not every offset has a record.
+      this.total = before + message.total;
+      $('search-bar').max = this.total;
       $('search-bar').value = all;
-      this.on.told?.(told);
-      return [told, `Looked at ${number(all)} of ${number(this.total)} records${this.of}`];
+      this.on.progress?.(message);
+      return [message, `${this.verb} ${number(all)} of ${number(this.total)} records${this.of}`];
     };
     $('stop').hidden = false;
     const source = new EventSource(address);
@@ -40,19 +41,24 @@ export class Search {
       if (this.#waiting.length === 1) requestAnimationFrame(() => this.#put());
     };
     source.addEventListener('progress', (event) => {
-      const [told, looked] = progress(event);
-      place = told.next;
-      const where = told.reached ? `, ${backwards ? 'back to' : 'up to'} ${duration(Math.abs(Date.now() - new Date(told.reached)))} ago` : '';
-      $('search-words').textContent = `${looked}${where}; ${this.on.found()} so far. ${number(told.rate)} records/s.`;
+      const [message, scanned] = progress(event);
+      place = message.next;
+      const where = message.reached
+        ? `, ${backwards ? 'back to' : 'up to'} ${duration(Math.abs(Date.now() - new Date(message.reached)))} ago`
+        : '';
+      $('search-words').textContent =
+        `${scanned}${where}; ${this.on.found()} so far. ${number(message.rate)} records/s.`;
     });
     source.addEventListener('done', (event) => {
-      const [told, looked] = progress(event);
-      this.#end(`${looked}; ${this.on.found()}.`, told.next);
+      const [message, scanned] = progress(event);
+      this.#end(`${scanned}; ${this.on.found()}.`, message.next);
     });
-    source.addEventListener('failed', (event) => this.#end(`The search broke off: ${JSON.parse(event.data).detail}.`, place));
-    // It would begin anew from where it began.
-    source.onerror = () => source === this.#source && this.#end('The search broke off: the connection was lost or refused.', place);
-    $('stop').onclick = () => this.#end(`Stopped. ${this.on.found()}.`, place);
+    source.addEventListener('failed', (event) =>
+      this.#end(`Stopped by an error: ${JSON.parse(event.data).detail}.`, place),
+    );
+    // Without this, EventSource would reconnect and search again from the start.
+    source.onerror = () => source === this.#source && this.#end('Stopped: the connection was lost or refused.', place);
+    $('stop').onclick = () => this.#end(`Stopped; ${this.on.found()}.`, place);
   }
 
   #end(words, next) {

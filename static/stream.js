@@ -1,12 +1,12 @@
-// The connection to /stream: at most one EventSource, none while the page is hidden, taken up again at the cursor.
+// The connection to /stream: at most one EventSource, none while the page is hidden, resumed at the cursor.
 //
-// EventSource reconnects by itself after a broken connection (and sends Last-Event-ID), but gives up for good after any
-// answer other than 200; from there on this tries again, later and later.
+// EventSource reconnects by itself after a broken connection (and sends Last-Event-ID), but gives up after any answer other
+// than 200. Then this class retries, with growing delays.
 
 const RETRY = 3000; // the server's `retry:`
 const LONGEST_WAIT = 30_000;
 const HIDDEN_FOR = 5000;
-// Heartbeats don't reach a script: after this long without an event the server is asked whether it still answers.
+// Heartbeats are comments, which scripts do not see: after this long without an event, ask the server whether it still answers.
 const QUIET_FOR = 30_000;
 
 export class Stream {
@@ -37,7 +37,7 @@ export class Stream {
     else this.#open();
   }
 
-  /** Starts anew elsewhere, for other filters. */
+  /** Restarts at another cursor, with other filters. */
   restart(cursor, filters) {
     this.cursor = cursor;
     this.filters = filters;
@@ -59,9 +59,11 @@ export class Stream {
     for (const name of ['gap', 'dropped', 'skipped', 'status']) {
       source.addEventListener(name, (event) => this.on.control(name, read(event.data), ...this.#advance(event)));
     }
+    source.addEventListener('position', (event) => this.#advance(event));
     source.addEventListener('bye', (event) => {
       this.#advance(event);
-      // Every page was told at once: they don't come back at once. The server closes, and this must not look like a loss.
+      // All pages get `bye` at the same moment, so each waits a random time. The server closes the connection, which must not
+      // be reported as a loss.
       this.#close();
       this.#timer = setTimeout(() => this.#open(), 200 + Math.random() * 1300);
     });
@@ -79,7 +81,7 @@ export class Stream {
     };
   }
 
-  /** The cursors before and after an event. */
+  /** Notes an event's cursor; returns the cursors before and after the event. */
   #advance(event) {
     this.#heard = Date.now();
     this.#tries = 0;
@@ -104,15 +106,15 @@ export class Stream {
     this.#say({ kind: 'lost', since, why, retryAt: wait && Date.now() + wait });
   }
 
-  /** Finds out why the stream was lost, or whether a quiet one still lives. */
+  /** Finds out why the stream was lost, or whether the server of a quiet stream still answers. */
   async #ask() {
     const state = this.state;
     let why = null;
     try {
       const answer = await fetch('/livez', { cache: 'no-store', signal: AbortSignal.timeout(5000) });
-      if (!answer.ok) why = `the server answers ${answer.status}`;
+      if (!answer.ok) why = `the server answered ${answer.status}`;
     } catch {
-      why = navigator.onLine ? 'the server does not answer' : 'this computer is offline';
+      why = navigator.onLine ? 'the server is unreachable' : 'this computer is offline';
     }
     if (why && this.state === state) {
       if (state.kind === 'lost') {
@@ -126,7 +128,7 @@ export class Stream {
 
   #watch() {
     const now = Date.now();
-    // A second that took half a minute: the machine slept, and its connections with it.
+    // If a 1 s timer fires 30 s late, the computer was asleep, and its connections are dead.
     const slept = now - this.#ticked > 30_000 && !document.hidden;
     this.#ticked = now;
     if (this.state.kind === 'live') {
@@ -140,7 +142,7 @@ export class Stream {
     }
   }
 
-  /** Ten tabs share a browser's six connections: the hidden ones give theirs back. */
+  /** A browser opens six connections per host, so hidden tabs close theirs. */
   #restSoon() {
     clearTimeout(this.#hidden);
     this.#hidden = setTimeout(() => this.#rest(), HIDDEN_FOR);

@@ -1,4 +1,4 @@
-// Times in the reader's zone, and how long ago.
+// Times in the browser's zone, and ages.
 
 const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
 // Swedish writes dates as ISO 8601 does.
@@ -7,7 +7,7 @@ const zone = new Intl.DateTimeFormat('en-GB', { timeZoneName: 'short' })
   .formatToParts(new Date())
   .find((part) => part.type === 'timeZoneName').value;
 
-/** `12:04:31` in the reader's zone. */
+/** `12:04:31` in the browser's zone. */
 export const clockTime = (date) => clock.format(date);
 
 /** `2026-11-23 12:04:31.120 CET`. */
@@ -25,7 +25,7 @@ export function duration(ms) {
   return `${Math.floor(s / 86400).toLocaleString('en')} d`;
 }
 
-/** Rewrites the times of rows that have just been put on the page. */
+/** Rewrites the times of new rows in the browser's zone. */
 export function localTimes(rows, parent) {
   const today = day.format(new Date());
   for (const row of rows) {
@@ -49,22 +49,22 @@ export function localTimes(rows, parent) {
 
 function age(time, ago) {
   const passed = Date.now() - time.date.getTime();
-  // Clocks differ by a little: an event is not announced from the future before it is a minute ahead.
+  // Clocks differ a little: show a time in the future only if it is more than a minute ahead.
   const text = passed < -60_000 ? `in ${duration(-passed)}` : passed < 1000 ? 'now' : duration(passed);
   if (ago.textContent !== text) ago.textContent = text;
 }
 
-/** Keeps the list's times true, a second at a time and only those that someone can see. */
+/** Updates the ages in the list every second, those of visible rows only. */
 export function showTimes(list) {
   const name = document.getElementById('zone');
   if (name) name.textContent = zone;
   localTimes(list.children, list);
-  // Of the row: what is in one that is not seen is not laid out unless it is asked about.
+  // Measure the row, not the age: measuring inside a row that is out of view would force its layout.
   const seen = (ago) => {
     const { top, bottom } = ago.closest('li').getBoundingClientRect();
     return bottom > 0 && top < innerHeight;
   };
-  // All are looked at before one is changed: the page is laid out once, and not for each of them.
+  // Measure all rows before changing any, so that the page is laid out once.
   const refresh = () => {
     for (const ago of [...list.getElementsByClassName('ago')].filter(seen)) age(ago.parentNode, ago);
   };

@@ -1,4 +1,4 @@
-//! Being behind: the tail that catches up with Kafka, clients that come back late, and the search through the topic.
+//! Measures catching up: the tail after a pause, clients that resume far behind, and a search through the topic.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::publish::{KafkaPublisher, Publishing, user_of};
 use crate::sse::{self, Checker, Seen, Stream};
 use crate::stats::{CpuClock, Histogram, Process, round};
 
-/// No wait of these runs is longer.
+/// The longest wait in these runs.
 const BOUND: Duration = Duration::from_secs(120);
 
 #[derive(Args)]
@@ -134,7 +134,7 @@ pub async fn catch_up(args: CatchUp) -> Result<Value, String> {
     }
     let seconds = begun.elapsed().as_secs_f64();
     let cpu = clock.server();
-    // Some time in the live feed shows whether the seam was tight.
+    // Continue in the live feed for a while, to check that nothing is lost or doubled at the switch.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let live = tokio::task::spawn_blocking(|| publishing.finish()).await.map_err(|error| error.to_string())??;
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -230,7 +230,7 @@ pub async fn fill_topic(args: Fill) -> Result<Value, String> {
     Ok(json!({"run": "fill", "records": args.records, "records_per_s": round(rate)}))
 }
 
-/// Writes so many events to the topic as fast as Kafka takes them.
+/// Writes events to the topic as fast as Kafka accepts them.
 async fn fill(kafka: &str, topic: &str, records: u64) -> Result<(), String> {
     let publisher = KafkaPublisher::new(kafka, topic, 20).map_err(|error| error.to_string())?;
     let filling = tokio::task::spawn_blocking(move || {
@@ -245,7 +245,7 @@ async fn fill(kafka: &str, topic: &str, records: u64) -> Result<(), String> {
     filling.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-/// The place of the live feed now: the first cursor of a new stream.
+/// The current position of the live feed: the first cursor of a new stream.
 async fn head(address: SocketAddr, path: &str) -> Result<Vec<u64>, String> {
     let found = async {
         let mut stream = Stream::open(address, path).await.map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Fanning out: many streams, events at a fixed rate, every delivery counted, a sample checked frame by frame.
+//! Measures fan-out: many streams, events at a fixed rate, every delivery counted, a sample checked frame by frame.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,9 +78,9 @@ enum Filtered {
     Same,
 }
 
-/// What is still missing after this time without any progress will not come.
+/// If nothing arrives for this long, the missing deliveries will not arrive.
 const QUIET: Duration = Duration::from_secs(3);
-/// How long a server may be behind at the end, at most.
+/// How long the server may take to catch up at the end.
 const LATE: Duration = Duration::from_secs(30);
 
 /// The open streams.
@@ -97,7 +97,7 @@ struct Clients {
 impl Clients {
     async fn open(args: &Fanout) -> Self {
         let begun = Instant::now();
-        // As many connects at once as a listener's backlog certainly takes.
+        // As many connects at once as fit into any listen backlog.
         let turns = Arc::new(Semaphore::new(128));
         let mut opening = JoinSet::new();
         for index in 0..args.clients {
@@ -189,7 +189,7 @@ impl Fanout {
         format!("{}?user=user-{user:06}", self.path)
     }
 
-    /// Deliveries that so many events must make.
+    /// The number of deliveries expected for this many events.
     fn expected(&self, sent: u64) -> u64 {
         let clients = self.clients as u64;
         let of_user =
@@ -239,7 +239,7 @@ pub async fn run(args: Fanout) -> Result<Value, String> {
         None => None,
     };
 
-    // The rest that is under way still counts, and how late it is.
+    // Deliveries in flight still count, with their latency.
     let expected = sent.map(|sent| args.expected(sent));
     let (mut last, mut progress) = (clients.delivered(), Instant::now());
     let published = Instant::now();
@@ -292,7 +292,7 @@ pub async fn run(args: Fanout) -> Result<Value, String> {
     }))
 }
 
-/// Opens streams that nobody reads.
+/// Opens streams and never reads them.
 async fn stall(args: &Fanout) -> std::io::Result<Vec<Stream>> {
     let mut stalled = Vec::with_capacity(args.stalled);
     for _ in 0..args.stalled {

@@ -1,4 +1,4 @@
-//! Just enough HTTP/1.1 for a load: requests as bytes, answers by status and length, chunks taken apart.
+//! The HTTP/1.1 that the load needs: requests as bytes, answers by status and length, chunked bodies.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A connection that is kept, for one request after the other.
+/// A keep-alive connection, for one request at a time.
 pub struct Connection {
     stream: TcpStream,
-    /// What was read and not used yet.
+    /// Bytes read and not used yet.
     read: Vec<u8>,
 }
 
@@ -86,7 +86,7 @@ pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()
 }
 
-/// Takes chunked transfer coding (RFC 9112, section 7.1) apart, however it was cut by the network.
+/// Decodes the chunked transfer coding (RFC 9112, section 7.1), in pieces of any size.
 #[derive(Default)]
 pub struct Chunks {
     state: Chunk,
@@ -104,7 +104,7 @@ enum Chunk {
 }
 
 impl Chunks {
-    /// Hands the payload in `bytes` on, piece by piece. False when the last chunk has come.
+    /// Passes on the payload in `bytes`, piece by piece. Returns false after the last chunk.
     pub fn take(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<bool> {
         while let Some(first) = bytes.first() {
             match &mut self.state {

@@ -1,4 +1,4 @@
-//! Idle streams: what an open connection costs when nothing happens.
+//! Measures the memory of idle streams.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

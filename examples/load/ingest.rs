@@ -1,4 +1,4 @@
-//! Taking in: connections that post one request after the other, as fast as they are answered.
+//! Measures ingest: each connection posts one request after the other, as fast as they are answered.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

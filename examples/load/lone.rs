@@ -1,4 +1,4 @@
-//! A lone post on an idle server: how long until it is acknowledged, and until an open stream has it.
+//! Measures a single post to an idle server: the time until it is acknowledged, and until an open stream has it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

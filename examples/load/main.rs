@@ -1,7 +1,6 @@
 //! The load of `dev/bench`: raw TCP, thousands of connections, and a check of every frame on a sample of them.
 //!
-//! Each run prints one JSON object. Exit code 1 if a run could not be made or, with what it measures, something was
-//! missing, came twice or out of order.
+//! Each run prints one JSON object. Exit code 1 if the run failed, or if something was missing, doubled or out of order.
 
 mod behind;
 mod fanout;
@@ -77,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything arrived, once and in order, as far as the run checks that.
+/// Whether everything arrived once and in order, as far as the run checks it.
 fn flawless(report: &Value) -> bool {
     let zero = |value: &Value| value.is_null() || value.as_i64() == Some(0);
     [report, &report["checked"]].iter().all(|part| {

@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use crate::http::{self, Connection};
 use crate::stats::now_us;
 
-/// An event of about 100 bytes, with the moment of its making in it.
+/// An event of about 100 bytes with its creation time.
 pub fn event(user: u64, n: u64) -> String {
     format!(
         r#"{{"user":"user-{user:06}","action":"page_view","t":{:016},"n":"{n:09}","path":"/products/4711/reviews"}}"#,
@@ -26,7 +26,7 @@ pub fn event(user: u64, n: u64) -> String {
 pub struct KafkaPublisher {
     producer: BaseProducer,
     topic: String,
-    /// What makes ids of one run unlike those of another.
+    /// Makes the ids of different runs differ.
     run: u64,
 }
 
@@ -141,7 +141,7 @@ impl Publishing {
         Publishing { sent, stop, thread: std::thread::spawn(move || run(&count, &end)) }
     }
 
-    /// Ends after what is under way; says how many events were published in all.
+    /// Stops after the events in flight; returns the number of published events.
     pub fn finish(self) -> Result<u64, String> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| "the publisher panicked".to_owned())??;

@@ -1,4 +1,4 @@
-//! A stream's reader: cheap counting for most, everything checked for a sample.
+//! Reads streams: only counts events on most of them, checks every frame on a sample.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -77,15 +77,15 @@ impl Stream {
     }
 }
 
-/// Counts events without looking into them.
+/// Counts events without parsing them.
 #[derive(Default)]
 pub struct Counter {
-    /// The end of what was seen: an event's beginning may be cut in two.
+    /// The last bytes seen, because the start of an event may be cut in two.
     carry: Vec<u8>,
 }
 
 impl Counter {
-    /// Events that begin in this piece of payload, or begin in an earlier one and are told by this one.
+    /// The number of events whose start is completed by this piece of payload.
     pub fn count(&mut self, bytes: &[u8]) -> u64 {
         let seam = EVENT.len() - 1;
         let kept = self.carry.len();
@@ -103,7 +103,7 @@ impl Counter {
     }
 }
 
-/// What a fully parsed stream showed.
+/// The result of a fully parsed stream.
 #[derive(Default, Clone)]
 pub struct Seen {
     pub events: u64,
@@ -139,7 +139,7 @@ pub struct Checker {
     pub rest: Vec<u8>,
     /// The next offset of each partition, from the first cursor on.
     pub next: Vec<u64>,
-    /// With a filter offsets only rise; what is missing cannot be told from them.
+    /// With a filter, offsets only increase; missing ones cannot be detected.
     pub filtered: bool,
     /// Events stamped before this moment are not timed.
     pub timed_from_us: u64,

@@ -1,4 +1,4 @@
-//! What a run measures: latencies, and the server's share of CPU and memory as the kernel counts it.
+//! The measurements of a run: latencies, and the server's CPU time and memory from `/proc`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -84,7 +84,7 @@ fn ms(us: u64) -> f64 {
     us as f64 / 1e3
 }
 
-/// Rounds for print: nobody reads more than four digits of a measurement.
+/// Rounds to four digits for printing.
 pub fn round(value: f64) -> f64 {
     match value.abs() {
         v if v >= 1000.0 => value.round(),
@@ -93,7 +93,7 @@ pub fn round(value: f64) -> f64 {
     }
 }
 
-/// A process as `/proc` shows it.
+/// Reads a process's figures from `/proc`.
 #[derive(Clone, Copy)]
 pub struct Process(pub u32);
 

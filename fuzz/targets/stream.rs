@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| footfall_fuzz::checks::stream(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| footfall_core::checks::stream(data));

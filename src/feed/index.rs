@@ -1,12 +1,12 @@
-//! Which records of a block have a user or an action: a filter that asks for one looks only at those, so that what many
-//! filters cost grows with what they let through and not with filters times records.
+//! Which records of a block have a given user or action. A filter that asks for one looks only at those records, so
+//! many filters cost as much as they let through, and not filters times records.
 
 use std::collections::HashMap;
 
 use super::Filter;
 use crate::event::Record;
 
-/// Places of records, by the two fields that filters compare whole.
+/// Indices of records, by the two fields that filters compare whole.
 #[derive(Default)]
 pub(super) struct Index {
     users: HashMap<Box<str>, Vec<u32>>,
@@ -29,7 +29,7 @@ impl Index {
         index
     }
 
-    /// Bytes that it takes, about.
+    /// Approximate bytes in memory.
     pub fn size(&self) -> usize {
         let entry = size_of::<(Box<str>, Vec<u32>)>();
         let names = |map: &HashMap<Box<str>, Vec<u32>>| -> usize {
@@ -39,8 +39,8 @@ impl Index {
         size_of::<Self>() + names(&self.users) + names(&self.actions)
     }
 
-    /// Places, in order, outside of which nothing matches a filter; `None` if it asks for neither field. What stands there
-    /// need not match.
+    /// Returns sorted indices outside of which no record matches; `None` if the filter asks for neither field. The
+    /// records at these indices may still not match.
     pub fn candidates(&self, filter: &Filter) -> Option<Vec<u32>> {
         let (map, wanted) = match (filter.users.is_empty(), filter.actions.is_empty()) {
             (false, _) => (&self.users, &filter.users),
@@ -48,7 +48,7 @@ impl Index {
             (true, true) => return None,
         };
         let mut places: Vec<u32> = wanted.iter().filter_map(|name| map.get(name.as_str())).flatten().copied().collect();
-        // One list is in order; a name may be asked for twice.
+        // A single list is sorted already; a name may be asked for twice.
         if wanted.len() > 1 {
             places.sort_unstable();
             places.dedup();

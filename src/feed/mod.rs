@@ -1,20 +1,19 @@
-//! The live feed in memory: a ring of the recent records, and subscriptions that read it at their own pace.
+//! The live feed in memory: a ring of the recent records, and subscriptions that read it, each at its own pace.
 //!
-//! Promises that a subscription gets every record that matches, in order, or is told exactly what it did not get.
-//! Memory is bounded whatever the number of subscriptions and however slowly they read, and none delays another.
-//! Knows neither Kafka nor HTTP: the tail fills it, `web` reads it.
+//! Promises that a subscription gets every record that matches its filter, in order, or a message that says exactly
+//! which ones it did not get. Memory is bounded whatever the number of subscriptions and however slowly they read; no
+//! reader delays another. Knows neither Kafka nor HTTP: the tail fills the feed, `stream` reads it.
 
-mod cursor;
-mod filter;
-mod frame;
+mod encodings;
 mod index;
-#[cfg(test)]
-mod model;
 mod ring;
 mod subscription;
+#[cfg(test)]
+mod tests;
 
-pub use cursor::{BadCursor, Cursor};
-pub use filter::Filter;
-pub use frame::{Dialect, Frames, Gap};
+pub use footfall_core::{BadCursor, Cursor, Dialect, Filter, Frames, Gap, UNKNOWN};
 pub use ring::{Feed, Metrics, OpenStream, Writer};
-pub use subscription::{Next, Start, Subscription};
+pub use subscription::{Next, Subscription};
+
+/// The reason of a gap over records in partitions that had no leader.
+pub const NO_LEADER: &str = "no leader";

@@ -1,11 +1,11 @@
-//! The ring: blocks of records as the tail published them, each encoded at most once for each way to look at it.
+//! The ring: blocks of records, as the tail published them. Each block is encoded at most once per dialect and filter.
 //!
-//! The writer is one thread (the tail's); readers are subscriptions, which hold a block only while they copy it.
+//! The only writer is the tail's thread. Readers are subscriptions; they hold a block only while they copy it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,25 +13,31 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
+use super::encodings::{Cache, Encodings, Slot};
 use super::index::Index;
-use super::{Cursor, Dialect, Filter, Frames, Gap};
+use super::{Cursor, Dialect, Filter, Frames, Gap, UNKNOWN};
+use crate::bounds::BLOCK_BYTES;
 use crate::event::Record;
 
-/// Time between two publications, for each subscription: with many of them, each gets more in one write.
+/// Time between two publications, per open stream: with many streams, each gets more records in one write.
 const PACE_PER_STREAM: Duration = Duration::from_micros(20);
-/// Also with few or none: a block for each of a hundred thousand records a second would cost more than they do.
+/// The shortest pace, also with few streams or none: at 100,000 records a second, one block per record would cost more
+/// than the records.
 const FASTEST_PACE: Duration = Duration::from_micros(500);
 const SLOWEST_PACE: Duration = Duration::from_millis(100);
-/// Records in one block at most, so that memory moves on in steps that are small beside the ring; fewer if the ring is
-/// smaller than that, or if so many are a large part of its bytes.
+/// Most records in one block, so that eviction moves in steps that are small beside the ring. A block has fewer if the
+/// ring is smaller than this, or if this many are a large part of the ring's bytes.
 const BLOCK: usize = 1000;
-/// Blocks that the ring's bytes are enough for, at least.
+/// The ring's bytes have room for at least this many blocks.
 const BLOCKS: usize = 32;
 
-/// Bytes of what a filter found beside its frames and its key, about.
+/// Encodings get one part in this many of the feed's bytes; records get the rest.
+const ENCODINGS: usize = 4;
+
+/// Approximate bytes of one entry of the filtered encodings, without its frames and its key.
 const ENTRY: usize = 128;
 
-/// What the feed counts.
+/// The feed's metrics.
 #[derive(Debug, Default, Clone)]
 pub struct Metrics {
     pub streams: Gauge,
@@ -42,78 +48,158 @@ pub struct Metrics {
 
 /// Records that were published together.
 pub(super) struct Block {
-    /// Its number, counted over the process's life.
+    /// Number of the block, counted from the start of the process.
     pub number: u64,
-    /// Records that were published before it, and those that nobody will get any more.
+    /// How many records were published before this block, plus how many of them expired before they could be read.
     pub before: u64,
     pub records: Box<[Record]>,
-    /// The places before and after it.
+    /// The cursors before and after the block.
     pub start: Arc<Cursor>,
     pub end: Arc<Cursor>,
-    /// What nobody will get any more lies before this block.
+    /// Partitions that still had no leader when the block was published. Clients that know no offset in one of them get
+    /// [`UNKNOWN`] for it in their cursors; `start` and `end` have 0 there.
+    unknown: Arc<[i32]>,
+    /// The cursor after the block, as such clients get it.
+    client_end: Arc<Cursor>,
+    /// A gap before the block: records that expired or belong to a topic that was deleted.
     pub gap: Option<Gap>,
+    /// Set on the block from which on a partition is read that had no leader when reading started.
+    pub partition_start: Option<PartitionStart>,
     size: usize,
-    /// Bytes of its frames and its index, and of those of all blocks.
-    encoded: AtomicUsize,
-    all_encoded: Arc<AtomicUsize>,
-    json: OnceLock<Bytes>,
-    html: OnceLock<Bytes>,
-    lines: OnceLock<Bytes>,
-    filtered: Mutex<HashMap<(Dialect, Arc<str>), Bytes>>,
-    index: OnceLock<Index>,
+    encodings: Arc<Slot>,
+}
+
+/// The answer to a look-up of a block by its number.
+pub(super) enum Lookup {
+    Found(Arc<Block>),
+    /// The block was evicted; a reader may continue at `resume`.
+    Evicted {
+        resume: Arc<Block>,
+    },
+    /// The block was not published yet.
+    NotYet,
+}
+
+/// Where reading of a partition starts that had no leader at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PartitionStart {
+    pub partition: i32,
+    /// The first offset that the tail reads.
+    pub from: i64,
+    /// The offset at which readers continue that knew no offset in the partition.
+    pub since: i64,
 }
 
 impl Block {
-    /// As `before`, for the block after it.
+    /// The value of `before` for the next block.
     pub fn after(&self) -> u64 {
         let missed = self.gap.as_ref().and_then(|gap| gap.missed).unwrap_or(0);
         self.before + self.records.len() as u64 + missed
     }
 
-    /// All its frames, encoded by whoever comes first.
-    pub fn frames(&self, frames: &Frames, topic: &str, dialect: Dialect) -> Bytes {
-        let cell = match dialect {
-            Dialect::Json => &self.json,
-            Dialect::Html => &self.html,
-            Dialect::Lines => &self.lines,
-        };
-        cell.get_or_init(|| self.encode(frames, topic, dialect, |_, _| true)).clone()
+    /// The cursor before the block, for clients that know no offset in any of the unknown partitions.
+    pub fn client_start(&self) -> Cursor {
+        with_unknown(&self.start, &self.unknown)
     }
 
-    /// The frames that a filter lets through, encoded once for all who share it; empty if there are none.
+    /// The cursor after the block, for the same clients.
+    pub fn client_end(&self) -> &Arc<Cursor> {
+        &self.client_end
+    }
+
+    /// Returns whether a client that has everything before `floor` has nothing of this block yet, and gets the same
+    /// cursors as other clients.
+    pub fn starts_behind(&self, floor: &Cursor) -> bool {
+        match self.unknown.is_empty() {
+            true => self.start.covers(floor),
+            false => self.knows_as_little(floor) && self.client_start().covers(floor),
+        }
+    }
+
+    /// Returns the same for the blocks after this one.
+    pub fn ends_behind(&self, floor: &Cursor) -> bool {
+        self.knows_as_little(floor) && self.client_end.covers(floor)
+    }
+
+    fn knows_as_little(&self, floor: &Cursor) -> bool {
+        self.unknown.iter().all(|partition| floor.get(*partition) == UNKNOWN)
+    }
+
+    /// Approximate bytes of its records.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Returns all frames of the block. The first reader encodes them; the others share the bytes.
+    pub fn frames(&self, frames: &Frames, topic: &str, dialect: Dialect) -> Bytes {
+        let encodings = self.encodings.encodings();
+        let cell = match dialect {
+            Dialect::Json => &encodings.json,
+            Dialect::Html => &encodings.html,
+            Dialect::Lines => &encodings.lines,
+        };
+        let mut made = 0;
+        let bytes = cell.get_or_init(|| {
+            let (bytes, size) = self.encode(frames, topic, dialect, |_, _| true);
+            made = size;
+            bytes
+        });
+        if made > 0 {
+            self.encodings.count(&encodings, made);
+        }
+        bytes.clone()
+    }
+
+    /// Returns the frames that match a filter, encoded once for all subscriptions with the same filter; empty if none
+    /// match.
     pub fn filtered(&self, frames: &Frames, topic: &str, dialect: Dialect, key: &Arc<str>, filter: &Filter) -> Bytes {
-        let candidates = self.candidates(filter);
+        let encodings = self.encodings.encodings();
+        let candidates = self.candidates(&encodings, filter);
         if candidates.as_ref().is_some_and(Vec::is_empty) {
             return Bytes::new();
         }
-        let known = |map: &HashMap<_, Bytes>| map.get(&(dialect, key.clone())).cloned();
-        if let Some(bytes) = known(&self.filtered.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return bytes;
+        let filtered = || encodings.filtered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = filtered().get(&(dialect, key.clone())) {
+            return bytes.clone();
         }
         let matching = self.among(candidates, filter);
         if matching.is_empty() {
-            // Not kept: of many filters most find nothing in a block.
+            // Not cached: most filters match nothing in a block.
             return Bytes::new();
         }
         let mut matching = matching.into_iter().peekable();
-        let bytes = self.encode(frames, topic, dialect, |place, _| matching.next_if_eq(&place).is_some());
-        self.count(ENTRY + key.len());
-        let mut map = self.filtered.lock().unwrap_or_else(PoisonError::into_inner);
-        map.entry((dialect, key.clone())).or_insert(bytes).clone()
+        let (bytes, size) = self.encode(frames, topic, dialect, |place, _| matching.next_if_eq(&place).is_some());
+        let before = filtered().insert((dialect, key.clone()), bytes.clone());
+        // Two readers may have encoded the same frames at the same time.
+        if before.is_none() {
+            self.encodings.count(&encodings, size + ENTRY + key.len());
+        }
+        bytes
     }
 
-    /// Which of its records a filter lets through.
+    /// Returns the indices of the records that match a filter.
     pub fn matching(&self, filter: &Filter) -> Vec<usize> {
         match filter.is_empty() {
             true => (0..self.records.len()).collect(),
-            false => self.among(self.candidates(filter), filter),
+            false => self.among(self.candidates(&self.encodings.encodings(), filter), filter),
         }
     }
 
-    /// Outside of which nothing matches, where the index tells that.
-    fn candidates(&self, filter: &Filter) -> Option<Vec<u32>> {
-        let is_told = !filter.users.is_empty() || !filter.actions.is_empty();
-        is_told.then(|| self.index().candidates(filter)).flatten()
+    /// Returns the indices outside of which nothing matches, if the index can tell.
+    fn candidates(&self, encodings: &Arc<Encodings>, filter: &Filter) -> Option<Vec<u32>> {
+        if filter.users.is_empty() && filter.actions.is_empty() {
+            return None;
+        }
+        let mut made = 0;
+        let index = encodings.index.get_or_init(|| {
+            let index = Index::new(&self.records);
+            made = index.size();
+            index
+        });
+        if made > 0 {
+            self.encodings.count(encodings, made);
+        }
+        index.candidates(filter)
     }
 
     fn among(&self, candidates: Option<Vec<u32>>, filter: &Filter) -> Vec<usize> {
@@ -124,63 +210,54 @@ impl Block {
         }
     }
 
-    fn index(&self) -> &Index {
-        self.index.get_or_init(|| {
-            let index = Index::new(&self.records);
-            self.count(index.size());
-            index
-        })
-    }
-
-    /// Counts bytes that were made of its records.
-    fn count(&self, bytes: usize) {
-        for counted in [&self.encoded, &*self.all_encoded] {
-            counted.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
+    /// Encodes the records that `wants` selects. Returns the frames and the bytes that they take in memory.
     fn encode(
         &self,
         frames: &Frames,
         topic: &str,
         dialect: Dialect,
         mut wants: impl FnMut(usize, &Record) -> bool,
-    ) -> Bytes {
+    ) -> (Bytes, usize) {
         let mut out = Vec::new();
-        let mut cursor = Cursor::clone(&self.start);
+        let mut cursor = self.client_start();
         for (place, record) in self.records.iter().enumerate() {
             cursor.set(record.partition(), record.offset() + 1);
             if wants(place, record) {
                 frames.event(&mut out, dialect, topic, record, &cursor);
             }
         }
-        self.count(out.capacity());
-        out.into()
+        let size = out.capacity();
+        (out.into(), size)
     }
 }
 
-impl Drop for Block {
-    fn drop(&mut self) {
-        self.all_encoded.fetch_sub(*self.encoded.get_mut(), Ordering::Relaxed);
-    }
+/// Returns the cursor with [`UNKNOWN`] in these partitions, for clients that know no offset in them.
+fn with_unknown(place: &Cursor, unknown: &[i32]) -> Cursor {
+    let mut place = place.clone();
+    unknown.iter().for_each(|partition| place.set(*partition, UNKNOWN));
+    place
 }
 
 /// The blocks in memory.
 struct Ring {
     blocks: VecDeque<Arc<Block>>,
-    /// The block that tells that the topic was made anew, the last time it was: it is kept for those who have not been
-    /// told yet, as a place in the topic of before says nothing about this one.
-    renewed: Option<Arc<Block>>,
-    /// The place after the newest record.
+    /// The block that announces the topic's last recreation. Not subject to eviction: cursors of the old topic are
+    /// meaningless, so every old reader must see it.
+    recreation: Option<Arc<Block>>,
+    /// The cursor after the newest record.
     head: Arc<Cursor>,
-    /// Number of the next block, and what lies before it as [`Block::before`] has it.
+    /// Number of the next block, and its [`Block::before`].
     next: u64,
     published: u64,
-    /// Records in memory, their bytes, and those of their frames.
+    /// Records in memory, and their bytes.
     records: usize,
     bytes: usize,
-    encoded: Arc<AtomicUsize>,
-    /// Until the tail has read up to where the topic ended at its start, "now" lies there and not at the head.
+    /// Partitions that still have no leader.
+    unknown: Arc<[i32]>,
+    /// Partitions that had no leader when reading started, and are read now.
+    late_starts: Vec<PartitionStart>,
+    /// Where the topic ended when reading started. Until the tail has read up to there, "now" is this cursor and not
+    /// the head.
     ends: Cursor,
     started: bool,
 }
@@ -190,7 +267,7 @@ struct Bounds {
     bytes: usize,
 }
 
-/// The live feed: cheap to clone.
+/// The live feed. Cheap to clone.
 #[derive(Clone)]
 pub struct Feed {
     shared: Arc<Shared>,
@@ -200,6 +277,7 @@ struct Shared {
     topic: Box<str>,
     frames: Frames,
     bounds: Bounds,
+    encodings: Arc<Cache>,
     ring: RwLock<Ring>,
     /// Number of the next block; a change wakes the subscriptions.
     published: watch::Sender<u64>,
@@ -208,24 +286,26 @@ struct Shared {
 }
 
 impl Feed {
-    /// A feed that keeps at most so many records, and bytes of them and their frames.
+    /// Makes a feed that keeps at most this many records, and this many bytes of records and encodings.
     pub fn new(topic: &str, frames: Frames, records: usize, bytes: usize) -> Self {
         let ring = Ring {
             blocks: VecDeque::new(),
-            renewed: None,
+            recreation: None,
             head: Arc::default(),
             next: 0,
             published: 0,
             records: 0,
             bytes: 0,
-            encoded: Arc::default(),
+            unknown: Arc::default(),
+            late_starts: Vec::new(),
             ends: Cursor::default(),
             started: false,
         };
         let shared = Shared {
             topic: topic.into(),
             frames,
-            bounds: Bounds { records, bytes },
+            bounds: Bounds { records, bytes: bytes - bytes / ENCODINGS },
+            encodings: Cache::new(bytes / ENCODINGS),
             ring: RwLock::new(ring),
             published: watch::channel(0).0,
             streams: AtomicUsize::new(0),
@@ -246,22 +326,29 @@ impl Feed {
         &self.shared.metrics
     }
 
-    /// The one who fills it.
+    /// Returns a writer. A feed has only one.
     pub fn writer(&self) -> Writer {
         Writer { feed: self.clone(), pending: Vec::new(), bytes: 0, published: None }
     }
 
-    /// The place where the live feed is now; `None` until the tail has started.
+    /// Returns the cursor of the live end; `None` until the tail has started. A partition that still has no leader is
+    /// at [`UNKNOWN`].
     pub fn now(&self) -> Option<Cursor> {
-        self.read(|ring| ring.started.then(|| ring.head.max(&ring.ends)))
+        self.read(|ring| ring.started.then(|| ring.place().max(&ring.ends)))
     }
 
-    /// Whether the tail has read what stood in the topic when it began.
-    pub(super) fn is_level(&self) -> bool {
+    /// Returns how many records are in memory, their bytes, and the bytes of their encodings.
+    pub fn kept(&self) -> (usize, usize, usize) {
+        let (records, bytes) = self.read(|ring| (ring.records, ring.bytes));
+        (records, bytes, self.shared.encodings.bytes())
+    }
+
+    /// Returns whether the tail has read all records that the topic held when the tail started.
+    pub(super) fn has_caught_up(&self) -> bool {
         self.read(|ring| ring.started && ring.head.covers(&ring.ends))
     }
 
-    /// Waits until the tail has started; the place where the live feed is then.
+    /// Waits until the tail has started. Returns the cursor of the live end at that moment.
     pub async fn started(&self) -> Cursor {
         let mut published = self.published();
         loop {
@@ -273,22 +360,44 @@ impl Feed {
         }
     }
 
-    /// The place after the newest record in memory.
+    /// The cursor after the newest record in memory.
     pub fn head(&self) -> Cursor {
-        self.read(|ring| Cursor::clone(&ring.head))
+        self.read(Ring::place)
     }
 
-    /// The place before the oldest record in memory.
+    /// The cursor before the oldest record in memory.
     pub fn oldest(&self) -> Cursor {
-        self.read(|ring| Cursor::clone(ring.blocks.front().map_or(&ring.head, |block| &block.start)))
+        self.read(Ring::oldest)
     }
 
-    /// Whether memory has everything that a place has not seen.
+    /// Replaces [`UNKNOWN`] for partitions that are read by now. Returns whether there were any: then the reader must
+    /// get a gap, because nobody can say whether records lie between its old position and the new offset.
+    pub fn settle(&self, place: &mut Cursor) -> bool {
+        self.read(|ring| {
+            let mut settled = false;
+            for partition_start in &ring.late_starts {
+                if place.get(partition_start.partition) == UNKNOWN {
+                    place.set(partition_start.partition, partition_start.since);
+                    settled = true;
+                }
+            }
+            settled
+        })
+    }
+
+    /// Returns whether a cursor lies before the first offset that was read of a partition that had no leader at first.
+    pub(super) fn starts_before(&self, place: &Cursor) -> bool {
+        self.read(|ring| {
+            ring.late_starts.iter().any(|partition_start| place.get(partition_start.partition) < partition_start.from)
+        })
+    }
+
+    /// Returns whether memory has every record after a cursor.
     pub fn remembers(&self, place: &Cursor) -> bool {
         self.locate(place).is_ok()
     }
 
-    /// Waits until a record was read from the topic.
+    /// Waits until the tail has read the record at this offset.
     pub async fn reaches(&self, partition: i32, offset: i64) {
         let mut published = self.published();
         while !self.read(|ring| ring.started && ring.head.get(partition) > offset) {
@@ -297,7 +406,7 @@ impl Feed {
         }
     }
 
-    /// The newest records that match, newest first, and the place after the newest of all.
+    /// Returns up to `count` records that match, newest first, and the cursor after the newest record in memory.
     pub fn latest(&self, filter: &Filter, count: usize) -> (Vec<Record>, Option<Cursor>) {
         let (head, blocks) = self.newest_first();
         let records = blocks.flat_map(|block| {
@@ -307,10 +416,10 @@ impl Feed {
         (records.take(count).collect(), self.read(|ring| ring.started).then_some(head))
     }
 
-    /// The place after the newest record, and the blocks before it, the newest first. Each is taken when its turn comes,
-    /// so that nobody waits for who looks through them; what memory forgets in the meantime is not among them.
+    /// Returns the cursor after the newest record, and an iterator over the blocks, newest first. The iterator takes
+    /// the read lock per step, so a long scan never blocks the writer; blocks that are evicted meanwhile are skipped.
     fn newest_first(&self) -> (Cursor, impl Iterator<Item = Arc<Block>>) {
-        let (head, mut number) = self.read(|ring| (Cursor::clone(&ring.head), ring.next));
+        let (head, mut number) = self.read(|ring| (ring.place(), ring.next));
         let blocks = std::iter::from_fn(move || {
             number = number.checked_sub(1)?;
             self.read(|ring| {
@@ -321,8 +430,8 @@ impl Feed {
         (head, blocks)
     }
 
-    /// Mean bytes of key, value and headers of the latest `count` records, by partition; a partition that has none of them
-    /// is left out.
+    /// Returns the mean bytes of key, value and headers of the latest `count` records, by partition. Partitions without
+    /// one of them are left out.
     pub fn mean_sizes(&self, count: usize) -> BTreeMap<i32, f64> {
         let mut sums: BTreeMap<i32, (usize, usize)> = BTreeMap::new();
         self.read(|ring| {
@@ -336,7 +445,7 @@ impl Feed {
         sums.into_iter().map(|(partition, (bytes, records))| (partition, bytes as f64 / records as f64)).collect()
     }
 
-    /// The place from which the last `count` matching records are in memory; with it, how many there are.
+    /// Returns the cursor after which the last `count` matching records in memory come, and how many there are.
     pub fn back(&self, filter: &Filter, count: usize) -> (Cursor, usize) {
         let (mut place, blocks) = self.newest_first();
         let mut found = 0;
@@ -353,7 +462,7 @@ impl Feed {
         (place, found)
     }
 
-    /// The place before the first record in memory that happened at or after a time (milliseconds since 1970).
+    /// Returns the cursor before the first record in memory whose time is at or after `ms` (milliseconds since 1970).
     pub fn since(&self, ms: i64) -> Cursor {
         let (mut place, blocks) = self.newest_first();
         for block in blocks {
@@ -366,12 +475,12 @@ impl Feed {
         place
     }
 
-    /// Streams that are open.
+    /// The number of open streams.
     pub fn streams(&self) -> usize {
         self.shared.streams.load(Ordering::Relaxed)
     }
 
-    /// Counts a stream as open until the guard is dropped; `None` if `most` are open already.
+    /// Counts a stream as open until the guard is dropped. Returns `None` if `most` streams are open already.
     pub fn open(&self, most: usize) -> Option<OpenStream> {
         let more = |open| (open < most).then_some(open + 1);
         self.shared.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
@@ -383,25 +492,26 @@ impl Feed {
         self.shared.published.subscribe()
     }
 
-    /// The block of a number, and whether memory still reaches back to it: `Err` is the one to go on with where it does
-    /// not, half a ring behind the head, so that the reader is not overtaken again at once. Who comes from a topic that was
-    /// made anew since gets the block that says so.
-    pub(super) fn block(&self, number: u64) -> Option<Result<Arc<Block>, Arc<Block>>> {
+    /// Looks up a block by its number. If it was evicted, the answer has the block in the middle of the ring: a slow
+    /// reader that continued at the oldest one would be evicted again at once. A reader whose position is in an older
+    /// incarnation of the topic gets the block that announces the recreation.
+    pub(super) fn block(&self, number: u64) -> Lookup {
         self.read(|ring| {
-            let oldest = ring.blocks.front()?.number;
-            if let Some(renewed) = &ring.renewed
-                && number <= renewed.number
+            let Some(oldest) = ring.blocks.front().map(|block| block.number) else { return Lookup::NotYet };
+            if let Some(recreation) = &ring.recreation
+                && number <= recreation.number
             {
-                return Some(Ok(renewed.clone()));
+                return Lookup::Found(recreation.clone());
             }
             if number < oldest {
-                return ring.middle().cloned().map(Err);
+                return ring.middle().map_or(Lookup::NotYet, |block| Lookup::Evicted { resume: block.clone() });
             }
-            ring.blocks.get((number - oldest) as usize).cloned().map(Ok)
+            let place = (number - oldest) as usize;
+            ring.blocks.get(place).map_or(Lookup::NotYet, |block| Lookup::Found(block.clone()))
         })
     }
 
-    /// The blocks of these numbers, if memory has them all.
+    /// Returns the blocks of these numbers, if memory has them all.
     pub(super) fn blocks(&self, numbers: Range<u64>) -> Option<Vec<Arc<Block>>> {
         self.read(|ring| {
             let place = |number: u64| Some(number.checked_sub(ring.blocks.front()?.number)? as usize);
@@ -410,19 +520,20 @@ impl Feed {
         })
     }
 
-    /// Number of the block that says that the topic was made anew, the last time it was.
-    pub fn renewed(&self) -> Option<u64> {
-        self.read(|ring| ring.renewed.as_ref().map(|block| block.number))
+    /// The number of the block that announced the topic's last recreation: it identifies the topic's incarnation.
+    pub fn incarnation(&self) -> Option<u64> {
+        self.read(|ring| ring.recreation.as_ref().map(|block| block.number))
     }
 
-    /// Number of the block with which a reader goes on who has seen everything before a place, and the records that
-    /// were published before it. Where memory does not reach back to the place, `Err` is one half the blocks behind the head:
-    /// who has read up to there elsewhere is not overtaken again at once.
+    /// Finds where a reader continues that has everything before `place`: the number of its next block, and the records
+    /// that were published before that block. If those records were evicted, returns the cursor of the middle of the
+    /// ring as an error: a reader that catches up to there from Kafka is not evicted again at once.
     pub(super) fn locate(&self, place: &Cursor) -> Result<(u64, u64), Arc<Cursor>> {
         self.read(|ring| {
-            let oldest = ring.blocks.front().map_or(&ring.head, |block| &block.start);
-            if !place.covers(oldest) {
-                return Err(ring.middle().map_or(&ring.head, |block| &block.start).clone());
+            let oldest = ring.oldest();
+            if !place.covers(&oldest) {
+                let middle = ring.middle().map_or(&ring.head, |block| &block.start);
+                return Err(if middle.covers(&oldest) { middle.clone() } else { Arc::new(middle.max(&oldest)) });
             }
             let behind = ring.blocks.partition_point(|block| place.covers(&block.end));
             Ok(ring.blocks.get(behind).map_or((ring.next, ring.published), |block| (block.number, block.before)))
@@ -434,7 +545,7 @@ impl Feed {
     }
 }
 
-/// One of the open streams.
+/// Counts one open stream until it is dropped.
 pub struct OpenStream {
     feed: Feed,
 }
@@ -446,11 +557,11 @@ impl Drop for OpenStream {
     }
 }
 
-/// Fills the feed. Records that come in quick succession are published together; a lone one at once.
+/// Fills the feed. Records that arrive in quick succession are published together; a single one is published at once.
 pub struct Writer {
     feed: Feed,
     pending: Vec<Record>,
-    /// Of those that are pending.
+    /// Bytes of the pending records.
     bytes: usize,
     published: Option<Instant>,
 }
@@ -460,12 +571,12 @@ impl Writer {
         self.bytes += record.size();
         self.pending.push(record);
         let bounds = &self.feed.shared.bounds;
-        if self.pending.len() >= BLOCK.min(bounds.records) || self.bytes >= bounds.bytes / BLOCKS {
+        if self.pending.len() >= BLOCK.min(bounds.records) || self.bytes >= (bounds.bytes / BLOCKS).min(BLOCK_BYTES) {
             self.flush();
         }
     }
 
-    /// Publishes if it is time; says how long there will be nothing to do.
+    /// Publishes the pending records if it is time. Returns how long there is nothing to do.
     pub fn publish(&mut self) -> Duration {
         if self.pending.is_empty() {
             return Duration::MAX;
@@ -479,21 +590,40 @@ impl Writer {
         pace - since
     }
 
-    /// Reading begins at these offsets, while the topic ended at `ends`.
+    /// Sets the offsets at which reading starts, and where the topic ended at that moment. A partition at [`UNKNOWN`]
+    /// has no leader; it is read after [`start_partition`](Self::start_partition).
     pub fn start(&mut self, positions: &[i64], ends: &[i64]) {
         self.edit(|ring| {
-            ring.head = Arc::new(Cursor::new(positions));
+            let unknown = (0..).zip(positions).filter(|(_, position)| **position == UNKNOWN);
+            ring.unknown = unknown.map(|(partition, _)| partition).collect();
+            let known = |position: &i64| if *position == UNKNOWN { 0 } else { *position };
+            ring.head = Arc::new(Cursor::new(positions.iter().map(known).collect::<Vec<_>>()));
             ring.ends = Cursor::new(ends);
             ring.started = true;
         });
     }
 
-    /// Partitions were added, each of them from its offset 0.
-    pub fn grow(&mut self, partitions: usize) {
+    /// Starts a partition that had no leader when reading started: it is read from the offset `from` on, and ended at
+    /// `end` at that moment. Readers that knew no offset in it continue at `since`.
+    pub fn start_partition(&mut self, partition: i32, from: i64, since: i64, end: i64) {
+        self.flush(); // what was read before lies before it
+        self.edit(|ring| {
+            let partition_start = PartitionStart { partition, from, since };
+            ring.unknown = ring.unknown.iter().copied().filter(|unknown| *unknown != partition).collect();
+            ring.late_starts.push(partition_start);
+            ring.ends.set(partition, end);
+            let before = ring.head.clone();
+            Arc::make_mut(&mut ring.head).set(partition, from);
+            ring.append(Box::new([]), before, None, Some(partition_start), &self.feed.shared.encodings);
+        });
+    }
+
+    /// Adds partitions, up to this number; each is read from offset 0.
+    pub fn add_partitions(&mut self, partitions: usize) {
         self.edit(|ring| Arc::make_mut(&mut ring.head).grow(partitions));
     }
 
-    /// The records of a partition up to `next` are gone for good.
+    /// Records that the records of a partition before offset `next` expired before they were read.
     pub fn skip(&mut self, partition: i32, next: i64) {
         self.flush(); // what was read before lies before the gap
         let mut resumed = self.feed.read(|ring| Cursor::clone(&ring.head));
@@ -503,7 +633,7 @@ impl Writer {
         self.gap(Gap { requested, resumed, missed: Some(missed), reason: "expired" }, false);
     }
 
-    /// The topic was made anew: what is in memory is of another topic.
+    /// Starts over after the topic was recreated: drops what is in memory, which belongs to the old topic.
     pub fn restart(&mut self, positions: &[i64]) {
         self.flush();
         let requested = self.feed.read(|ring| ring.head.to_string());
@@ -511,18 +641,20 @@ impl Writer {
         self.gap(gap, true);
     }
 
-    fn gap(&mut self, gap: Gap, forget: bool) {
+    fn gap(&mut self, gap: Gap, recreated: bool) {
         self.edit(|ring| {
             let before = std::mem::replace(&mut ring.head, Arc::new(gap.resumed.clone()));
-            if !forget {
-                return ring.append(Box::new([]), before, Some(gap));
+            let encodings = &self.feed.shared.encodings;
+            if !recreated {
+                return ring.append(Box::new([]), before, Some(gap), None, encodings);
             }
             ring.blocks.clear();
             (ring.records, ring.bytes) = (0, 0);
             ring.ends = Cursor::default();
-            // The place before it is one of another topic.
-            ring.append(Box::new([]), ring.head.clone(), Some(gap));
-            ring.renewed = ring.blocks.back().cloned();
+            (ring.unknown, ring.late_starts) = (Arc::default(), Vec::new());
+            // The cursor before it belongs to the old topic.
+            ring.append(Box::new([]), ring.head.clone(), Some(gap), None, encodings);
+            ring.recreation = ring.blocks.back().cloned();
         });
     }
 
@@ -540,8 +672,8 @@ impl Writer {
             for record in &records {
                 head.set(record.partition(), record.offset() + 1);
             }
-            ring.append(records, start, None);
-            while ring.blocks.len() > 1 && (ring.records > bounds.records || ring.size() > bounds.bytes) {
+            ring.append(records, start, None, None, &self.feed.shared.encodings);
+            while ring.blocks.len() > 1 && (ring.records > bounds.records || ring.bytes > bounds.bytes) {
                 if let Some(oldest) = ring.blocks.pop_front() {
                     ring.records -= oldest.records.len();
                     ring.bytes -= oldest.size;
@@ -566,15 +698,36 @@ impl Ring {
         self.blocks.get(self.blocks.len() / 2)
     }
 
-    /// Bytes that it takes. A block's frames are made when they are first asked for, so they count a block late.
-    fn size(&self) -> usize {
-        self.bytes + self.encoded.load(Ordering::Relaxed)
+    /// The cursor after the newest record, for clients that know no offset in the unknown partitions.
+    fn place(&self) -> Cursor {
+        with_unknown(&self.head, &self.unknown)
     }
 
-    /// Appends what lies between `start` and the head.
-    fn append(&mut self, records: Box<[Record]>, start: Arc<Cursor>, gap: Option<Gap>) {
+    /// The cursor before the oldest record.
+    fn oldest(&self) -> Cursor {
+        let mut oldest = Cursor::clone(self.blocks.front().map_or(&self.head, |block| &block.start));
+        for partition_start in &self.late_starts {
+            oldest.set(partition_start.partition, oldest.get(partition_start.partition).max(partition_start.from));
+        }
+        oldest
+    }
+
+    /// Appends a block with the records between `start` and the head.
+    fn append(
+        &mut self,
+        records: Box<[Record]>,
+        start: Arc<Cursor>,
+        gap: Option<Gap>,
+        partition_start: Option<PartitionStart>,
+        encodings: &Arc<Cache>,
+    ) {
         let count = records.len();
-        let places = (start.partitions() + self.head.partitions()) * size_of::<i64>();
+        let client_end = match self.unknown.is_empty() {
+            true => self.head.clone(),
+            false => Arc::new(self.place()),
+        };
+        let unknown = if self.unknown.is_empty() { 0 } else { client_end.partitions() };
+        let places = (start.partitions() + self.head.partitions() + unknown) * size_of::<i64>();
         let size = size_of::<Block>() + places + records.iter().map(Record::size).sum::<usize>();
         self.blocks.push_back(Arc::new(Block {
             number: self.next,
@@ -582,15 +735,12 @@ impl Ring {
             records,
             start,
             end: self.head.clone(),
+            unknown: self.unknown.clone(),
+            client_end,
             gap,
+            partition_start,
             size,
-            encoded: AtomicUsize::new(0),
-            all_encoded: self.encoded.clone(),
-            json: OnceLock::new(),
-            html: OnceLock::new(),
-            lines: OnceLock::new(),
-            filtered: Mutex::default(),
-            index: OnceLock::new(),
+            encodings: encodings.slot(),
         }));
         self.next += 1;
         self.published = self.blocks.back().map_or(self.published, |block| block.after());

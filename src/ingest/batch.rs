@@ -1,7 +1,7 @@
-//! The events of one request on their way: who waits is woken once, when the last of them is settled.
+//! The in-flight events of one request; the waiting task is woken once, when the last event is settled.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -12,47 +12,60 @@ use crate::event::time::now_ms;
 use crate::kafka::{Completion, Delivered, ProduceError};
 
 pub struct Batch {
-    /// Ids and times, and what became of the events, by index; an event that is never produced stays without.
+    /// Ids and times, and the outcomes, by index. An event that is never produced has no outcome.
     events: Vec<(Key, i64)>,
     outcomes: Box<[OnceLock<Result<Written, Failure>>]>,
-    /// Events that were produced and not settled, and one more until all are produced.
+    /// Events that were produced and are not settled, plus one until all are produced.
     open: AtomicUsize,
-    /// Whether Kafka was asked at all: a replay or a refusal takes no time of its.
+    /// Dropped when all events are settled.
+    held: Mutex<Option<Box<dyn Send>>>,
+    /// Whether any event reached Kafka: replays and rejections must not enter the produce-time histogram.
     reported: AtomicBool,
     settled: Notify,
     memory: Arc<Ids>,
     metrics: Metrics,
-    begun: Instant,
-    /// The same on the clock that Kafka's timestamps have, in milliseconds since 1970.
-    begun_ms: i64,
+    started_at: Instant,
+    /// The same moment on the clock of Kafka's timestamps, in milliseconds since 1970.
+    started_ms: i64,
 }
 
 impl Batch {
     pub fn new(events: Vec<(Key, i64)>, memory: Arc<Ids>, metrics: Metrics) -> Self {
         let outcomes = events.iter().map(|_| OnceLock::new()).collect();
         let (open, reported, settled) = (AtomicUsize::new(1), AtomicBool::new(false), Notify::new());
-        Batch { events, outcomes, open, reported, settled, memory, metrics, begun: Instant::now(), begun_ms: now_ms() }
+        let (held, started_at, started_ms) = (Mutex::default(), Instant::now(), now_ms());
+        Batch { events, outcomes, open, held, reported, settled, memory, metrics, started_at, started_ms }
     }
 
-    /// One more event is about to be produced.
-    pub fn begin(&self) {
+    /// Keeps a value until all events are settled. Call it before the last [`Batch::settle_one`].
+    pub fn hold(&self, what: impl Send + 'static) {
+        *self.held() = Some(Box::new(what));
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Box<dyn Send>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more event that is about to be produced.
+    pub fn add_pending(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn begun(&self) -> Instant {
-        self.begun
+    pub fn started_at(&self) -> Instant {
+        self.started_at
     }
 
     pub fn key(&self, index: usize) -> Key {
         self.events[index].0
     }
 
-    /// An event is settled, or (once) all events are produced.
-    pub fn end(&self) {
+    /// Counts off one settled event, or (once) the request itself after all its events are produced.
+    pub fn settle_one(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             if self.reported.load(Ordering::Relaxed) {
-                self.metrics.produce_seconds.observe(self.begun.elapsed().as_secs_f64());
+                self.metrics.produce_seconds.observe(self.started_at.elapsed().as_secs_f64());
             }
+            drop(self.held().take());
             self.settled.notify_waiters();
         }
     }
@@ -65,7 +78,7 @@ impl Batch {
         self.outcomes[index].get().cloned()
     }
 
-    /// Waits until all that was produced is settled.
+    /// Waits until everything that was produced is settled.
     pub async fn wait(&self) {
         let settled = self.settled.notified();
         tokio::pin!(settled);
@@ -87,8 +100,8 @@ impl Completion for Batch {
             }
             Err(error) => {
                 match error {
-                    ProduceError::Placeless => self.memory.misplace(key, self.begun_ms),
-                    ProduceError::Unknown(_) => self.memory.doubt(key, self.begun_ms),
+                    ProduceError::OffsetUnknown => self.memory.mark_offset_unknown(key, self.started_ms),
+                    ProduceError::Unknown(_) => self.memory.doubt(key, self.started_ms),
                     _ => self.memory.release(key),
                 }
                 Err(error.into())
@@ -96,6 +109,6 @@ impl Completion for Batch {
         };
         let _ = self.outcomes[index].set(outcome); // the first outcome counts
         self.reported.store(true, Ordering::Relaxed);
-        self.end();
+        self.settle_one();
     }
 }

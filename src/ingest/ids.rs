@@ -1,7 +1,8 @@
-//! The memory of ids: a retry is answered with the first receipt, and nothing is written twice.
+//! The memory of ids: a retry gets the receipt of the first attempt, and nothing is written twice.
 //!
-//! Bounded in number and time. Also fed by the tail, which sees every record of every replica: so a retry may reach
-//! another replica, or this one after a restart.
+//! Bounded in number and age. The tail adds the ids of every record of every replica, so a retry may reach another
+//! replica, or this one after a restart. The tail does not see the records after the start of another writer's open
+//! transaction; the ids of those come from a reader of their own, and are removed if the transaction is aborted.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
@@ -10,18 +11,21 @@ use std::time::{Duration, Instant};
 
 use super::Written;
 use super::batch::Batch;
-use crate::event::{Event, Record};
+use crate::event::{Attributes, Event, Record};
 
-/// What an id stands for. Ids and values are compared by their hashes (128 and 64 bits, keyed anew in each process).
+/// Identifies an event. Ids and values are compared by their hashes (128 and 64 bits), with keys that differ in each
+/// process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key(u128);
 
-/// So that those who write and the tail seldom wait for each other.
+/// Shards, so that requests and the tail seldom wait for each other.
 const SHARDS: usize = 16;
 
 pub struct Ids {
+    /// The source of events that have none.
+    source: String,
     hashers: [RandomState; 2],
-    /// Entries of each shard at most.
+    /// Most entries of each shard.
     most: usize,
     age: Duration,
     shards: [Mutex<Memory>; SHARDS],
@@ -30,8 +34,8 @@ pub struct Ids {
 #[derive(Default)]
 struct Memory {
     entries: HashMap<Key, Entry, BuildHasherDefault<Hashed>>,
-    /// In the order in which they were made, which is the order in which they are forgotten. One that was released is
-    /// not an entry any more, or was made again since with another number.
+    /// The entries in the order in which they were made, which is the order of eviction. Entries that were released
+    /// stay in it for a while; an id that was claimed again has another number.
     order: VecDeque<(Key, u64, Instant)>,
     made: u64,
 }
@@ -64,159 +68,225 @@ struct Entry {
     /// Its number in `order`.
     number: u64,
     value: u64,
-    state: State,
+    state: IdState,
+    /// Whether it comes from a record that the tail has not read yet: it is removed if the tail does not get that
+    /// record.
+    undecided: bool,
 }
 
-enum State {
-    /// Under way: this batch will know.
+enum IdState {
+    /// In flight: this batch will get the outcome.
     Pending(Arc<Batch>, usize),
     Known(Written),
-    /// In Kafka, but where? It was produced after this time, in milliseconds since 1970.
-    Placeless {
+    /// Written, but at an unknown offset. Produced after this time, in milliseconds since 1970.
+    OffsetUnknown {
         since_ms: i64,
     },
-    /// Kafka did not say. It was produced after this time, in milliseconds since 1970.
+    /// Kafka did not report the outcome. Produced after this time, in milliseconds since 1970.
     Unknown {
         since_ms: i64,
     },
+    /// A record of another writer has this id, perhaps in a transaction that is still open.
+    HeldUp,
 }
 
-/// What an event's id means for it.
+/// What the memory knows about an event's id.
 pub enum Claim {
-    /// It is new: produce it.
+    /// The id is new: produce the event.
     New,
-    /// The same event is under way already.
+    /// The same event is in flight.
     Pending(Arc<Batch>, usize),
-    /// The same event is in Kafka already.
+    /// The same event is in Kafka.
     Known(Written),
-    /// The same event may be in Kafka; the topic has to be asked.
+    /// The same event may be in Kafka; look it up in the topic first.
     Doubtful,
-    /// The id belongs to another event.
+    /// Another event has this id.
     Reused,
+    /// A record that may yet be aborted has this id.
+    HeldUp,
+}
+
+/// An id from a record that the tail has not read yet.
+pub struct Undecided {
+    key: Key,
+    /// The number of its entry.
+    number: u64,
 }
 
 impl Ids {
-    pub fn new(most: usize, age: Duration) -> Self {
+    pub fn new(source: &str, most: usize, age: Duration) -> Self {
         let hashers = [RandomState::new(), RandomState::new()];
-        Ids { hashers, most: most.div_ceil(SHARDS), age, shards: Default::default() }
+        Ids { source: source.to_owned(), hashers, most: most.div_ceil(SHARDS), age, shards: Default::default() }
     }
 
-    pub fn key(&self, id: &str) -> Key {
-        let [high, low] = [0, 1].map(|n| self.hashers[n].hash_one(id));
+    /// Returns the key of an event: its source together with its id (CloudEvents 1.0.2, section "Required Attributes").
+    pub fn key(&self, source: Option<&str>, id: &str) -> Key {
+        let source = source.unwrap_or(&self.source);
+        let [high, low] = [0, 1].map(|n| self.hashers[n].hash_one((source, id)));
         Key(u128::from(high) << 64 | u128::from(low))
     }
 
-    /// Looks an event's id up, and takes it for the event if it is free.
+    /// Returns the key of a record; `None` if it has no id.
+    pub fn key_of(&self, record: &Record) -> Option<Key> {
+        let Attributes { id: Some(id), source, .. } = record.attributes() else { return None };
+        Some(self.key(source.as_deref(), &id))
+    }
+
+    /// Looks an event's id up, and claims it for the event if it is free.
     pub fn claim(&self, key: Key, event: &Event, batch: &Arc<Batch>, index: usize) -> Claim {
         let value = self.hashers[0].hash_one(&event.value[..]);
         let mut memory = self.lock(key);
         match memory.entries.get(&key) {
+            Some(Entry { state: IdState::HeldUp, .. }) => Claim::HeldUp,
             Some(entry) if entry.value != value => Claim::Reused,
-            Some(Entry { state: State::Known(written), .. }) => Claim::Known(*written),
-            Some(Entry { state: State::Pending(batch, index), .. }) => Claim::Pending(batch.clone(), *index),
-            Some(Entry { state: State::Placeless { .. } | State::Unknown { .. }, .. }) => Claim::Doubtful,
+            Some(Entry { state: IdState::Known(written), .. }) => Claim::Known(*written),
+            Some(Entry { state: IdState::Pending(batch, index), .. }) => Claim::Pending(batch.clone(), *index),
+            Some(Entry { state: IdState::OffsetUnknown { .. } | IdState::Unknown { .. }, .. }) => Claim::Doubtful,
             None => {
-                let state = State::Pending(batch.clone(), index);
-                self.insert(&mut memory, key, value, state, batch.begun());
+                let state = IdState::Pending(batch.clone(), index);
+                self.insert(&mut memory, key, value, state, batch.started_at());
                 Claim::New
             }
         }
     }
 
-    /// The event of an id is in Kafka.
+    /// Notes that the event of an id is in Kafka.
     pub fn settle(&self, key: Key, written: Written) {
         if let Some(entry) = self.lock(key).entries.get_mut(&key) {
-            entry.state = State::Known(written);
+            entry.state = IdState::Known(written);
         }
     }
 
-    /// The event of an id was certainly not written: the id is free again.
+    /// Notes that the event of an id was certainly not written: the id is free again.
     pub fn release(&self, key: Key) {
         self.lock(key).forget(key);
     }
 
-    /// The topic was asked, and has no event of an id that was in doubt since `since_ms`: the id is free again. A newer
-    /// attempt may be in doubt meanwhile, of which the topic was not asked.
+    /// Notes that the topic has no event of an id that was in doubt since `since_ms`: the id is free again, unless a
+    /// newer attempt is in doubt, which was not looked up.
     pub fn clear(&self, key: Key, since_ms: i64) {
         let mut memory = self.lock(key);
-        let asked = |entry: &Entry| matches!(entry.state, State::Unknown { since_ms: since } if since == since_ms);
+        let asked = |entry: &Entry| matches!(entry.state, IdState::Unknown { since_ms: since } if since == since_ms);
         if memory.entries.get(&key).is_some_and(asked) {
             memory.forget(key);
         }
     }
 
-    /// The topic is another one: what was written into the one before is free again. What is under way stays, and what may
-    /// be under way yet stays in doubt.
-    pub fn start_anew(&self) {
+    /// Forgets what was written to the old topic after the topic was recreated. Events in flight stay, and events that
+    /// may still be in flight stay in doubt.
+    pub fn topic_recreated(&self) {
         for shard in &self.shards {
             let mut memory = shard.lock().unwrap_or_else(PoisonError::into_inner);
             memory.entries.retain(|_, entry| {
-                if let State::Placeless { since_ms } = entry.state {
-                    entry.state = State::Unknown { since_ms };
+                if let IdState::OffsetUnknown { since_ms } = entry.state {
+                    entry.state = IdState::Unknown { since_ms };
                 }
-                !matches!(entry.state, State::Known(_))
+                !matches!(entry.state, IdState::Known(_) | IdState::HeldUp)
             });
         }
     }
 
-    /// Nobody knows whether the event of an id was written, which was produced after `since_ms`.
+    /// Notes that the event of an id, produced after `since_ms`, may or may not have been written.
     pub fn doubt(&self, key: Key, since_ms: i64) {
         if let Some(entry) = self.lock(key).entries.get_mut(&key)
-            && matches!(entry.state, State::Pending(..))
+            && matches!(entry.state, IdState::Pending(..))
         {
-            entry.state = State::Unknown { since_ms };
+            entry.state = IdState::Unknown { since_ms };
         }
     }
 
-    /// The event of an id, which was produced after `since_ms`, is in Kafka, which did not say where.
-    pub fn misplace(&self, key: Key, since_ms: i64) {
+    /// Notes that the event of an id, produced after `since_ms`, is in Kafka at an unknown offset.
+    pub fn mark_offset_unknown(&self, key: Key, since_ms: i64) {
         if let Some(entry) = self.lock(key).entries.get_mut(&key)
-            && matches!(entry.state, State::Pending(..))
+            && matches!(entry.state, IdState::Pending(..))
         {
-            entry.state = State::Placeless { since_ms };
+            entry.state = IdState::OffsetUnknown { since_ms };
         }
     }
 
-    /// Where the event of an id stands, if that is known.
+    /// Returns where the event of an id is in Kafka, if that is known.
     pub fn written(&self, key: Key) -> Option<Written> {
         match self.lock(key).entries.get(&key)?.state {
-            State::Known(written) => Some(written),
+            IdState::Known(written) => Some(written),
             _ => None,
         }
     }
 
-    /// Since when an event's id may be in the topic, if that is not known: to be looked up before it is claimed.
+    /// Returns since when an event may be in the topic, if that is in doubt: then the topic is to be searched before
+    /// the id is claimed.
     pub fn doubtful_since(&self, key: Key) -> Option<i64> {
         match self.lock(key).entries.get(&key)?.state {
-            State::Placeless { since_ms } | State::Unknown { since_ms } => Some(since_ms),
+            IdState::OffsetUnknown { since_ms } | IdState::Unknown { since_ms } => Some(since_ms),
             _ => None,
         }
     }
 
-    /// A record that stands in the topic, whoever wrote it.
+    /// Learns the id of a record that the tail has read, whoever wrote it.
     pub fn observe(&self, record: &Record) {
-        let Some(id) = record.id() else { return };
-        let key = self.key(&id);
-        // Most are our own, and their delivery reports have said the same or are about to.
-        let known = |entry: &Entry| !matches!(entry.state, State::Placeless { .. } | State::Unknown { .. });
-        if self.lock(key).entries.get(&key).is_some_and(known) {
+        let Some((key, written)) = self.place_of(record) else { return };
+        let is_settled = |entry: &Entry| {
+            !matches!(entry.state, IdState::OffsetUnknown { .. } | IdState::Unknown { .. } | IdState::HeldUp)
+                && !entry.undecided
+        };
+        // Most records are our own, and their delivery reports have brought the same or are about to.
+        if self.lock(key).entries.get(&key).is_some_and(is_settled) {
             return;
         }
         let Some(value) = record.value() else { return };
         let value = self.hashers[0].hash_one(value);
-        let (partition, offset) = (record.partition(), record.offset());
-        let written = Written { partition, offset, time_ms: record.time_ms().unwrap_or(0) };
         let mut memory = self.lock(key);
         match memory.entries.get_mut(&key) {
-            Some(entry) if known(entry) => {}
-            Some(entry) => entry.state = State::Known(written),
-            None => self.insert(&mut memory, key, value, State::Known(written), Instant::now()),
+            Some(entry) if is_settled(entry) => {}
+            Some(entry) => {
+                if std::mem::take(&mut entry.undecided) {
+                    entry.value = value;
+                }
+                entry.state = IdState::Known(written);
+            }
+            None => {
+                self.insert(&mut memory, key, value, IdState::Known(written), Instant::now());
+            }
         }
     }
 
-    fn insert(&self, memory: &mut Memory, key: Key, value: u64, state: State, now: Instant) {
+    /// Learns the id of a record that is written and that the tail has not read yet. A record that may belong to a
+    /// transaction blocks its id; one that `is_ours` does not, because Footfall uses no transactions. Returns what to
+    /// pass to [`Ids::forget_undecided`] if the tail does not get the record.
+    pub fn observe_undecided(&self, record: &Record, is_ours: bool) -> Option<Undecided> {
+        let (key, written) = self.place_of(record)?;
+        let value = self.hashers[0].hash_one(record.value()?);
+        let mut memory = self.lock(key);
+        if memory.entries.contains_key(&key) {
+            return None;
+        }
+        let state = if is_ours { IdState::Known(written) } else { IdState::HeldUp };
+        let number = self.insert(&mut memory, key, value, state, Instant::now())?;
+        memory.entries.get_mut(&key)?.undecided = true;
+        Some(Undecided { key, number })
+    }
+
+    /// Removes an id after the tail has passed its record without getting it: the record was aborted. Changes nothing
+    /// if the tail did get it.
+    pub fn forget_undecided(&self, undecided: &Undecided) {
+        let mut memory = self.lock(undecided.key);
+        let is_it = |entry: &Entry| entry.undecided && entry.number == undecided.number;
+        if memory.entries.get(&undecided.key).is_some_and(is_it) {
+            memory.forget(undecided.key);
+        }
+    }
+
+    /// Returns a record's key and where it is; `None` if it has no id.
+    fn place_of(&self, record: &Record) -> Option<(Key, Written)> {
+        let Attributes { id: Some(id), source, time_ms, .. } = record.attributes() else { return None };
+        let (partition, offset) = (record.partition(), record.offset());
+        let written = Written { partition, offset, time_ms: time_ms.unwrap_or(0) };
+        Some((self.key(source.as_deref(), &id), written))
+    }
+
+    /// Returns the number of the new entry; `None` if nothing is kept.
+    fn insert(&self, memory: &mut Memory, key: Key, value: u64, state: IdState, now: Instant) -> Option<u64> {
         if self.most == 0 {
-            return;
+            return None;
         }
         while let Some((oldest, number, made)) = memory.order.front().copied() {
             if memory.has(oldest, number) {
@@ -227,14 +297,15 @@ impl Ids {
             }
             memory.order.pop_front();
         }
-        // What was released in between must not add up, nor take the place of what is remembered.
+        // Released entries must not accumulate, nor take the place of entries that are kept.
         if memory.order.len() >= 2 * self.most {
             let Memory { entries, order, .. } = memory;
             order.retain(|(key, number, _)| entries.get(key).is_some_and(|entry| entry.number == *number));
         }
         memory.made += 1;
-        memory.entries.insert(key, Entry { number: memory.made, value, state });
+        memory.entries.insert(key, Entry { number: memory.made, value, state, undecided: false });
         memory.order.push_back((key, memory.made, now));
+        Some(memory.made)
     }
 
     fn lock(&self, key: Key) -> MutexGuard<'_, Memory> {
@@ -244,7 +315,7 @@ impl Ids {
 }
 
 impl Memory {
-    /// Whether a place in the order is that of an entry.
+    /// Returns whether an item of the order belongs to an entry.
     fn has(&self, key: Key, number: u64) -> bool {
         self.entries.get(&key).is_some_and(|entry| entry.number == number)
     }
@@ -275,7 +346,7 @@ mod tests {
         Release(u8),
         Doubt(u8),
         Clear(u8, i64),
-        StartAnew,
+        TopicRecreated,
         Observe(u8, u8),
     }
 
@@ -287,30 +358,32 @@ mod tests {
             2 => id().prop_map(Step::Release),
             1 => id().prop_map(Step::Doubt),
             1 => (id(), 6..8_i64).prop_map(|(id, since_ms)| Step::Clear(id, since_ms)),
-            1 => Just(Step::StartAnew),
+            1 => Just(Step::TopicRecreated),
             2 => (id(), value()).prop_map(|(id, value)| Step::Observe(id, value)),
         ];
         proptest::collection::vec(step, 1..200)
     }
 
-    /// What is remembered of an id.
+    /// What is known about an id.
     #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Told {
+    enum Expected {
         New,
         Pending,
         Known(Written),
         Doubtful,
         Reused,
+        HeldUp,
     }
 
-    impl From<Claim> for Told {
+    impl From<Claim> for Expected {
         fn from(claim: Claim) -> Self {
             match claim {
-                Claim::New => Told::New,
-                Claim::Pending(..) => Told::Pending,
-                Claim::Known(written) => Told::Known(written),
-                Claim::Doubtful => Told::Doubtful,
-                Claim::Reused => Told::Reused,
+                Claim::New => Expected::New,
+                Claim::Pending(..) => Expected::Pending,
+                Claim::Known(written) => Expected::Known(written),
+                Claim::Doubtful => Expected::Doubtful,
+                Claim::Reused => Expected::Reused,
+                Claim::HeldUp => Expected::HeldUp,
             }
         }
     }
@@ -325,27 +398,27 @@ mod tests {
     }
 
     fn memory() -> Arc<Ids> {
-        Arc::new(Ids::new(KEPT * SHARDS, Duration::MAX))
+        Arc::new(Ids::new("/own", KEPT * SHARDS, Duration::MAX))
     }
 
     /// Claims an id for an event, as a request does.
-    fn claim(ids: &Arc<Ids>, id: u8, value: u8) -> Told {
+    fn claim(ids: &Arc<Ids>, id: u8, value: u8) -> Expected {
         let event = event(id, value);
-        let key = ids.key(event.id.as_str());
+        let key = ids.key(None, event.id.as_str());
         let batch = Arc::new(Batch::new(vec![(key, 0)], ids.clone(), Metrics::default()));
         ids.claim(key, &event, &batch, 0).into()
     }
 
-    /// The same, slowly: the entries of each shard, oldest first.
+    /// A simple model: the entries of all shards, oldest first.
     #[derive(Default)]
-    struct Model(Vec<(usize, u8, u8, Told)>);
+    struct Model(Vec<(usize, u8, u8, Expected)>);
 
     impl Model {
-        fn entry(&mut self, id: u8) -> Option<&mut (usize, u8, u8, Told)> {
+        fn entry(&mut self, id: u8) -> Option<&mut (usize, u8, u8, Expected)> {
             self.0.iter_mut().find(|(_, other, ..)| *other == id)
         }
 
-        fn insert(&mut self, shard: usize, id: u8, value: u8, told: Told) {
+        fn insert(&mut self, shard: usize, id: u8, value: u8, told: Expected) {
             if self.0.iter().filter(|(other, ..)| *other == shard).count() == KEPT {
                 let oldest = self.0.iter().position(|(other, ..)| *other == shard).expect("one of them");
                 self.0.remove(oldest);
@@ -356,28 +429,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_is_remembered_until_newer_ones_need_its_place(steps in steps()) {
+        fn an_id_is_remembered_until_newer_ones_evict_it(steps in steps()) {
             let (ids, mut model) = (memory(), Model::default());
             for (n, step) in steps.into_iter().enumerate() {
                 let written = Written { partition: 1, offset: n as i64, time_ms: 0 };
-                let key = |id: u8| ids.key(&format!("id-{id}"));
+                let key = |id: u8| ids.key(None, &format!("id-{id}"));
                 let shard = |id: u8| (key(id).0 >> 64) as usize % SHARDS;
                 match step {
                     Step::Claim(id, value) => {
                         let expected = match model.entry(id) {
-                            Some((_, _, other, _)) if *other != value => Told::Reused,
+                            Some((_, _, other, _)) if *other != value => Expected::Reused,
                             Some((.., told)) => *told,
-                            None => Told::New,
+                            None => Expected::New,
                         };
                         prop_assert_eq!(claim(&ids, id, value), expected, "id-{}", id);
-                        if expected == Told::New {
-                            model.insert(shard(id), id, value, Told::Pending);
+                        if expected == Expected::New {
+                            model.insert(shard(id), id, value, Expected::Pending);
                         }
                     }
                     Step::Settle(id) => {
                         ids.settle(key(id), written);
                         if let Some((.., told)) = model.entry(id) {
-                            *told = Told::Known(written);
+                            *told = Expected::Known(written);
                         }
                     }
                     Step::Release(id) => {
@@ -386,28 +459,28 @@ mod tests {
                     }
                     Step::Doubt(id) => {
                         ids.doubt(key(id), 7);
-                        if let Some((.., told)) = model.entry(id).filter(|(.., told)| *told == Told::Pending) {
-                            *told = Told::Doubtful;
+                        if let Some((.., told)) = model.entry(id).filter(|(.., told)| *told == Expected::Pending) {
+                            *told = Expected::Doubtful;
                         }
-                        let doubtful = model.entry(id).is_some_and(|(.., told)| *told == Told::Doubtful);
+                        let doubtful = model.entry(id).is_some_and(|(.., told)| *told == Expected::Doubtful);
                         prop_assert_eq!(ids.doubtful_since(key(id)), doubtful.then_some(7));
                     }
                     Step::Clear(id, since_ms) => {
                         ids.clear(key(id), since_ms);
-                        model.0.retain(|(_, other, _, told)| *other != id || *told != Told::Doubtful || since_ms != 7);
+                        model.0.retain(|(_, other, _, told)| *other != id || *told != Expected::Doubtful || since_ms != 7);
                     }
-                    Step::StartAnew => {
-                        ids.start_anew();
-                        model.0.retain(|(.., told)| !matches!(told, Told::Known(_)));
+                    Step::TopicRecreated => {
+                        ids.topic_recreated();
+                        model.0.retain(|(.., told)| !matches!(told, Expected::Known(_)));
                     }
                     Step::Observe(id, value) => {
                         let (event, name) = (event(id, value), format!("id-{id}"));
                         let headers = [("ce_id", Some(name.as_bytes()))];
                         ids.observe(&Record::new(1, n as i64, Some(0), None, Some(&event.value), headers.into_iter()));
                         match model.entry(id) {
-                            Some((.., told)) if *told == Told::Doubtful => *told = Told::Known(written),
+                            Some((.., told)) if *told == Expected::Doubtful => *told = Expected::Known(written),
                             Some(_) => {}
-                            None => model.insert(shard(id), id, value, Told::Known(written)),
+                            None => model.insert(shard(id), id, value, Expected::Known(written)),
                         }
                     }
                 }
@@ -418,34 +491,63 @@ mod tests {
     }
 
     #[test]
-    fn events_that_are_refused_meanwhile_do_not_make_an_id_forgotten() {
+    fn events_that_are_rejected_meanwhile_do_not_evict_an_id() {
         let ids = memory();
         let written = Written { partition: 0, offset: 1, time_ms: 0 };
         claim(&ids, 0, 0);
-        ids.settle(ids.key("id-0"), written);
+        ids.settle(ids.key(None, "id-0"), written);
         for id in 1..=255 {
             claim(&ids, id, 0);
-            ids.release(ids.key(&format!("id-{id}")));
+            ids.release(ids.key(None, &format!("id-{id}")));
         }
-        assert_eq!(claim(&ids, 0, 0), Told::Known(written));
+        assert_eq!(claim(&ids, 0, 0), Expected::Known(written));
     }
 
     #[test]
-    fn an_id_is_forgotten_when_it_is_old() {
-        let ids = Arc::new(Ids::new(KEPT * SHARDS, Duration::ZERO));
+    fn an_old_id_is_evicted() {
+        let ids = Arc::new(Ids::new("/own", KEPT * SHARDS, Duration::ZERO));
         claim(&ids, 0, 0);
-        // Those of its own shard make it forgotten.
+        // Newer ids of its shard evict it.
         (1..=255).for_each(|id| _ = claim(&ids, id, 0));
-        assert_eq!(claim(&ids, 0, 0), Told::New);
+        assert_eq!(claim(&ids, 0, 0), Expected::New);
     }
 
-    /// What is in Kafka for certain is never written again, also if the topic does not show it yet.
     #[test]
-    fn an_event_without_a_place_is_not_cleared_and_gets_its_place_from_the_tail() {
+    fn an_id_in_a_transaction_stays_only_if_the_tail_gets_its_record() {
+        let ids = Arc::new(Ids::new("/own", 100 * SHARDS, Duration::MAX));
+        let record = |id: u8, offset: i64| {
+            let (event, name) = (event(id, 0), format!("id-{id}"));
+            let headers = [("ce_id", Some(name.as_bytes()))];
+            Record::new(0, offset, Some(0), None, Some(&event.value), headers.into_iter())
+        };
+        let at = |offset| Expected::Known(Written { partition: 0, offset, time_ms: 0 });
+        // Ours, another writer's, ours that the tail reads at another offset, and one that is known already.
+        claim(&ids, 4, 0);
+        let undecided = [(1, true), (2, false), (3, true), (4, true)];
+        let undecided = undecided.map(|(id, is_ours)| ids.observe_undecided(&record(id, i64::from(id)), is_ours));
+        assert!(undecided[3].is_none());
+        assert_eq!([1, 2, 3, 4].map(|id| claim(&ids, id, 0)), [at(1), Expected::HeldUp, at(3), Expected::Pending]);
+        assert_eq!([1, 2].map(|id| claim(&ids, id, 1)), [Expected::Reused, Expected::HeldUp]);
+        ids.observe(&record(3, 9));
+        undecided.iter().flatten().for_each(|undecided| ids.forget_undecided(undecided));
+        assert_eq!([1, 2, 3, 4].map(|id| claim(&ids, id, 0)), [Expected::New, Expected::New, at(9), Expected::Pending]);
+
+        for is_ours in [true, false] {
+            let ids = Arc::new(Ids::new("/own", 100 * SHARDS, Duration::MAX));
+            let undecided = ids.observe_undecided(&record(5, 5), is_ours).expect("a new id");
+            ids.observe(&record(5, 5));
+            ids.forget_undecided(&undecided);
+            assert_eq!(claim(&ids, 5, 0), at(5));
+        }
+    }
+
+    /// An event that is certainly in Kafka is never written again, even if the topic does not show it yet.
+    #[test]
+    fn an_event_at_an_unknown_offset_is_not_cleared_and_gets_its_offset_from_the_tail() {
         let ids = memory();
         claim(&ids, 7, 0);
-        let key = ids.key("id-7");
-        ids.misplace(key, 7);
+        let key = ids.key(None, "id-7");
+        ids.mark_offset_unknown(key, 7);
         ids.clear(key, 7);
         assert_eq!((ids.doubtful_since(key), ids.written(key)), (Some(7), None));
         let (event, headers) = (event(7, 0), [("ce_id", Some(&b"id-7"[..]))]);

@@ -1,4 +1,5 @@
-//! The broker inside the process: librdkafka's mock cluster, which speaks the real protocol and keeps all in memory.
+//! The broker inside the process: librdkafka's mock cluster, which speaks the real protocol and keeps all data in
+//! memory.
 
 use rdkafka::error::KafkaError;
 use rdkafka::mocking::MockCluster;
@@ -11,7 +12,7 @@ pub(super) struct Broker {
     servers: String,
 }
 
-// The mock cluster is a thread of librdkafka's own; the handle is only kept, to stop it at the end.
+// The mock cluster runs on a thread of librdkafka's; this handle only stops it at the end.
 unsafe impl Send for Broker {}
 unsafe impl Sync for Broker {}
 
@@ -27,6 +28,12 @@ impl Broker {
     #[cfg(test)]
     pub fn fail(&self, what: rdkafka::types::RDKafkaApiKey, errors: &[rdkafka::types::RDKafkaRespErr]) {
         self._cluster.request_errors(what, errors);
+    }
+
+    /// Makes the only broker the leader of a partition, or leaves the partition without one.
+    #[cfg(test)]
+    pub fn lead(&self, topic: &str, partition: i32, leads: bool) {
+        self._cluster.partition_leader(topic, partition, leads.then_some(1)).expect("a partition of the topic");
     }
 
     pub fn servers(&self) -> &str {

@@ -1,240 +1,36 @@
-//! Talking to Kafka: the only folder that names rdkafka. What the rest of the house may use is in this file's `pub use`.
+//! All communication with Kafka; no other folder names rdkafka. The `pub use` list below is everything that the rest of
+//! the program may use.
 //!
-//! Every call that may block says so; callers on the async side go through `spawn_blocking`.
+//! Functions that may block say so; async callers run them in `spawn_blocking`.
 
 mod admin;
-mod cluster;
+mod connection;
+mod connection_errors;
+mod consumer;
 mod embedded;
-mod fetch;
-mod groups;
+mod group_consumer;
+mod health;
 mod history;
-mod inspect;
 mod partitioner;
 mod producer;
-mod tail;
-mod topics;
-mod worker;
+mod reads;
+mod snapshot;
+mod watch;
 
-pub use cluster::{Cluster, PartitionState, State, TopicState};
-pub use groups::{Assigned, Group, GroupPartition, Groups, Member, groups};
-pub use history::{End, History, HistoryError, Page, Query, Step};
-pub use inspect::{
+pub use admin::groups::{Assigned, Group, GroupPartition, Groups, Member, groups};
+pub use admin::topics::{TopicSummary, Topics, topics};
+pub use connection::{Connection, ConnectionError};
+pub use consumer::tail::{Sink, Tail};
+pub use consumer::uncommitted::{Uncommitted, UncommittedSink};
+pub use group_consumer::{Options, WorkerError, consume};
+pub use health::{Cause, HeldUp, Trouble, describe_troubles, stops_all};
+pub use history::{End, History, HistoryError, HistoryRange, Last, Marks, Step};
+pub use partitioner::partition_of;
+pub use producer::{Completion, Delivered, Message, ProduceError, Producer, Wanted};
+pub use reads::{ReadError, ReadKind, Reads};
+pub use snapshot::{
     BrokerSummary, ClusterSummary, InspectError, Inspector, Missing, PartitionDetail, Snapshot, TopicDetail,
 };
-pub use partitioner::partition_of;
-pub use producer::{Completion, Delivered, Message, ProduceError, Producer};
-pub use tail::{Sink, Tail};
-pub use topics::{TopicSummary, topics};
-pub use worker::{Options, WorkerError, consume};
+pub use watch::{Cluster, PartitionState, State, TopicId, TopicState};
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::KafkaError;
-
-use crate::config::KafkaSettings;
-
-/// Where Kafka is and how to reach it. Cheap to clone; keeps the embedded broker alive.
-#[derive(Clone)]
-pub struct Connection {
-    base: ClientConfig,
-    topic: Arc<str>,
-    servers: Arc<str>,
-    embedded: Option<Arc<embedded::Broker>>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectionError {
-    /// A property that librdkafka does not know or that contradicts another one.
-    #[error("configuration: kafka: {0}")]
-    Client(String),
-    #[error("the embedded broker does not start: {0}")]
-    Embedded(#[source] KafkaError),
-    #[error("the process gets no more threads: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
-impl From<KafkaError> for ConnectionError {
-    fn from(error: KafkaError) -> Self {
-        ConnectionError::Client(match error {
-            // The property's value, which comes last, may be a password: it is not said.
-            KafkaError::ClientConfig(_, problem, property, _) if problem.contains(&property) => problem,
-            KafkaError::ClientConfig(_, problem, property, _) => format!("{property}: {problem}"),
-            other => other.to_string(),
-        })
-    }
-}
-
-impl Connection {
-    /// Prepares the clients' settings, and starts the embedded broker where no servers are configured. No broker need
-    /// be reachable.
-    pub fn new(settings: &KafkaSettings) -> Result<Self, ConnectionError> {
-        let embedded = match settings.embedded() {
-            true => Some(Arc::new(embedded::Broker::start(settings).map_err(ConnectionError::Embedded)?)),
-            false => None,
-        };
-        let servers = embedded.as_ref().map_or(settings.bootstrap_servers.as_str(), |broker| broker.servers());
-        let mut base = Self::config(settings);
-        base.set("bootstrap.servers", servers);
-        base.create_native_config()?;
-        Ok(Connection { base, topic: settings.topic.as_str().into(), servers: servers.into(), embedded })
-    }
-
-    fn config(settings: &KafkaSettings) -> ClientConfig {
-        let mut base = ClientConfig::new();
-        base.set("client.id", "footfall");
-        base.set("topic.metadata.refresh.interval.ms", "10000");
-        base.set("reconnect.backoff.ms", "50");
-        base.set("reconnect.backoff.max.ms", "1000");
-        base.set("socket.keepalive.enable", "true");
-        base.set("socket.nagle.disable", "true");
-        base.set("log.connection.close", "false");
-        for (property, value) in &settings.properties {
-            base.set(property, &value.0);
-        }
-        for (property, value) in [
-            ("security.protocol", settings.security_protocol.as_str()),
-            ("sasl.mechanism", &settings.sasl_mechanism),
-            ("sasl.username", &settings.sasl_username),
-            ("sasl.password", settings.sasl_password.reveal()),
-            ("ssl.ca.location", &settings.ssl_ca_location),
-            ("ssl.certificate.location", &settings.ssl_certificate_location),
-            ("ssl.key.location", &settings.ssl_key_location),
-            ("ssl.key.password", settings.ssl_key_password.reveal()),
-        ] {
-            if !value.is_empty() {
-                base.set(property, value);
-            }
-        }
-        base.set("bootstrap.servers", &settings.bootstrap_servers);
-        base.set_log_level(RDKafkaLogLevel::Warning);
-        base
-    }
-
-    /// Whether librdkafka accepts the settings; starts and reaches nothing.
-    pub fn check(settings: &KafkaSettings) -> Result<(), ConnectionError> {
-        let config = Self::config(settings);
-        // Some contradictions (a key without its certificate) only show when a client is made.
-        match settings.embedded() {
-            true => Ok(()),
-            false => Ok(rdkafka::client::Client::new(
-                &config,
-                config.create_native_config()?,
-                rdkafka::types::RDKafkaType::RD_KAFKA_PRODUCER,
-                Quiet,
-            )
-            .map(|_| ())?),
-        }
-    }
-
-    pub fn topic(&self) -> &str {
-        &self.topic
-    }
-
-    /// `host:port` of the brokers to begin with, separated by commas.
-    pub fn addresses(&self) -> &str {
-        &self.servers
-    }
-
-    /// The brokers in words, for logs and the page.
-    pub fn servers(&self) -> &str {
-        if self.is_embedded() { "embedded broker" } else { &self.servers }
-    }
-
-    /// Whether the broker lives in this process, and the events only as long as it.
-    pub fn is_embedded(&self) -> bool {
-        self.embedded.is_some()
-    }
-
-    /// Settings that all our readers share: offsets are ours to keep, and one that is gone is an error to tell, not to
-    /// jump over. `preferred` holds where the operator has said nothing else.
-    fn reader(&self, preferred: &[(&str, &str)]) -> ClientConfig {
-        let mut config = self.base.clone();
-        or_set(&mut config, preferred);
-        config.set("group.id", "footfall");
-        config.set("enable.auto.commit", "false");
-        config.set("enable.auto.offset.store", "false");
-        config.set("auto.offset.reset", "error");
-        config.set("allow.auto.create.topics", "false");
-        // The broker inside the process does not answer a waiting fetch when data arrives.
-        let wait = if self.is_embedded() { "10" } else { "500" };
-        let ours = [("fetch.error.backoff.ms", "100"), ("fetch.queue.backoff.ms", "5"), ("fetch.wait.max.ms", wait)];
-        or_set(&mut config, &ours);
-        config
-    }
-}
-
-/// Sets what was not set yet: what the operator says (`kafka.properties`) wins.
-fn or_set(config: &mut ClientConfig, values: &[(&str, &str)]) {
-    for (property, value) in values {
-        if config.get(property).is_none() {
-            config.set(*property, *value);
-        }
-    }
-}
-
-/// A client's callbacks: its log lines become ours, at a level that a broker's absence does not flood.
-#[derive(Clone, Default)]
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_client(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(kafka.error = %error, kafka.reason = reason, "kafka client");
-    }
-}
-
-impl rdkafka::consumer::ConsumerContext for Quiet {}
-
-/// librdkafka repeats itself while a broker is away; what changed is logged once, by `cluster`.
-fn log_client(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(kafka.facility = facility, "{message}");
-        }
-        _ => tracing::debug!(kafka.facility = facility, "{message}"),
-    }
-}
-
-/// How long one question to Kafka may take.
-const QUESTION: Duration = Duration::from_secs(5);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Property;
-
-    #[test]
-    fn what_the_operator_says_of_a_reader_wins() {
-        let set = |name: &str, value: &str| (name.to_owned(), Property(value.to_owned()));
-        let settings = KafkaSettings {
-            bootstrap_servers: "127.0.0.1:9".into(),
-            properties: [set("fetch.wait.max.ms", "77"), set("queued.min.messages", "78")].into(),
-            ..KafkaSettings::default()
-        };
-        let connection = Connection::new(&settings).expect("valid settings");
-        let config = connection.reader(&[("fetch.wait.max.ms", "10"), ("queued.max.messages.kbytes", "79")]);
-        assert_eq!(config.get("fetch.wait.max.ms"), Some("77"));
-        assert_eq!(config.get("queued.min.messages"), Some("78"));
-        assert_eq!(config.get("queued.max.messages.kbytes"), Some("79"));
-    }
-
-    #[test]
-    fn a_property_that_is_refused_is_named_without_its_value() {
-        for name in ["ssl.key.passwrod", "sasl.jaas.config"] {
-            let settings = KafkaSettings {
-                bootstrap_servers: "127.0.0.1:9".into(),
-                properties: [(name.to_owned(), Property("hunter2".into()))].into(),
-                ..KafkaSettings::default()
-            };
-            let Err(error) = Connection::check(&settings) else { panic!("{name} is taken") };
-            let (told, inside) = (error.to_string(), format!("{error:?}"));
-            assert!(told.contains(name) && !told.contains("hunter2") && !inside.contains("hunter2"), "{told}");
-        }
-    }
-}
+use connection::{QUESTION, Quiet, log_client, or_set};

@@ -1,4 +1,4 @@
-//! Which partition a key belongs to: murmur2, as the Java client and librdkafka's `murmur2_random` do it.
+//! Which partition a key belongs to: murmur2, as in the Java client and librdkafka's `murmur2_random`.
 
 /// The partition of a key (`org.apache.kafka.common.utils.Utils.toPositive(murmur2(key)) % partitions`).
 /// `partitions` is at least 1.

@@ -10,24 +10,23 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogSettings};
 
-/// Lines that wait for whoever reads them; what comes beyond that is lost, so that a reader that stands still stops
-/// nothing.
+/// Lines that may wait to be written. Further lines are lost, so that a blocked log reader blocks nothing else.
 const WAITING: usize = 8192;
-/// Bytes of lines that are written at once, at most.
+/// The most bytes of lines to write at once.
 const BUFFER: usize = 64 << 10;
-/// How long lines gather after some were written. Meanwhile nobody who logs has to wake the thread that writes.
+/// How long the log thread lets lines collect after a write. Meanwhile threads that log need not wake it.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Installs the process's subscriber; a second call changes nothing. `to_stderr` keeps standard output for a command's
-/// own result. What waits is written out when the guard is dropped, within a second.
+/// Installs the process's subscriber; a second call changes nothing. `to_stderr` keeps standard output free for a command's
+/// own output. Dropping the guard writes the waiting lines, within a second.
 pub fn install(settings: &LogSettings, to_stderr: bool) -> WorkerGuard {
-    // The level was checked with the other settings. Rocket logs every request in several lines of its own, and what its
-    // server calls an error is a client's doing, such as a path that is none, or a panic, which is told on standard error.
+    // The settings' checks have validated the level. Rocket logs several lines for each request, and its server logs as
+    // errors what clients cause (such as an invalid path) and panics, which already go to standard error.
     let quiet = "rocket=error,rocket::server=off,hyper=error,rdkafka=error";
     let filter = EnvFilter::try_new(format!("{quiet},{}", settings.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let (terminal, output): (bool, Box<dyn Write + Send>) = match to_stderr {
         true => (io::stderr().is_terminal(), Box::new(io::stderr())),
-        // Its own buffer is written at the end of each line; this one when no line waits.
+        // Stdout flushes its own buffer at each line; this buffer is flushed when no line waits.
         false => (io::stdout().is_terminal(), Box::new(BufWriter::with_capacity(BUFFER, io::stdout()))),
     };
     let (writer, guard) = NonBlockingBuilder::default()
@@ -40,20 +39,20 @@ pub fn install(settings: &LogSettings, to_stderr: bool) -> WorkerGuard {
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    // A line that cannot be written (a full disk, a closed pipe) is lost. To say so on standard error ends whoever logs, if
-    // that cannot be written either.
+    // A line that cannot be written (full disk, closed pipe) is lost. Reporting that on standard error would panic the thread
+    // that logs if standard error cannot be written either.
     let builder = tracing_subscriber::fmt().log_internal_errors(false).with_writer(writer);
     let builder = builder.with_env_filter(filter).with_target(false).with_ansi(terminal);
     let _ = match json {
         true => builder.json().flatten_event(true).with_current_span(false).finish().try_init(),
         false => builder.finish().try_init(),
     };
-    // Rocket's lines below this level would only be formatted to be thrown away.
+    // Below this level, Rocket's lines would be formatted only to be filtered out.
     log::set_max_level(log::LevelFilter::Warn);
     guard
 }
 
-/// Is flushed when no line waits, and takes its time over that.
+/// A writer whose flush takes [`PAUSE`], so that lines collect. The log thread flushes when no line waits.
 struct Paced<W>(W);
 
 impl<W: Write> Write for Paced<W> {

@@ -1,10 +1,13 @@
-//! The series of `/metrics`, in the OpenMetrics text format. What is counted belongs to those who count.
+//! The registry behind `/metrics`, in the text formats of OpenMetrics and Prometheus. Every part owns its metrics; this
+//! module registers them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -15,9 +18,16 @@ use tokio::sync::watch;
 
 use crate::feed::Feed;
 use crate::ingest::Ingest;
-use crate::kafka::{Producer, State};
+use crate::kafka::{Cause, HeldUp, Producer, State, stops_all};
+use crate::server;
 
-/// How a request is told apart: its route, not its address, so that the number of series is bounded.
+/// Returns the partitions that an open transaction holds up.
+pub type HeldUps = Box<dyn Fn() -> Vec<HeldUp> + Send + Sync>;
+
+/// Returns the number of reads that hold a permit, by kind.
+pub type HeldReads = Box<dyn Fn() -> Vec<(&'static str, usize)> + Send + Sync>;
+
+/// The labels of a request. The route, not the path, so that the number of series is bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Labels {
     pub method: &'static str,
@@ -33,40 +43,46 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn new(
-        ingest: &Ingest,
-        feed: &Feed,
-        producer: Arc<Producer>,
-        kafka: watch::Receiver<State>,
-        lag: Arc<AtomicU64>,
-    ) -> Self {
+    pub fn new(sources: Sources, connections: &server::Metrics) -> Self {
+        let Sources { ingest, feed, .. } = &sources;
         let mut registry = Registry::with_prefix("footfall");
         let requests = Family::<Labels, Counter>::default();
         // 0.25 ms to 16 s
         let seconds = Histogram::new(exponential_buckets(0.000_25, 2.0, 17));
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The version that runs", version);
+        registry.register("build", "The running version", version);
         registry.register("requests", "Requests answered, by route and status", requests.clone());
         registry.register(
             "request_duration_seconds",
             "Time from a request's head to its answer's head",
             seconds.clone(),
         );
-        registry.register("events", "Events submitted, by what became of them", ingest.metrics().events.clone());
+        registry.register("events", "Events submitted, by outcome", ingest.metrics().events.clone());
         registry.register(
             "produce_duration_seconds",
             "Time from handing the events of a request to the producer to the last acknowledgement",
             ingest.metrics().produce_seconds.clone(),
         );
         registry.register("feed_records", "Records that the tail read from the topic", feed.metrics().records.clone());
-        registry.register("streams", "Streams that are open", feed.metrics().streams.clone());
+        registry.register("streams", "Open streams and WebSockets", feed.metrics().streams.clone());
         registry.register(
             "stream_dropped",
             "Records not sent to clients that read too slowly",
             feed.metrics().dropped.clone(),
         );
-        registry.register("stream_gaps", "Gaps told to clients", feed.metrics().gaps.clone());
-        registry.register_collector(Box::new(Readings { producer, kafka, lag }));
+        registry.register("stream_gaps", "Gaps sent to clients", feed.metrics().gaps.clone());
+        registry.register("http_connections", "Open connections", connections.open.clone());
+        registry.register(
+            "http_connections_refused",
+            "Connections refused at once, by the limit that was reached",
+            connections.refused.clone(),
+        );
+        registry.register(
+            "http_timeouts",
+            "Requests that did not arrive in time, by the missing part",
+            connections.timeouts.clone(),
+        );
+        registry.register_collector(Box::new(sources));
         Metrics { registry, requests, seconds }
     }
 
@@ -75,46 +91,112 @@ impl Metrics {
         self.seconds.observe(seconds);
     }
 
-    /// All series as text.
+    /// All series in the text format of OpenMetrics 1.0.0.
     pub fn encode(&self) -> String {
         let mut out = String::new();
         // Writing into a String cannot fail.
         let _ = text::encode(&mut out, &self.registry);
         out
     }
-}
 
-/// What is read when it is asked for.
-struct Readings {
-    producer: Arc<Producer>,
-    kafka: watch::Receiver<State>,
-    lag: Arc<AtomicU64>,
-}
-
-impl std::fmt::Debug for Readings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Readings")
+    /// All series in the text format of Prometheus, version 0.0.4.
+    pub fn encode_text(&self) -> String {
+        prometheus_text(&self.encode())
     }
 }
 
-impl Collector for Readings {
+/// Converts OpenMetrics text to Prometheus text. Prometheus names a counter with its suffix `_total`, has no info type (it
+/// becomes a gauge with the suffix `_info`), and has neither units nor an end marker.
+fn prometheus_text(open_metrics: &str) -> String {
+    let kinds: HashMap<&str, &str> = comments(open_metrics, "# TYPE ").collect();
+    let mut out = String::with_capacity(open_metrics.len() + 1024);
+    for line in open_metrics.lines() {
+        let comment = ["# HELP ", "# TYPE "].iter().find_map(|word| Some((*word, line.strip_prefix(word)?)));
+        let Some((word, (name, rest))) = comment.and_then(|(word, text)| Some((word, text.split_once(' ')?))) else {
+            if !line.starts_with('#') {
+                out.push_str(line);
+                out.push('\n');
+            }
+            continue;
+        };
+        let (suffix, kind) = match kinds.get(name) {
+            Some(&"counter") => ("_total", "counter"),
+            Some(&"info") => ("_info", "gauge"),
+            Some(&"unknown") => ("", "untyped"),
+            kind => ("", kind.copied().unwrap_or("untyped")),
+        };
+        let rest = if word == "# TYPE " { kind } else { rest };
+        for part in [word, name, suffix, " ", rest, "\n"] {
+            out.push_str(part);
+        }
+    }
+    out
+}
+
+/// Returns name and text of each comment that starts with `word`.
+fn comments<'a>(text: &'a str, word: &'static str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    text.lines().filter_map(move |line| line.strip_prefix(word)?.split_once(' '))
+}
+
+/// The parts whose metrics are registered, and the values that are read at each scrape.
+pub struct Sources {
+    pub ingest: Arc<Ingest>,
+    pub feed: Feed,
+    pub producer: Arc<Producer>,
+    pub kafka: watch::Receiver<State>,
+    /// Records that the tail has not read yet.
+    pub lag: Arc<AtomicU64>,
+    pub held_up: HeldUps,
+    pub reads: HeldReads,
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sources")
+    }
+}
+
+impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let up = i64::from(self.kafka.borrow().topic().is_some());
+        let (up, partitions) = match self.kafka.borrow().topic() {
+            Some(topic) => (1, topic.partitions.len()),
+            None => (0, 0),
+        };
+        let troubles = self.ingest.troubles();
+        let stops = |it: &crate::kafka::Trouble| it.cause.stops_posts() || it.cause.stops_streams();
+        let ready = i64::from(stops_all(&troubles, partitions, stops).is_none());
+        let (kept, bytes, encoded) = self.feed.kept();
         for (name, help, value) in [
-            ("kafka_up", "Whether Kafka answers and has the topic", up),
+            ("feed_kept_records", "Records in memory, from which streams resume without Kafka", kept as i64),
+            ("feed_kept_bytes", "Approximate bytes of the records in memory", bytes as i64),
+            ("feed_encoded_bytes", "Approximate bytes of the frames and indexes made from them", encoded as i64),
+            ("kafka_up", "1 if Kafka answers and has the topic", up),
+            ("ready", "1 if /readyz is 200: posts are written and streams get records", ready),
             (
                 "tail_lag_records",
                 "Records in the topic that the tail has not read yet",
                 self.lag.load(Ordering::Relaxed) as i64,
             ),
-            (
-                "produce_in_flight",
-                "Events handed to the producer and not settled yet",
-                self.producer.in_flight() as i64,
-            ),
+            ("produce_in_flight", "Events in flight to Kafka", self.producer.in_flight() as i64),
         ] {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let help = "Reads of the topic for requests that hold a permit, by kind";
+        let mut family = encoder.encode_descriptor("reads", help, None, MetricType::Gauge)?;
+        for (kind, held) in (self.reads)() {
+            ConstGauge::new(held as i64).encode(family.encode_family(&[("kind", kind)])?)?;
+        }
+        let help = "Causes that stop posts or streams, as /readyz names them: partitions concerned";
+        let mut family = encoder.encode_descriptor("trouble", help, None, MetricType::Gauge)?;
+        for cause in Cause::ALL {
+            let gauge = ConstGauge::new(troubles.iter().filter(|trouble| trouble.cause == cause).count() as i64);
+            gauge.encode(family.encode_family(&[("cause", cause.name())])?)?;
+        }
+        let help = "Offsets that are unreadable until another writer's transaction ends, by partition";
+        let mut family = encoder.encode_descriptor("partition_held_up_records", help, None, MetricType::Gauge)?;
+        for HeldUp { partition, records, .. } in (self.held_up)() {
+            ConstGauge::new(records).encode(family.encode_family(&[("partition", partition.to_string())])?)?;
         }
         Ok(())
     }

@@ -1,13 +1,11 @@
 //! The files of `static/`, compiled in and sent with gzip to those who take it. An address with the content's hash may be kept for ever; a plain one is asked
 //! about again each time, which costs a 304.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::io::{Cursor, Read};
 use std::sync::OnceLock;
 
-use flate2::Compression;
 use flate2::read::GzEncoder;
-
+use flate2::{Compression, Crc};
 use rocket::get;
 use rocket::http::{ContentType, Header, Status};
 use rocket::request::Request;
@@ -37,14 +35,19 @@ const FILES: &[File] = files![
     "json.js",
     "keys.js",
     "overview.js",
-    "person.js",
+    "patch.js",
     "record.js",
     "refresh.js",
     "search.js",
     "stream.js",
     "time.js",
+    "user.js",
+    "words.js",
     "favicon.svg",
 ];
+
+/// Hexadecimal digits of a file's hash in its address.
+const HASH: usize = 8;
 
 /// What is made of a file once, when the first is asked for.
 struct Made {
@@ -56,15 +59,21 @@ fn made() -> &'static [Made] {
     static MADE: OnceLock<Vec<Made>> = OnceLock::new();
     MADE.get_or_init(|| {
         let make = |file: &File| {
-            let mut hasher = DefaultHasher::new();
-            hasher.write(file.bytes);
             let mut gzip = Vec::new();
             let mut encoder = GzEncoder::new(file.bytes, Compression::best());
             encoder.read_to_end(&mut gzip).expect("memory can be read and written");
-            Made { hash: format!("{:016x}", hasher.finish())[..8].to_owned(), gzip }
+            Made { hash: content_hash(file.bytes), gzip }
         };
         FILES.iter().map(make).collect()
     })
+}
+
+/// The CRC-32 of a file's content, in hexadecimal: the same in every build, so that replicas of different builds give an
+/// unchanged file the same address.
+fn content_hash(bytes: &[u8]) -> String {
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    format!("{:08x}", crc.sum())
 }
 
 /// The address that changes with the content: `/static/app.1f2e3d4c.css`.
@@ -86,11 +95,25 @@ pub fn hashed(name: &str) -> Result<Asset, Problem> {
     let plain = |index: &usize| FILES[*index].name == name;
     let hashed = |index: &usize| address(FILES[*index].name).strip_prefix("/static/") == Some(name);
     let found = |wanted: &dyn Fn(&usize) -> bool| (0..FILES.len()).find(|index| wanted(index));
-    match (found(&hashed), found(&plain)) {
-        (Some(index), _) => Ok(Asset { index, immutable: true }),
-        (None, Some(index)) => Ok(Asset { index, immutable: false }),
-        (None, None) => Err(Problem::new(Kind::NotFound, format!("there is no file {name}"))),
+    if let Some(index) = found(&hashed) {
+        return Ok(Asset { index, immutable: true });
     }
+    // While replicas are replaced by others, the page may come from one and its files from another: what that one has
+    // is better than nothing, but not to be kept.
+    let current = without_hash(name);
+    let plain = found(&|index| plain(index) || current.as_deref() == Some(FILES[*index].name));
+    match plain {
+        Some(index) => Ok(Asset { index, immutable: false }),
+        None => Err(Problem::new(Kind::NotFound, format!("there is no file {name}"))),
+    }
+}
+
+/// `app.css` of `app.1f2e3d4c.css`, whatever the hash.
+fn without_hash(name: &str) -> Option<String> {
+    let (rest, extension) = name.rsplit_once('.')?;
+    let (stem, hash) = rest.rsplit_once('.')?;
+    let is_hash = hash.len() == HASH && hash.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
+    is_hash.then(|| format!("{stem}.{extension}"))
 }
 
 /// What browsers ask for by themselves.
@@ -135,4 +158,16 @@ fn accepts_gzip<'a>(mut lines: impl Iterator<Item = &'a str>) -> bool {
             coding.trim().eq_ignore_ascii_case("gzip") && !refused
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_in_an_address_depends_on_nothing_but_the_content() {
+        // The check value of CRC-32 (ISO-HDLC).
+        assert_eq!(content_hash(b"123456789"), "cbf43926");
+        assert_eq!(content_hash(b"").len(), HASH);
+    }
 }

@@ -1,155 +1,72 @@
-//! Who may post: our own pages and programs, not other sites' pages; and how much.
+//! What handlers ask for before they run.
 
-use std::net::{IpAddr, Ipv6Addr};
-use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use rocket::http::Status;
 use rocket::request::{FromRequest, Outcome, Request};
+use tokio::sync::watch;
 
-use super::App;
-use super::problem::{Kind, Problem};
+use super::trace::Trace;
+use crate::bounds::Address;
+use crate::event::trace;
+use crate::ingest::{Ack, Events, Submission};
+use crate::kafka::State;
 
-/// A request that no other site's page has caused.
-///
-/// `Sec-Fetch-Site` decides where the browser sends it (Fetch Metadata), else `Origin` against `Host`. A program sends
-/// neither and passes.
-#[derive(Debug, Clone, Copy)]
-pub struct Origin {
-    cross_site: bool,
-    has_cookie: bool,
-}
+/// The state of the cluster, as it changes.
+pub type KafkaState = watch::Receiver<State>;
 
-impl Origin {
-    /// For what a browser sends along with a form.
-    pub fn check(self) -> Result<(), Problem> {
-        if self.cross_site {
-            return Err(Problem::new(Kind::CrossSite, "this was sent by a page of another site"));
-        }
-        Ok(())
-    }
-
-    /// For programs' calls: only a browser's cookie makes the other site's page act for its user.
-    pub fn check_if_cookie(self) -> Result<(), Problem> {
-        if self.has_cookie { self.check() } else { Ok(()) }
+/// The outcome of a guard that gathers parts of the application: they are absent only if it was put together wrongly.
+pub fn part<T>(part: Option<T>) -> Outcome<T, ()> {
+    match part {
+        Some(part) => Outcome::Success(part),
+        None => Outcome::Error((Status::InternalServerError, ())),
     }
 }
 
 #[rocket::async_trait]
-impl<'r> FromRequest<'r> for Origin {
+impl<'r> FromRequest<'r> for Address {
     type Error = std::convert::Infallible;
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
-        let headers = request.headers();
-        let cross_site = match (headers.get_one("Sec-Fetch-Site"), headers.get_one("Origin")) {
-            (Some(site), _) => !matches!(site, "same-origin" | "none"),
-            (None, Some(origin)) => {
-                let host = headers.get_one("Host").unwrap_or_default();
-                origin.split_once("://").is_none_or(|(_, authority)| !authority.eq_ignore_ascii_case(host))
-            }
-            (None, None) => false,
-        };
-        Outcome::Success(Origin { cross_site, has_cookie: headers.contains("Cookie") })
+        Outcome::Success(Address::new(request.client_ip()))
     }
 }
 
-/// Addresses that are kept whether they come again or not.
-const ADDRESSES: usize = 10_000;
-/// How often those that came once are forgotten: it takes a look at all of them.
-const CLEANED_EVERY: Duration = Duration::from_secs(1);
+/// The id of a request, for what is logged after its answer has begun.
+pub struct RequestId(pub String);
 
-/// Events a second that an address may send.
-pub struct RateLimit(Option<Limiter>);
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for RequestId {
+    type Error = std::convert::Infallible;
 
-struct Limiter {
-    buckets: DefaultKeyedRateLimiter<IpAddr>,
-    cleaned: Mutex<Instant>,
-}
-
-impl RateLimit {
-    /// 0 is no limit. A burst of one second's worth is allowed, and in any case of one full array.
-    pub fn new(per_second: u32, batch: usize) -> Self {
-        let quota = |n| Quota::per_second(n).allow_burst(n.max(NonZeroU32::new(batch as u32).unwrap_or(n)));
-        RateLimit(
-            NonZeroU32::new(per_second)
-                .map(|n| Limiter { buckets: RateLimiter::keyed(quota(n)), cleaned: Mutex::new(Instant::now()) }),
-        )
-    }
-
-    /// Counts events of an address.
-    pub fn check(&self, client: Option<IpAddr>, events: usize) -> Result<(), Problem> {
-        let (Some(limiter), Some(client)) = (&self.0, client) else { return Ok(()) };
-        let Some(events) = NonZeroU32::new(events as u32) else { return Ok(()) };
-        let wait = match limiter.buckets.check_key_n(&network(client), events) {
-            Ok(Ok(())) => {
-                limiter.clean();
-                return Ok(());
-            }
-            Ok(Err(until)) => until.wait_time_from(DefaultClock::default().now()).as_secs() + 1,
-            Err(_) => 1, // more than the burst, which takes any array
-        };
-        let problem = Problem::new(Kind::TooManyRequests, "this address sends more events than are allowed");
-        Err(problem.header("Retry-After", wait.to_string()))
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
+        Outcome::Success(RequestId(Trace::of(request).id.clone()))
     }
 }
 
-impl Limiter {
-    /// Addresses that came once must not be kept for ever.
-    fn clean(&self) {
-        if self.buckets.len() > ADDRESSES
-            && let Ok(mut cleaned) = self.cleaned.try_lock()
-            && cleaned.elapsed() > CLEANED_EVERY
-        {
-            self.buckets.retain_recent();
-            *cleaned = Instant::now();
-        }
-    }
-}
-
-/// What counts as one address: of IPv6 the network, since every client has all addresses of one.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
-    }
-}
-
-/// What the handlers share, as a guard: absent only if the application was put together wrongly.
-pub struct Shared(pub Arc<App>);
-
-impl std::ops::Deref for Shared {
-    type Target = App;
-
-    fn deref(&self) -> &App {
-        &self.0
-    }
+/// Where the events of a request come from.
+pub struct Origin<'r> {
+    pub client: Address,
+    /// The values of `traceparent` and `tracestate`, as far as they are well-formed.
+    pub trace: [Option<&'r str>; 2],
 }
 
 #[rocket::async_trait]
-impl<'r> FromRequest<'r> for Shared {
-    type Error = ();
+impl<'r> FromRequest<'r> for Origin<'r> {
+    type Error = std::convert::Infallible;
 
-    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
-        match request.rocket().state::<Arc<App>>() {
-            Some(app) => Outcome::Success(Shared(app.clone())),
-            None => Outcome::Error((Status::InternalServerError, ())),
-        }
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
+        let header = |name| request.headers().get_one(name);
+        let trace = trace::context(header(trace::PARENT), header(trace::STATE));
+        Outcome::Success(Origin { client: Address::new(request.client_ip()), trace })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_with_a_network_of_addresses_is_one() {
-        let limit = RateLimit::new(1, 1);
-        let first = |address: &str| limit.check(address.parse().ok(), 1).is_ok();
-        assert!(first("2001:db8:0:1::1") && !first("2001:db8:0:1:ffff::2"));
-        assert!(first("2001:db8:0:2::1"));
-        assert!(first("192.0.2.1") && !first("::ffff:192.0.2.1") && first("192.0.2.2"));
+impl<'r> Origin<'r> {
+    pub fn submission(&self, events: Events, ack: Ack, idempotency_key: Option<&'r str>) -> Submission<'r> {
+        Submission { events, ack, idempotency_key, client: Some(self.client), trace: self.trace }
     }
+}
+
+/// The value of an `Idempotency-Key`: the draft writes it as a quoted string, most clients don't.
+pub fn unquoted(key: &str) -> &str {
+    key.trim().trim_matches('"')
 }

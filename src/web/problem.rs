@@ -1,19 +1,20 @@
-//! Answers that are no success: RFC 9457 for programs, a page for people. The one table from failure to status.
+//! Answers that are no success, as problem details (RFC 9457). The one table from failure to status.
+//!
+//! Names no page: where a person asks, `pages/error.rs` puts a page in place of the JSON.
 
-use std::sync::Arc;
-
-use askama::Template;
+use rocket::Request;
 use rocket::http::{ContentType, Header, Status};
 use rocket::response::{Responder, Result};
-use rocket::{Request, catch};
 use serde::Serialize;
 
-use super::App;
-use super::request_log::Trace;
-use super::view::ErrorPage;
-use crate::event::{FieldError, Refused};
-use crate::ingest::Failure;
-use crate::kafka::{HistoryError, InspectError};
+use super::answer::Answer;
+use super::trace::Trace;
+use crate::event::{EventId, FieldError, Refused};
+use crate::ingest::{Failure, SubmitError, Verdict};
+use crate::kafka::{HistoryError, InspectError, ReadError};
+use crate::limits::HeavyWorkError;
+use crate::search::SearchError;
+use crate::stream::OpenError;
 
 /// What went wrong, as `type` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,15 +27,19 @@ pub enum Kind {
     MethodNotAllowed,
     RequestTimeout,
     TooLarge,
+    UriTooLong,
     UnsupportedType,
+    Misdirected,
     UpgradeRequired,
     InvalidEvent,
     IdReused,
     Refused,
     TooManyRequests,
+    HeadersTooLarge,
     Internal,
     NotImplemented,
     Unavailable,
+    HeldUp,
     Timeout,
 }
 
@@ -43,23 +48,27 @@ impl Kind {
     fn facts(self) -> (&'static str, u16, &'static str, bool) {
         match self {
             Kind::NotJson => ("not-json", 400, "Not JSON", false),
-            Kind::BadParameter => ("bad-parameter", 400, "A parameter is wrong", false),
-            Kind::BadRequest => ("bad-request", 400, "Not a valid request", false),
-            Kind::CrossSite => ("cross-site", 403, "From another site", false),
+            Kind::BadParameter => ("bad-parameter", 400, "Invalid parameter", false),
+            Kind::BadRequest => ("bad-request", 400, "Invalid request", false),
+            Kind::CrossSite => ("cross-site", 403, "Cross-site request blocked", false),
             Kind::NotFound => ("not-found", 404, "Not found", false),
             Kind::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed", false),
-            Kind::RequestTimeout => ("request-timeout", 408, "The request did not arrive in time", true),
+            Kind::RequestTimeout => ("request-timeout", 408, "Request timed out", true),
             Kind::TooLarge => ("too-large", 413, "Too large", false),
+            Kind::UriTooLong => ("uri-too-long", 414, "URI too long", false),
             Kind::UnsupportedType => ("unsupported-type", 415, "Content type not supported", false),
-            Kind::UpgradeRequired => ("upgrade-required", 426, "Only for WebSockets", false),
-            Kind::InvalidEvent => ("invalid-event", 422, "Not a valid event", false),
-            Kind::IdReused => ("id-reused", 422, "The id belongs to another event", false),
-            Kind::Refused => ("refused-by-kafka", 422, "Kafka refuses the event", false),
+            Kind::Misdirected => ("misdirected", 421, "Unknown host name", false),
+            Kind::UpgradeRequired => ("upgrade-required", 426, "WebSocket only", false),
+            Kind::InvalidEvent => ("invalid-event", 422, "Invalid event", false),
+            Kind::IdReused => ("id-reused", 422, "Id already used by another event", false),
+            Kind::Refused => ("refused-by-kafka", 422, "Rejected by Kafka", false),
             Kind::TooManyRequests => ("too-many-requests", 429, "Too many events", true),
-            Kind::Internal => ("internal", 500, "A fault of ours", true),
-            Kind::NotImplemented => ("not-possible-here", 501, "Not possible with this broker", false),
-            Kind::Unavailable => ("unavailable", 503, "Not available now", true),
-            Kind::Timeout => ("timeout", 504, "Kafka did not answer in time", true),
+            Kind::HeadersTooLarge => ("headers-too-large", 431, "Headers too large", false),
+            Kind::Internal => ("internal", 500, "Internal error", true),
+            Kind::NotImplemented => ("not-possible-here", 501, "Not supported by this broker", false),
+            Kind::Unavailable => ("unavailable", 503, "Temporarily unavailable", true),
+            Kind::HeldUp => ("held-up", 503, "Blocked by an open transaction", true),
+            Kind::Timeout => ("timeout", 504, "No answer from Kafka in time", true),
         }
     }
 
@@ -67,9 +76,32 @@ impl Kind {
         self.facts().1
     }
 
+    pub fn title(self) -> &'static str {
+        self.facts().2
+    }
+
     /// Whether the same request may succeed later.
     pub fn retryable(self) -> bool {
         self.facts().3
+    }
+
+    fn of_failure(failure: &Failure) -> Self {
+        match failure {
+            Failure::IdReused => Kind::IdReused,
+            Failure::Unavailable(_) => Kind::Unavailable,
+            Failure::Unknown => Kind::Timeout,
+            Failure::Refused(_) => Kind::Refused,
+        }
+    }
+}
+
+/// The status of what became of an event.
+pub fn status(verdict: &Verdict) -> u16 {
+    match verdict {
+        Verdict::Written { .. } => 201,
+        Verdict::Queued { .. } => 202,
+        Verdict::Invalid(_) => Kind::InvalidEvent.status(),
+        Verdict::Failed { failure, .. } => Kind::of_failure(failure).status(),
     }
 }
 
@@ -109,10 +141,19 @@ pub struct Body<'a> {
     request_id: Option<&'a str>,
 }
 
+/// An event of an array that was not accepted, or a message of a WebSocket that was not.
+#[derive(Serialize)]
+struct ResultBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    retryable: bool,
+    problem: Body<'a>,
+}
+
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let mut problem = Problem { kind, detail: detail.into(), errors: Vec::new(), id: None, headers: Vec::new() };
-        if matches!(kind, Kind::Unavailable | Kind::TooManyRequests) {
+        if matches!(kind, Kind::Unavailable | Kind::HeldUp | Kind::TooManyRequests) {
             problem.headers.push(("Retry-After", "1".into()));
         }
         problem
@@ -126,37 +167,60 @@ impl Problem {
     /// The errors of an event, by its index in what was sent.
     pub fn invalid(index: usize, errors: Vec<FieldError>) -> Self {
         let detail = match errors.len() {
-            1 => "one field is wrong".to_owned(),
-            n => format!("{n} fields are wrong"),
+            1 => "one field is invalid".to_owned(),
+            n => format!("{n} fields are invalid"),
         };
-        Self::all_invalid(detail, vec![(index, errors)])
+        Problem::new(Kind::InvalidEvent, detail).with_errors(index, errors)
     }
 
-    pub fn all_invalid(detail: String, items: Vec<(usize, Vec<FieldError>)>) -> Self {
+    /// An array of events that are all invalid.
+    pub fn all_invalid(verdicts: Vec<Verdict>) -> Self {
+        let detail = format!("{} events, none of them valid", verdicts.len());
         let mut problem = Problem::new(Kind::InvalidEvent, detail);
-        problem.errors = items
-            .into_iter()
-            .flat_map(|(index, errors)| errors.into_iter().map(move |error| IndexedError { index, error }))
-            .collect();
+        for (index, verdict) in verdicts.into_iter().enumerate() {
+            if let Verdict::Invalid(errors) = verdict {
+                problem = problem.with_errors(index, errors);
+            }
+        }
         problem
+    }
+
+    fn with_errors(mut self, index: usize, errors: Vec<FieldError>) -> Self {
+        let room = crate::bounds::ERRORS.saturating_sub(self.errors.len());
+        self.errors.extend(errors.into_iter().take(room).map(|error| IndexedError { index, error }));
+        self
     }
 
     /// A failure of the event with this id.
-    pub fn of_failure(failure: Failure, id: &str) -> Self {
-        let kind = match failure {
-            Failure::IdReused => Kind::IdReused,
-            Failure::Unavailable(_) => Kind::Unavailable,
-            Failure::Unknown => Kind::Timeout,
-            Failure::Refused(_) => Kind::Refused,
-        };
+    pub fn of_failure(failure: &Failure, id: &EventId) -> Self {
+        let kind = Kind::of_failure(failure);
         let mut problem = Problem::new(kind, failure.to_string());
-        problem.id = (kind == Kind::Timeout).then(|| id.to_owned());
+        problem.id = (kind == Kind::Timeout).then(|| id.to_string());
         problem
+    }
+
+    /// The problem among the results of an array, with its status, or in a message that has the status itself.
+    pub fn body_of_result(&self, status: Option<u16>) -> impl Serialize {
+        ResultBody { status, retryable: self.kind.retryable(), problem: self.body(None) }
+    }
+
+    /// The answer of a WebSocket, as the body and the headers that it has instead of a response.
+    pub fn answer(&self) -> Answer {
+        let answer = Answer::json(self.kind.status(), &self.body_of_result(None));
+        match self.retry_after() {
+            Some(seconds) => answer.header("Retry-After", seconds),
+            None => answer,
+        }
     }
 
     /// Seconds after which another attempt makes sense.
     pub fn retry_after(&self) -> Option<&str> {
         self.headers.iter().rev().find(|(name, _)| *name == "Retry-After").map(|(_, value)| value.as_str())
+    }
+
+    /// The names of the headers that the answer has beside those of every answer.
+    pub fn header_names(&self) -> impl Iterator<Item = &'static str> {
+        self.headers.iter().map(|(name, _)| *name)
     }
 
     pub fn detail(&self) -> &str {
@@ -200,13 +264,77 @@ impl From<Refused> for Problem {
     }
 }
 
+impl From<SubmitError> for Problem {
+    fn from(error: SubmitError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SubmitError::Body(refused) => refused.into(),
+            SubmitError::WrongShape(_) => Problem::invalid(0, vec![FieldError::new("", detail)]),
+            SubmitError::BadKey | SubmitError::KeyForArray => Problem::new(Kind::BadParameter, detail),
+            SubmitError::RateLimited { retry_after_s } => {
+                Problem::new(Kind::TooManyRequests, detail).header("Retry-After", retry_after_s.to_string())
+            }
+            SubmitError::NotParsed(error) => error.into(),
+            SubmitError::NoVerdict => Problem::new(Kind::Internal, detail),
+        }
+    }
+}
+
+impl From<HeavyWorkError> for Problem {
+    fn from(error: HeavyWorkError) -> Self {
+        let kind = match error {
+            HeavyWorkError::Busy(_) => Kind::Unavailable,
+            HeavyWorkError::Failed => Kind::Internal,
+        };
+        Problem::new(kind, error.to_string())
+    }
+}
+
 impl From<HistoryError> for Problem {
     fn from(error: HistoryError) -> Self {
         let kind = match error {
             HistoryError::NoTimeIndex => Kind::NotImplemented,
-            HistoryError::Away(_) | HistoryError::Expired | HistoryError::Client(_) => Kind::Unavailable,
+            HistoryError::HeldUp { .. } => Kind::HeldUp,
+            HistoryError::Away(_)
+            | HistoryError::Expired(_)
+            | HistoryError::Recreated
+            | HistoryError::Leaderless(_)
+            | HistoryError::CutOff { .. }
+            | HistoryError::Cancelled
+            | HistoryError::Client(_) => Kind::Unavailable,
         };
         Problem::new(kind, error.to_string())
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Busy(_) => Problem::new(Kind::Unavailable, error.to_string()),
+            ReadError::History(error) => error.into(),
+            ReadError::Failed => Problem::new(Kind::Internal, error.to_string()),
+        }
+    }
+}
+
+impl From<SearchError> for Problem {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Read(error) => error.into(),
+            SearchError::Exports(_) | SearchError::Answers(_) => Problem::new(Kind::Unavailable, error.to_string()),
+            SearchError::LastNotFound { .. } => Problem::new(Kind::BadParameter, format!("`last`: {error}")),
+        }
+    }
+}
+
+impl From<OpenError> for Problem {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NotResumable { .. } => Problem::new(Kind::BadParameter, format!("`after`: {error}")),
+            OpenError::AddressFull(_) | OpenError::Full(_) | OpenError::Closing | OpenError::Unchecked => {
+                Problem::new(Kind::Unavailable, error.to_string())
+            }
+        }
     }
 }
 
@@ -214,7 +342,7 @@ impl From<InspectError> for Problem {
     fn from(error: InspectError) -> Self {
         let kind = match error {
             InspectError::NoGroups => Kind::NotImplemented,
-            InspectError::Away(_) => Kind::Unavailable,
+            InspectError::Away(_) | InspectError::Unlisted(_) => Kind::Unavailable,
         };
         Problem::new(kind, error.to_string())
     }
@@ -222,51 +350,21 @@ impl From<InspectError> for Problem {
 
 impl<'r> Responder<'r, 'static> for Problem {
     fn respond_to(self, request: &'r Request<'_>) -> Result<'static> {
-        let status = Status::new(self.kind.status());
-        let id = &Trace::of(request).id;
-        let mut response = match request.rocket().state::<Arc<App>>().filter(|_| wants_html(request)) {
-            Some(app) => {
-                let page = ErrorPage {
-                    frame: super::pages::frame(app),
-                    status: status.code,
-                    title: self.kind.facts().2.to_owned(),
-                    detail: self.detail.clone(),
-                    request_id: id.clone(),
-                };
-                let html = page.render().map_err(|_| Status::InternalServerError)?;
-                (ContentType::HTML, html).respond_to(request)?
-            }
-            None => {
-                let body = serde_json::to_vec(&self.body(Some(id))).map_err(|_| Status::InternalServerError)?;
-                (ContentType::new("application", "problem+json"), body).respond_to(request)?
-            }
-        };
-        response.set_status(status);
-        for (name, value) in self.headers {
-            response.set_header(Header::new(name, value));
+        let body = self.body(Some(&Trace::of(request).id));
+        let body = serde_json::to_vec(&body).map_err(|_| Status::InternalServerError)?;
+        let mut response = (ContentType::new("application", "problem+json"), body).respond_to(request)?;
+        response.set_status(Status::new(self.kind.status()));
+        for (name, value) in &self.headers {
+            response.set_header(Header::new(*name, value.clone()));
         }
+        request.local_cache(|| Some(self));
         Ok(response)
     }
 }
 
-/// Whether a person asks: a browser's navigation, outside the API.
-pub fn wants_html(request: &Request) -> bool {
-    !request.uri().path().starts_with("/api/") && request.accept().is_some_and(|accept| accept.preferred().is_html())
-}
-
-/// What no handler answered.
-#[catch(default)]
-pub fn catch(status: Status, request: &Request) -> Problem {
-    let path = request.uri().path();
-    match status.code {
-        404 => Problem::new(Kind::NotFound, format!("there is nothing at {path}")),
-        405 => Problem::new(Kind::MethodNotAllowed, "this route does not take that method"),
-        408 => Problem::new(Kind::RequestTimeout, "the request took too long"),
-        413 => Problem::new(Kind::TooLarge, "the request is too large"),
-        415 => Problem::new(Kind::UnsupportedType, "this route does not take that content type"),
-        422 => Problem::new(Kind::BadParameter, "a parameter is not of its form"),
-        503 => Problem::new(Kind::Unavailable, "shutting down"),
-        400..500 => Problem::new(Kind::BadRequest, "the request is not one that can be understood"),
-        _ => Problem::new(Kind::Internal, "something failed that should not; the log has the request's id"),
+impl Problem {
+    /// The problem that a request was answered with, if it was. To be called once the answer is made.
+    pub fn of<'r>(request: &'r Request<'_>) -> Option<&'r Problem> {
+        request.local_cache(|| None).as_ref()
     }
 }

@@ -1,20 +1,40 @@
 //! The parameters of a request, for its handler.
 
-use std::convert::Infallible;
+use std::ops::Deref;
 
+use footfall_core::query_string::{BadParameter, QueryString};
+use rocket::http::Status;
 use rocket::request::{FromRequest, Outcome, Request};
 
-use super::parameters::BadParameter;
-pub use super::parameters::Parameters;
 use super::problem::{Kind, Problem};
+
+/// The request's query string, parsed.
+#[derive(Clone)]
+pub struct Parameters(QueryString);
+
+impl Deref for Parameters {
+    type Target = QueryString;
+
+    fn deref(&self) -> &QueryString {
+        &self.0
+    }
+}
 
 #[rocket::async_trait]
 impl<'r> FromRequest<'r> for Parameters {
-    type Error = Infallible;
+    type Error = BadParameter;
 
-    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Infallible> {
-        Outcome::Success(Parameters::parse(request.uri().query().map_or("", |query| query.as_str())))
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, BadParameter> {
+        match of(request) {
+            Ok(query) => Outcome::Success(Parameters(query)),
+            Err(bad) => Outcome::Error((Status::BadRequest, bad)), // `access` has refused it already
+        }
     }
+}
+
+/// The parameters of a request, parsed once: `access` looks at them before its handler does.
+pub fn of(request: &Request<'_>) -> Result<QueryString, BadParameter> {
+    request.local_cache(|| QueryString::parse(request.uri().query().map_or("", |query| query.as_str()))).clone()
 }
 
 impl From<BadParameter> for Problem {
@@ -24,5 +44,5 @@ impl From<BadParameter> for Problem {
 }
 
 pub fn bad(name: &str, detail: String) -> Problem {
-    Problem::new(Kind::BadParameter, format!("`{name}`: {detail}"))
+    Problem::new(Kind::BadParameter, format!("{name} {detail}"))
 }

@@ -1,40 +1,19 @@
-//! A request's id, its one log line, and its place in the metrics.
+//! A request's one log line, its place in the metrics, and its id in the answer.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use rocket::fairing::{Fairing, Info, Kind};
 use rocket::http::Header;
 use rocket::{Data, Request, Response};
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::App;
-use crate::event::EventId;
-use crate::telemetry::Labels;
+use super::trace::Trace;
+use crate::server;
+use crate::telemetry::{Labels, Metrics};
 
-pub struct RequestLog;
-
-/// What is kept with a request.
-pub struct Trace {
-    pub id: String,
-    begun: Instant,
-    /// Until the answer is sent, to its last byte.
-    _open: Option<TaskTrackerToken>,
-}
-
-impl Trace {
-    /// The client's `X-Request-Id`, if it is 1 to 128 visible ASCII characters, else a new one.
-    pub fn of<'r>(request: &'r Request<'_>) -> &'r Trace {
-        request.local_cache(|| {
-            let given = request.headers().get_one("X-Request-Id").filter(|id| EventId::is_valid(id));
-            let app = request.rocket().state::<Arc<App>>();
-            Trace {
-                id: given.map_or_else(|| EventId::new().to_string(), str::to_owned),
-                begun: Instant::now(),
-                _open: app.map(|app| app.requests.token()),
-            }
-        })
-    }
+pub struct RequestLog {
+    pub metrics: Arc<Metrics>,
+    /// Whether each request gets a line in the log.
+    pub lines: bool,
 }
 
 #[rocket::async_trait]
@@ -49,22 +28,22 @@ impl Fairing for RequestLog {
 
     async fn on_response<'r>(&self, request: &'r Request<'_>, response: &mut Response<'r>) {
         let trace = Trace::of(request);
-        let seconds = trace.begun.elapsed().as_secs_f64();
+        let seconds = trace.begun().elapsed().as_secs_f64();
         response.set_header(Header::new("X-Request-Id", trace.id.as_str()));
-        let Some(app) = request.rocket().state::<Arc<App>>() else { return };
-        let route = request.route().filter(|route| route.rank < super::methods::RANK);
+        let ours = |rank| rank < super::method_not_allowed::RANK && rank > isize::MIN;
+        let route = request.route().filter(|route| ours(route.rank));
         let status = response.status().code;
-        app.metrics.request(
+        self.metrics.request(
             &Labels {
-                method: request.method().as_str(),
+                method: server::method_label(request),
                 route: route.map_or_else(|| "none".into(), |route| route.uri.path().to_owned()),
                 status,
             },
             seconds,
         );
-        if app.settings.log.requests {
+        if self.lines {
             tracing::info!(
-                http.method = request.method().as_str(),
+                http.method = server::method(request),
                 http.path = request.uri().path().as_str(),
                 http.status = status,
                 duration_ms = (seconds * 1e6).round() / 1e3,

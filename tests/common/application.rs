@@ -98,7 +98,7 @@ impl Builder {
         application
     }
 
-    /// Starts it and waits until it listens; Kafka may be away.
+    /// Starts it and waits until it listens; Kafka may be unreachable.
     #[track_caller]
     pub fn start_without_waiting_for_kafka(self) -> Application {
         let folder = TempDir::with_prefix("footfall-").expect("a temporary folder");
@@ -234,7 +234,7 @@ impl Application {
         Socket::open(self.address, query)
     }
 
-    /// Opens a stream where a client that was cut off goes on.
+    /// Opens a stream at the cursor of a client that was cut off.
     #[track_caller]
     pub fn stream_after(&self, last_event_id: &str) -> Subscription {
         Subscription::open_with(self.address, "/api/v1/stream", &[("Last-Event-ID", last_event_id)])
@@ -302,7 +302,7 @@ pub fn signal(process_id: u32, name: &str) {
 struct Running {
     child: Mutex<Child>,
     log: Log,
-    /// Its outputs, where nobody reads them.
+    /// Its outputs, which are discarded.
     _unread: Option<(Option<ChildStdout>, Option<ChildStderr>)>,
     _folder: TempDir,
 }
@@ -337,7 +337,7 @@ impl Running {
     #[track_caller]
     fn line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         eventually(what, || {
-            // Asked before the log is read: what it wrote last may be what is wanted.
+            // Checked before the log is read, because the last lines may be the expected ones.
             let ended = self.exit_status();
             let found = self.log.json().into_iter().find(|line| wanted(line));
             match (found, ended) {

@@ -57,7 +57,7 @@ impl Driver {
             Some(port.trim_end_matches('.').to_owned())
         });
         let driver = Driver { child, address: format!("http://127.0.0.1:{}", port?) };
-        // It must not stop because nobody reads what it says.
+        // Its output is discarded, so that a full pipe cannot block it.
         std::thread::spawn(move || lines.for_each(drop));
         Some(driver)
     }
@@ -141,8 +141,11 @@ impl Browser {
     #[track_caller]
     pub fn open_live(&self, app: &Application, path: &str) {
         self.open(app, path);
-        // On a narrow page the word is folded away.
-        self.wait_for("the page is live", || self.texts("#connection").concat().starts_with("live"));
+        // On a narrow page the word is hidden.
+        self.wait_for("the page is live", || {
+            let state = self.texts("#connection").concat();
+            state.starts_with("live") || state.starts_with("connected")
+        });
     }
 
     #[track_caller]
@@ -182,7 +185,7 @@ impl Browser {
         self.run(self.find(selector).click());
     }
 
-    /// Puts text into a field in place of what is there, key by key.
+    /// Replaces a field's text, key by key.
     #[track_caller]
     pub fn fill(&self, selector: &str, text: &str) {
         let field = self.find(selector);
@@ -209,7 +212,7 @@ impl Browser {
         self.press(&Key::Escape.to_string());
     }
 
-    /// What is shown of an element, blanks as in its text; `None` if there is none or it is not shown.
+    /// The visible text of an element, white space as in its text; `None` if it is missing or hidden.
     #[track_caller]
     pub fn text(&self, selector: &str) -> Option<String> {
         let script = "const e = document.querySelector(arguments[0]); \
@@ -291,7 +294,7 @@ impl Browser {
         self.vendor("goog/cdp/execute", json!({"cmd": command, "params": parameters}))
     }
 
-    /// What the console was told since the last question, at the level of a warning and above.
+    /// The console's messages since the last call, warnings and errors.
     #[track_caller]
     pub fn complaints(&self) -> Vec<String> {
         let entries = self.vendor("se/log", json!({"type": "browser"}));
@@ -330,7 +333,7 @@ impl Browser {
         serde_json::from_value(found).expect("texts")
     }
 
-    /// A PNG of what is seen.
+    /// A PNG of the window.
     #[track_caller]
     pub fn picture(&self) -> Vec<u8> {
         self.run(self.client.screenshot())
@@ -384,6 +387,6 @@ impl Drop for Browser {
                 eprintln!("--- the page:\n{}\n---", text.as_str().unwrap_or_default());
             }
         }
-        let _ = self.runtime.block_on(self.client.clone().close()); // the driver ends what is left
+        let _ = self.runtime.block_on(self.client.clone().close()); // the driver ends the rest
     }
 }

@@ -83,7 +83,7 @@ impl Follower {
     #[track_caller]
     pub fn check_silent(&self, last_event_id: &str) {
         if last_event_id.is_empty() {
-            return; // the first bytes while Kafka is away
+            return; // the first bytes while Kafka is unreachable
         }
         let told = Cursor::parse(last_event_id);
         assert!(told.covers(&self.place) && self.place.covers(&told), "{told} was told at {}", self.place);
@@ -130,7 +130,8 @@ impl Follower {
                 self.gaps.push(data["reason"].as_str().unwrap_or_default().to_owned());
                 self.place = resumed;
             }
-            "bye" => {}
+            "position" => self.check_silent(&message.last_event_id),
+            "bye" | "status" => {}
             other => panic!("unexpected {other}: {data}"),
         }
     }

@@ -57,7 +57,7 @@ impl Request {
         Connection::open(self).response(&method)
     }
 
-    /// Like `send`, but a server that is not there, or goes away before the answer is complete, is no failure: `None`.
+    /// Like `send`, but `None` if the server is missing or ends the connection before the answer is complete.
     pub fn try_send(self) -> Option<Response> {
         let stream = TcpStream::connect_timeout(&self.address, PATIENCE).ok()?;
         let mut connection = Connection::over(stream, &self);
@@ -201,7 +201,7 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// The body, if it is a problem of RFC 9457 with all that every one of ours has.
+    /// The body as an RFC 9457 problem; panics if a member that all problems have is missing.
     #[track_caller]
     pub fn problem(&self) -> Value {
         assert_eq!(
@@ -402,7 +402,7 @@ impl Chunks {
         self.state == ChunkState::Size
     }
 
-    /// Moves what is decoded from `input` to `output`, and leaves what is incomplete.
+    /// Decodes `input` into `output`, and leaves an incomplete chunk in `input`.
     pub fn decode(&mut self, input: &mut Vec<u8>, output: &mut Vec<u8>) {
         let mut used = 0;
         loop {

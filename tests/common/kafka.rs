@@ -1,5 +1,6 @@
 //! Brokers for the tests: the one inside the application, and Apache Kafka by `dev/kafka`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -41,14 +42,21 @@ impl Kafka {
 
     /// One that is reached through the proxy, by those who begin there; the others see nothing of it.
     pub fn start_behind(proxy: &Proxy) -> Self {
+        let (kafka, upstream) = Kafka::start_advertising(proxy.address().port());
+        proxy.forward_to(upstream);
+        kafka
+    }
+
+    /// One that also listens at the address that is given back, and sends those who begin there to this port.
+    pub fn start_advertising(port: u16) -> (Self, SocketAddr) {
         let temporary = TempDir::with_prefix("footfall-kafka-").expect("a temporary folder");
         let directory = temporary.path().to_owned();
-        let (owner, port) = (std::process::id().to_string(), proxy.address().port().to_string());
+        let (owner, port) = (std::process::id().to_string(), port.to_string());
         let printed = run(&directory, &["start", "--port", "0", "--advertise", &port, "--owner", &owner]);
         let upstream = printed.lines().find_map(|line| line.strip_prefix(&format!("from port {port} to ")));
         let upstream = upstream.and_then(|address| address.parse().ok());
-        proxy.forward_to(upstream.unwrap_or_else(|| panic!("no address in {printed:?}")));
-        Kafka { servers: address_in(&printed), directory, _temporary: temporary }
+        let upstream = upstream.unwrap_or_else(|| panic!("no address in {printed:?}"));
+        (Kafka { servers: address_in(&printed), directory, _temporary: temporary }, upstream)
     }
 
     /// One whose files cannot grow beyond so many KiB, as on a disk that is full by then, until it is restarted.
@@ -60,6 +68,16 @@ impl Kafka {
         let printed =
             printed_by(limited.arg("start").arg("--dir").arg(&directory).args(["--port", "0", "--owner", &owner]));
         Kafka { servers: address_in(&printed), directory, _temporary: temporary }
+    }
+
+    /// One that also listens for clients that log in and may do what ACLs allow, with that address.
+    pub fn start_with_acls() -> (Self, String) {
+        let temporary = TempDir::with_prefix("footfall-kafka-").expect("a temporary folder");
+        let (directory, owner) = (temporary.path().to_owned(), std::process::id().to_string());
+        let printed = run(&directory, &["start", "--port", "0", "--acl", "--owner", &owner]);
+        let secured = printed.lines().find_map(|line| line.strip_prefix("with SCRAM-SHA-256: "));
+        let secured = secured.unwrap_or_else(|| panic!("no address in {printed:?}")).to_owned();
+        (Kafka { servers: address_in(&printed), directory, _temporary: temporary }, secured)
     }
 
     /// The broker that is the cluster's active controller.

@@ -4,10 +4,10 @@
 // Every file in tests/ is a crate of its own and uses a part of this.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod acl;
 pub mod application;
 pub mod browser;
 pub mod cursor;
-pub mod event_stream;
 pub mod http;
 pub mod kafka;
 pub mod ledger;
@@ -19,9 +19,11 @@ pub mod sse;
 pub mod topic;
 pub mod wait;
 
+pub use acl::{Operation, User};
 pub use application::{Application, Builder, Output};
 pub use browser::Browser;
 pub use cursor::{Cursor, Follower};
+pub use footfall_core::checks::event_stream;
 pub use kafka::{Broker, Kafka};
 pub use ledger::{Attempt, HEALING, Ledger, Load, Resources, Retries, Servers, Watchers};
 pub use process::Process;
@@ -34,7 +36,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-/// Makes three tests of each function named: with the embedded broker, with Apache Kafka, and with three brokers of it.
+/// Makes two tests of each function named: with the embedded broker and with Apache Kafka.
 macro_rules! on_every_broker {
     ($($test:ident),+ $(,)?) => {
         mod embedded {
@@ -43,14 +45,22 @@ macro_rules! on_every_broker {
         mod apache_kafka {
             $(#[test] fn $test() { super::$test($crate::common::Broker::Kafka) })+
         }
+    };
+}
+pub(crate) use on_every_broker;
+
+/// Makes one more test of each function named, with three brokers of Apache Kafka: where it matters that partitions have
+/// leaders on several brokers and that records are replicated.
+macro_rules! on_three_brokers {
+    ($($test:ident),+ $(,)?) => {
         mod three_brokers {
             $(#[test] fn $test() { super::$test($crate::common::Broker::Cluster) })+
         }
     };
 }
-pub(crate) use on_every_broker;
+pub(crate) use on_three_brokers;
 
-/// Panics with what is missing, what is doubled and what is too much, and not with two long lists.
+/// Compares two lists; panics with the missing, doubled and unexpected items only.
 #[track_caller]
 pub fn assert_same_set<T: Eq + Hash + Debug + Clone>(
     expected: impl IntoIterator<Item = T>,

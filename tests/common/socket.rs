@@ -141,10 +141,11 @@ impl Socket {
         }
     }
 
-    /// The next message that is no answer; `None` at the end, or if there is none until the deadline.
+    /// The next message that is no answer, and does not tell about Kafka; `None` at the end, or if there is none until the
+    /// deadline.
     #[track_caller]
     pub fn told_until(&mut self, deadline: Instant) -> Option<Value> {
-        let message = self.take(deadline, |message| !is_answer(message))?;
+        let message = self.take(deadline, |message| !is_answer(message) && message["type"] != "status")?;
         self.cursor = message["cursor"].as_str().map(str::to_owned);
         Some(message)
     }
@@ -170,6 +171,13 @@ impl Socket {
             };
             return Message { event: event.into(), data: data.to_string(), last_event_id };
         }
+    }
+
+    /// Waits until the socket says this of Kafka, and gives what it says.
+    #[track_caller]
+    pub fn status(&mut self, broker: &str) -> Value {
+        let wanted = |message: &Value| message["type"] == "status" && message["broker"] == broker;
+        self.take(Instant::now() + PATIENCE, wanted).unwrap_or_else(|| panic!("nothing says that Kafka is {broker}"))
     }
 
     #[track_caller]
@@ -224,7 +232,7 @@ impl Socket {
         self.close_code();
     }
 
-    /// Cuts the connection, and goes on at a place.
+    /// Cuts the connection, and resumes at a cursor.
     #[track_caller]
     pub fn reconnect(&mut self, cursor: &str) {
         let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both); // the server may have closed

@@ -100,7 +100,7 @@ impl Subscription {
         }
     }
 
-    /// Where a reconnect goes on.
+    /// The cursor at which a reconnect resumes.
     pub fn last_event_id(&self) -> &str {
         &self.parser.last_event_id
     }
@@ -109,19 +109,46 @@ impl Subscription {
         self.parser.retry
     }
 
-    /// The next message, control messages included.
+    /// Comments so far.
+    pub fn comments(&self) -> usize {
+        self.parser.comments
+    }
+
+    /// The next message, control messages included, but not those that only move the place, nor those that tell a program
+    /// about Kafka.
     #[track_caller]
     pub fn next(&mut self) -> Message {
         let deadline = Instant::now() + PATIENCE;
+        let is_program = self.target.starts_with("/api/");
         loop {
             match self.frame(deadline) {
+                Some(Frame::Message(message)) if message.is_position() => {}
+                Some(Frame::Message(message)) if is_program && message.event == "status" => {}
                 Some(Frame::Message(message)) => return message,
-                Some(Frame::Silent { .. }) => {}
+                Some(Frame::Silent { .. }) => panic!("lax parsers dispatch a block without data"),
                 None => {
                     panic!("no message, the stream ended or was quiet for {PATIENCE:?} after {}", self.last_event_id())
                 }
             }
         }
+    }
+
+    /// Waits until the stream says this of Kafka, and gives what it says.
+    #[track_caller]
+    pub fn status(&mut self, broker: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = Vec::new();
+        while let Some(frame) = self.frame(deadline) {
+            if let Frame::Message(message) = frame
+                && message.event == "status"
+            {
+                said.push(message.json());
+                if message.json()["broker"] == broker {
+                    return message.json();
+                }
+            }
+        }
+        panic!("nothing says that Kafka is {broker}: {said:?}")
     }
 
     /// The next message, which must be a record.
@@ -137,7 +164,7 @@ impl Subscription {
         (0..count).map(|_| self.record()).collect()
     }
 
-    /// The next row of the page's stream; the state of the broker is told there in between.
+    /// The next row of the page's stream; skips `status` messages.
     #[track_caller]
     pub fn row(&mut self) -> Message {
         loop {
@@ -158,7 +185,7 @@ impl Subscription {
         message
     }
 
-    /// The next frame, also one without data.
+    /// The next frame, also one that only moves the place.
     #[track_caller]
     pub fn next_frame(&mut self) -> Frame {
         self.frame(Instant::now() + PATIENCE).expect("a frame")

@@ -61,6 +61,22 @@ impl Topic {
         topic
     }
 
+    /// A new topic whose partitions have one replica each, on the broker that is named for each.
+    #[track_caller]
+    pub fn create_on(servers: &str, brokers: &[i32]) -> Self {
+        let topic = Topic::named_by_chance(servers);
+        let (name, partitions) = (topic.name.clone(), brokers.len() as i32);
+        let brokers: Vec<[i32; 1]> = brokers.iter().map(|broker| [*broker]).collect();
+        topic.administer(async move |admin, options| {
+            let brokers: Vec<&[i32]> = brokers.iter().map(|broker| broker.as_slice()).collect();
+            let new = NewTopic::new(&name, partitions, TopicReplication::Variable(&brokers));
+            let new = new.set("min.insync.replicas", "1");
+            admin.create_topics([&new], &options).await
+        });
+        eventually("the topic has its partitions", || (topic.partitions() == Some(partitions)).then_some(()));
+        topic
+    }
+
     /// The same one; it does not go with the copy.
     pub fn borrowed(&self) -> Self {
         Topic { servers: self.servers.clone(), name: self.name.clone(), owned: false, producer: OnceLock::new() }
@@ -113,7 +129,7 @@ impl Topic {
         eventually("the topic has its new partitions", || (self.partitions() == Some(partitions as i32)).then_some(()));
     }
 
-    /// Deletes what stands before that offset, as retention does.
+    /// Deletes the records before an offset, as retention does.
     #[track_caller]
     pub fn delete_before(&self, partition: i32, offset: i64) {
         let name = self.name.clone();
@@ -230,7 +246,7 @@ impl Topic {
 
     // --- Reading -------------------------------------------------------------------------------------------------
 
-    /// Everything that stands in the topic now, by partition and offset.
+    /// All records of the topic, by partition and offset.
     #[track_caller]
     pub fn records(&self) -> Vec<StoredRecord> {
         let partitions = eventually("the topic is there", || self.partitions());

@@ -10,7 +10,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Asks until there is an answer, and panics with `what` was waited for if there is none.
+/// Polls until there is a value; panics with `what` at the deadline.
 #[track_caller]
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, ask)

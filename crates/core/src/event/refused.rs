@@ -1,0 +1,66 @@
+//! Why a body or one of its events is refused, and the bounds that decide.
+
+use super::Event;
+
+/// The bounds of what is taken, and the time it is taken at.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of one event.
+    pub event: usize,
+    /// Events in one array.
+    pub batch: usize,
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+}
+
+impl Limits {
+    /// Checks the size of one event: the item `index` of its body.
+    pub(super) fn check_size(&self, index: usize, text: &str) -> Result<(), Refused> {
+        if text.len() > self.event {
+            return Err(Refused::TooLarge { index, size: text.len(), max: self.event });
+        }
+        Ok(())
+    }
+}
+
+/// One thing that is wrong with an event, and where: a JSON pointer (RFC 6901) into it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FieldError {
+    pub pointer: String,
+    pub detail: String,
+}
+
+impl FieldError {
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        FieldError { pointer: pointer.into(), detail: detail.into() }
+    }
+}
+
+pub type Checked = Result<Event, Vec<FieldError>>;
+
+/// Why a body as a whole is not taken.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum Refused {
+    #[error("the body is empty; expected a JSON object, or an array of them")]
+    Empty,
+    #[error("the body is not UTF-8: invalid byte at position {0}")]
+    NotUtf8(usize),
+    #[error("the body is not JSON: {0}")]
+    NotJson(String),
+    #[error("the array is empty; expected 1 to {0} events")]
+    EmptyArray(usize),
+    #[error("{0}")]
+    WrongType(String),
+    #[error("{count} events in one request; at most {max} are taken")]
+    TooMany { count: usize, max: usize },
+    #[error("an event of {size} bytes; at most {max} are taken")]
+    TooLarge { index: usize, size: usize, max: usize },
+}
+
+/// A body's JSON as text, which is not empty.
+pub(super) fn body_text(body: &[u8]) -> Result<&str, Refused> {
+    let text = std::str::from_utf8(body).map_err(|e| Refused::NotUtf8(e.valid_up_to()))?;
+    // A byte order mark: RFC 8259, section 8.1 lets a parser ignore it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_matches(|c| matches!(c, ' ' | '\t' | '\n' | '\r'));
+    if text.is_empty() { Err(Refused::Empty) } else { Ok(text) }
+}

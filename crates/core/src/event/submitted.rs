@@ -1,0 +1,172 @@
+//! Parsing and validating what was submitted: a body of bytes becomes events, or a refusal that says what was expected.
+//!
+//! The value kept is the very bytes that came. Nothing here looks at a clock, a broker or a header.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::cloudevents;
+use super::fields::{self, StandIns, well_formed};
+use super::refused::{Checked, Limits, Refused, body_text};
+
+/// What a body is, by its content type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`: an event or an array of them.
+    Json,
+    /// `application/cloudevents+json`: one CloudEvent in structured mode.
+    CloudEvent,
+    /// `application/cloudevents-batch+json`: an array of those.
+    CloudEventBatch,
+}
+
+/// What a body held.
+#[derive(Debug)]
+pub enum Parsed {
+    One(Box<Checked>),
+    Many(Vec<Checked>),
+}
+
+/// Reads the events of a body. Array items that are wrong don't spoil those that are right.
+pub fn parse(body: &Bytes, format: Format, limits: &Limits) -> Result<Parsed, Refused> {
+    let text = body_text(body)?;
+    let one = match (text.as_bytes().first(), format) {
+        (Some(b'{'), Format::Json | Format::CloudEvent) => true,
+        (Some(b'['), Format::Json | Format::CloudEventBatch) => false,
+        _ => {
+            well_formed(text)?;
+            return Err(Refused::WrongType(
+                match format {
+                    Format::Json => "expected a JSON object, or an array of them",
+                    Format::CloudEvent => "expected one CloudEvent, a JSON object",
+                    Format::CloudEventBatch => "expected an array of CloudEvents",
+                }
+                .into(),
+            ));
+        }
+    };
+    let check = |text: &str| match format {
+        Format::Json => fields::event(body, text, &StandIns::default(), limits),
+        Format::CloudEvent | Format::CloudEventBatch => cloudevents::structured(body, text, limits),
+    };
+    if one {
+        limits.check_size(0, text)?;
+        return check(text).map(|checked| Parsed::One(Box::new(checked)));
+    }
+    let items: Vec<&RawValue> = match serde_json::from_str(text) {
+        Ok(items) => items,
+        Err(e) => return Err(Refused::NotJson(e.to_string())),
+    };
+    if items.is_empty() {
+        return Err(Refused::EmptyArray(limits.batch));
+    }
+    if items.len() > limits.batch {
+        return Err(Refused::TooMany { count: items.len(), max: limits.batch });
+    }
+    for (index, item) in items.iter().enumerate() {
+        limits.check_size(index, item.get())?;
+    }
+    items.iter().map(|item| check(item.get())).collect::<Result<_, _>>().map(Parsed::Many)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { event: 32 * 1024, batch: 500, now_ms: 1_795_435_200_000 };
+
+    fn one(json: &str) -> Checked {
+        match parse(&Bytes::copy_from_slice(json.as_bytes()), Format::Json, &LIMITS) {
+            Ok(Parsed::One(checked)) => *checked,
+            other => panic!("expected one event, got {other:?}"),
+        }
+    }
+
+    fn errors(json: &str) -> Vec<(String, String)> {
+        one(json).expect_err("errors").into_iter().map(|e| (e.pointer, e.detail)).collect()
+    }
+
+    fn refused(body: &[u8]) -> Refused {
+        parse(&Bytes::copy_from_slice(body), Format::Json, &LIMITS).expect_err("a refusal")
+    }
+
+    #[test]
+    fn the_value_is_kept_byte_for_byte() {
+        let event = one(" {\"user\" : \"J\\u006fhn\",\"action\":\"login\", \"n\":1.0e+2 }\n").expect("an event");
+        assert_eq!(&event.value[..], b"{\"user\" : \"J\\u006fhn\",\"action\":\"login\", \"n\":1.0e+2 }");
+        assert_eq!(event.user, "John");
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_whole() {
+        assert_eq!(refused(b"  "), Refused::Empty);
+        assert!(matches!(refused(b"{\"user\":"), Refused::NotJson(_)));
+        assert!(matches!(refused(b"\xff"), Refused::NotUtf8(0)));
+        assert!(matches!(refused(b"[]"), Refused::EmptyArray(500)));
+        assert!(matches!(refused(b"7"), Refused::WrongType(_)));
+        assert!(matches!(refused(b"{} {}"), Refused::NotJson(_)));
+    }
+
+    #[test]
+    fn an_array_keeps_the_order_and_judges_each() {
+        let body = Bytes::from_static(br#"[{"user":"a","action":"b"}, 7 ,{"user":"c","action":"d"}]"#);
+        let Ok(Parsed::Many(items)) = parse(&body, Format::Json, &LIMITS) else { panic!("an array") };
+        assert_eq!(items.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[test]
+    fn an_item_that_a_parser_gives_up_on_does_not_spoil_the_others() {
+        let body = br#"[1e999,"\ud800",{"\ud800":1},{"user":"a","action":"b","x":1e999,"y":"\ud800"}]"#;
+        let Ok(Parsed::Many(items)) = parse(&Bytes::from_static(body), Format::Json, &LIMITS) else {
+            panic!("an array")
+        };
+        assert_eq!(items.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, false, false, true]);
+        let found = errors(r#"{"user":1e999,"action":"\ud800"}"#);
+        let details: Vec<&str> = found.iter().map(|(_, detail)| detail.as_str()).collect();
+        assert_eq!(
+            details,
+            ["must be a string, not a number", "must be a string, not text with half of a surrogate pair"]
+        );
+    }
+
+    #[test]
+    fn a_cloud_events_extension_is_passed_on_or_refused_and_never_changed() {
+        let body = br#"{"specversion":"1.0","id":"e1","source":"/s","type":"t","n":"\ud800","data":{"user":"a","action":"b"}}"#;
+        let Ok(Parsed::One(checked)) = parse(&Bytes::from_static(body), Format::CloudEvent, &LIMITS) else {
+            panic!("one")
+        };
+        assert_eq!(checked.expect_err("an error")[0].pointer, "/n");
+    }
+
+    #[test]
+    fn too_many_and_too_large_say_how_much() {
+        let many = format!("[{}]", vec!["{}"; 501].join(","));
+        assert_eq!(refused(many.as_bytes()), Refused::TooMany { count: 501, max: 500 });
+        let large = format!(r#"[{{}},{{"user":"a","action":"{}"}}]"#, "x".repeat(40_000));
+        assert!(matches!(refused(large.as_bytes()), Refused::TooLarge { index: 1, .. }));
+    }
+
+    #[test]
+    fn a_cloud_event_gives_its_data_and_its_attributes() {
+        let body = Bytes::from_static(
+            br#"{"specversion":"1.0","id":"e1","source":"/shop","type":"t","n":3,"data":{"user":"a","action":"b"}}"#,
+        );
+        let Ok(Parsed::One(checked)) = parse(&body, Format::CloudEvent, &LIMITS) else { panic!("one") };
+        let event = checked.expect("an event");
+        assert_eq!(&event.value[..], br#"{"user":"a","action":"b"}"#);
+        assert_eq!(
+            (event.id.as_str(), event.source.as_deref(), event.kind.as_deref()),
+            ("e1", Some("/shop"), Some("t"))
+        );
+        assert_eq!(event.extra_headers, [("ce_n".to_owned(), "3".to_owned())]);
+    }
+
+    #[test]
+    fn a_cloud_event_without_its_attributes_is_told_which() {
+        let body = Bytes::from_static(br#"{"specversion":"0.3","data":{"user":"a"}}"#);
+        let Ok(Parsed::One(checked)) = parse(&body, Format::CloudEvent, &LIMITS) else { panic!("one") };
+        let mut pointers: Vec<String> = checked.expect_err("errors").into_iter().map(|e| e.pointer).collect();
+        pointers.sort();
+        assert_eq!(pointers, ["/data/action", "/id", "/source", "/specversion", "/type"]);
+    }
+}

@@ -1,0 +1,275 @@
+//! What a stream says as bytes: Server-Sent Events (WHATWG HTML, section 9.2), or a JSON object a line. An event's frame
+//! is encoded once and shared by all who want it; it carries the cursor after it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use memchr::memmem;
+use serde_json::{Map, Value};
+
+use crate::Cursor;
+use crate::record::{Record, json};
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// A Server-Sent Event whose `data:` is the record, for programs.
+    Json,
+    /// One whose `data:` is the row's HTML, for the page.
+    Html,
+    /// A JSON object on a line of its own, each a message of a WebSocket.
+    Lines,
+}
+
+/// How frames are made. The page's HTML is made by a function, as the feed does not know pages.
+#[derive(Clone, Copy)]
+pub struct Frames {
+    html: fn(&Record) -> String,
+}
+
+/// Records that cannot be shown any more: told to the client, never skipped in silence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gap {
+    /// What was asked for; as it came if it was no cursor.
+    pub requested: String,
+    pub resumed: Cursor,
+    /// How many records lie between, where that can be known.
+    pub missed: Option<u64>,
+    pub reason: &'static str,
+}
+
+impl Frames {
+    pub fn new(html: fn(&Record) -> String) -> Self {
+        Frames { html }
+    }
+
+    /// Appends an event's frame; `cursor` is the place after it.
+    pub fn event(&self, out: &mut Vec<u8>, dialect: Dialect, topic: &str, record: &Record, cursor: &Cursor) {
+        match dialect {
+            Dialect::Json => {
+                out.extend_from_slice(b"data: ");
+                json::write(out, topic, record);
+                out.push(b'\n');
+                end(out, Some(cursor));
+            }
+            Dialect::Html => {
+                data_lines(out, &(self.html)(record));
+                end(out, Some(cursor));
+            }
+            Dialect::Lines => {
+                line(out, "event", Some(cursor));
+                out.extend_from_slice(b",\"record\":");
+                json::write(out, topic, record);
+                out.extend_from_slice(b"}\n");
+            }
+        }
+    }
+
+    /// Text of any lines as the data of an event, and the event's end.
+    pub fn data(out: &mut Vec<u8>, text: &str) {
+        data_lines(out, text);
+        end(out, None);
+    }
+
+    /// The first frame of a stream: the place, if it is known, and how long a browser waits before it reconnects. `retry:`
+    /// has no block of its own, because some parsers dispatch an empty message for it.
+    pub fn first(out: &mut Vec<u8>, dialect: Dialect, retry: Duration, cursor: Option<&Cursor>) {
+        if dialect != Dialect::Lines {
+            out.extend_from_slice(format!("retry: {}\n", retry.as_millis()).as_bytes());
+        }
+        Self::position(out, dialect, cursor);
+    }
+
+    /// Moves the client's place without an event of the topic. It has data, because some parsers dispatch a block without
+    /// data too, and a name, so that `onmessage` does not get it.
+    pub fn position(out: &mut Vec<u8>, dialect: Dialect, cursor: Option<&Cursor>) {
+        Self::control(out, dialect, "position", cursor, &Value::Object(Map::new()));
+    }
+
+    /// A sign of life. As a Server-Sent Event it is a comment without an empty line behind it: for some parsers an empty
+    /// line ends an event whatever came before it.
+    pub fn heartbeat(out: &mut Vec<u8>, dialect: Dialect, cursor: Option<&Cursor>) {
+        match dialect {
+            Dialect::Lines => Self::position(out, dialect, cursor),
+            Dialect::Json | Dialect::Html => out.extend_from_slice(b": heartbeat\n"),
+        }
+    }
+
+    /// The last place that frames tell, as text.
+    pub fn last_id(frames: &[u8], dialect: Dialect) -> Option<&[u8]> {
+        if dialect == Dialect::Lines {
+            const CURSOR: &[u8] = b"\"cursor\":\"";
+            let lines = frames.strip_suffix(b"\n").unwrap_or(frames);
+            let last = memchr::memrchr(b'\n', lines).map_or(lines, |end| &lines[end + 1..]);
+            let start = memmem::find(last, CURSOR)? + CURSOR.len();
+            let end = memchr::memchr(b'"', &last[start..])?;
+            return Some(&last[start..start + end]);
+        }
+        const ID: &[u8] = b"\nid: ";
+        let start = match memmem::rfind(frames, ID) {
+            Some(start) => start + ID.len(),
+            None => frames.strip_prefix(&ID[1..]).map(|_| ID.len() - 1)?,
+        };
+        let end = memchr::memchr(b'\n', &frames[start..])?;
+        Some(&frames[start..start + end])
+    }
+
+    /// Takes whole frames from the front of many: as many as `size` has room for, and at least one.
+    pub fn split(frames: &mut Bytes, dialect: Dialect, size: usize) -> Bytes {
+        let end: &[u8] = if dialect == Dialect::Lines { b"\n" } else { b"\n\n" };
+        if frames.len() <= size {
+            return std::mem::take(frames);
+        }
+        let length = match memmem::rfind(&frames[..size], end) {
+            Some(start) => start + end.len(),
+            None => memmem::find(frames, end).map_or(frames.len(), |start| start + end.len()),
+        };
+        frames.split_to(length)
+    }
+
+    pub fn gap(out: &mut Vec<u8>, dialect: Dialect, gap: &Gap) {
+        let data = serde_json::json!({
+            "requested": gap.requested,
+            "resumed": gap.resumed.to_string(),
+            "missed": gap.missed,
+            "reason": gap.reason,
+        });
+        Self::control(out, dialect, "gap", Some(&gap.resumed), &data);
+    }
+
+    /// This client was too slow: `count` records between two places were not sent.
+    pub fn dropped(out: &mut Vec<u8>, dialect: Dialect, count: u64, from: &Cursor, to: &Cursor) {
+        let data = serde_json::json!({"count": count, "from": from.to_string(), "to": to.to_string()});
+        Self::control(out, dialect, "dropped", Some(to), &data);
+    }
+
+    /// This client asked for no more than a rate: `count` records between two places that it would have got were left out.
+    pub fn skipped(out: &mut Vec<u8>, dialect: Dialect, count: u64, from: &Cursor, to: &Cursor) {
+        let data = serde_json::json!({"count": count, "from": from.to_string(), "to": to.to_string()});
+        Self::control(out, dialect, "skipped", Some(to), &data);
+    }
+
+    /// A control message, whose data is an object with members: an event with a name, which `onmessage` does not get, or
+    /// a line of that type.
+    pub fn control(out: &mut Vec<u8>, dialect: Dialect, name: &str, cursor: Option<&Cursor>, data: &Value) {
+        let data = data.to_string();
+        if dialect == Dialect::Lines {
+            line(out, name, cursor);
+            let members = data.strip_prefix('{').unwrap_or("}");
+            let comma = if members == "}" { "" } else { "," };
+            out.extend_from_slice(format!("{comma}{members}\n").as_bytes());
+            return;
+        }
+        out.extend_from_slice(format!("event: {name}\ndata: {data}\n").as_bytes());
+        end(out, cursor);
+    }
+}
+
+/// Appends text as the data of an event. Line breaks of all three kinds end a field, so each line is a field of its own.
+fn data_lines(out: &mut Vec<u8>, text: &str) {
+    for line in text.split(['\n', '\r']).filter(|line| !line.is_empty()) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(line.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+/// Ends an event, with the field that becomes the client's last event id. That field comes last: some clients take an id as
+/// soon as they have its line, and would lose the event if the connection broke between its id and its data.
+fn end(out: &mut Vec<u8>, cursor: Option<&Cursor>) {
+    if let Some(cursor) = cursor {
+        out.extend_from_slice(b"id: ");
+        cursor.write(out);
+        out.push(b'\n');
+    }
+    out.push(b'\n');
+}
+
+/// The members that every line begins with.
+fn line(out: &mut Vec<u8>, kind: &str, cursor: Option<&Cursor>) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"cursor\":");
+    match cursor {
+        Some(cursor) => {
+            out.push(b'"');
+            cursor.write(out);
+            out.push(b'"');
+        }
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_data_and_then_an_id() {
+        let record = Record::new(0, 4, Some(0), None, Some(b"{\n\"user\":\"a\"}"), std::iter::empty());
+        let frames = Frames::new(|_| "<li>\n  a\r\n</li>\n".to_owned());
+        let mut out = Vec::new();
+        frames.event(&mut out, Dialect::Html, "t", &record, &Cursor::new([5]));
+        assert_eq!(String::from_utf8_lossy(&out), "data: <li>\ndata:   a\ndata: </li>\nid: 0-5\n\n");
+        out.clear();
+        frames.event(&mut out, Dialect::Json, "t", &record, &Cursor::new([5]));
+        assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 3);
+    }
+
+    #[test]
+    fn a_control_message_has_a_name_and_the_place_it_leads_to() {
+        let mut out = Vec::new();
+        Frames::dropped(&mut out, Dialect::Json, 37, &Cursor::new([1]), &Cursor::new([38]));
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "event: dropped\ndata: {\"count\":37,\"from\":\"0-1\",\"to\":\"0-38\"}\nid: 0-38\n\n"
+        );
+    }
+
+    #[test]
+    fn a_line_is_an_object_with_its_type_and_the_place_after_it() {
+        let lines = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            String::from_utf8(out).expect("text")
+        };
+        let record = Record::new(0, 4, Some(0), None, Some(b"{\n\"user\":\"a\"}"), std::iter::empty());
+        let frames = Frames::new(|_| String::new());
+        let event = lines(&|out| frames.event(out, Dialect::Lines, "t", &record, &Cursor::new([5])));
+        assert!(event.starts_with("{\"type\":\"event\",\"cursor\":\"0-5\",\"record\":{\"topic\":\"t\","), "{event}");
+        assert!(event.ends_with("\"value\":{ \"user\":\"a\"}}}\n") && event.lines().count() == 1, "{event}");
+        assert_eq!(
+            lines(&|out| Frames::dropped(out, Dialect::Lines, 37, &Cursor::new([1]), &Cursor::new([38]))),
+            "{\"type\":\"dropped\",\"cursor\":\"0-38\",\"count\":37,\"from\":\"0-1\",\"to\":\"0-38\"}\n"
+        );
+        let first = lines(&|out| Frames::first(out, Dialect::Lines, Duration::from_secs(3), None));
+        assert_eq!(first, "{\"type\":\"position\",\"cursor\":null}\n");
+    }
+
+    #[test]
+    fn the_first_frame_and_the_heartbeat_have_no_block_without_data() {
+        let mut out = Vec::new();
+        Frames::first(&mut out, Dialect::Json, Duration::from_secs(3), Some(&Cursor::new([5])));
+        Frames::heartbeat(&mut out, Dialect::Json, Some(&Cursor::new([5])));
+        assert_eq!(String::from_utf8_lossy(&out), "retry: 3000\nevent: position\ndata: {}\nid: 0-5\n\n: heartbeat\n");
+    }
+
+    #[test]
+    fn frames_are_split_between_events_and_tell_their_last_place() {
+        let mut frames =
+            Bytes::from_static(b"data: 1\nid: 0-1\n\ndata: \"\\nid: 0-9\"\nid: 0-2\n\ndata: 3\nid: 0-3\n\n");
+        assert_eq!(Frames::last_id(&frames, Dialect::Json), Some(&b"0-3"[..]));
+        let first = Frames::split(&mut frames, Dialect::Json, 4);
+        assert_eq!(
+            (&first[..], Frames::last_id(&first, Dialect::Json)),
+            (&b"data: 1\nid: 0-1\n\n"[..], Some(&b"0-1"[..]))
+        );
+        let second = Frames::split(&mut frames, Dialect::Json, 34);
+        assert_eq!(Frames::last_id(&second, Dialect::Json), Some(&b"0-2"[..]));
+        let third = Frames::split(&mut frames, Dialect::Json, 1000);
+        assert!(third.starts_with(b"data: 3") && frames.is_empty());
+        assert_eq!(Frames::last_id(b": heartbeat\n", Dialect::Json), None);
+        let lines = b"{\"type\":\"event\",\"cursor\":\"0-1\"}\n{\"type\":\"event\",\"cursor\":\"0-2\",\"x\":\"\"}\n";
+        assert_eq!(Frames::last_id(lines, Dialect::Lines), Some(&b"0-2"[..]));
+    }
+}

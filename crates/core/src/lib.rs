@@ -1,0 +1,20 @@
+//! The core of Footfall: what an event is, what a record in Kafka is, where a reader is in the topic, and what it wants.
+//!
+//! Nothing here does I/O or knows Kafka's client, HTTP, or an async runtime, so its tests and the fuzz targets build in
+//! seconds. Everything here accepts any bytes: a client or another writer of the topic may have sent them.
+
+#[cfg(any(test, feature = "checks"))]
+pub mod checks;
+mod cursor;
+pub mod event;
+mod filter;
+mod frame;
+pub mod query_string;
+pub mod record;
+pub mod value;
+
+pub use cursor::{BadCursor, Cursor, UNKNOWN};
+pub use event::EventId;
+pub use filter::Filter;
+pub use frame::{Dialect, Frames, Gap};
+pub use record::Record;

@@ -1,0 +1,291 @@
+//! What stands behind the `?`, in a form and in a path, as text and as what it means. Any bytes are read, and what is wrong
+//! in them is named, never replaced; knows no HTTP beside that.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::{Display, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+
+use crate::event::time;
+use crate::{BadCursor, Cursor, Filter};
+
+/// Values of one filter parameter (`user`, `action`, `q`, `partition`).
+pub const FILTER_VALUES: usize = 10;
+
+/// The parameters of a request, decoded, in their order. Cheap to clone.
+#[derive(Clone)]
+pub struct QueryString(Arc<[(String, String)]>);
+
+/// The parameters that may have several values.
+const REPEATABLE: [&str; 4] = ["user", "action", "q", "partition"];
+
+/// A malformed parameter; the message says what is expected.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{name} {detail}")]
+pub struct BadParameter {
+    name: String,
+    detail: String,
+}
+
+/// The names and values of `application/x-www-form-urlencoded`, decoded (URL Standard, section 5.1). What is not UTF-8 is
+/// given back as the bytes that it is. A `%` that begins no byte stands for itself.
+pub fn pairs(encoded: &[u8]) -> impl Iterator<Item = [Result<String, Vec<u8>>; 2]> {
+    let decoded = |text: &[u8]| {
+        let text: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+        String::from_utf8(percent_decode(&text).collect()).map_err(|error| error.into_bytes())
+    };
+    encoded.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(move |pair| {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        [halves.next(), halves.next()].map(|half| decoded(half.unwrap_or_default()))
+    })
+}
+
+/// RFC 3986's unreserved characters stay as they are.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Percent-encodes everything but RFC 3986's unreserved characters.
+pub fn encode(text: &str) -> impl Display {
+    utf8_percent_encode(text, RESERVED)
+}
+
+/// A segment of a path, decoded; `None` if that is not UTF-8.
+pub fn segment(encoded: &str) -> Option<Cow<'_, str>> {
+    percent_decode(encoded.as_bytes()).decode_utf8().ok()
+}
+
+impl QueryString {
+    /// Those of a query, as it stands behind the `?`.
+    pub fn parse(query: &str) -> Result<Self, BadParameter> {
+        let mut parameters = Vec::new();
+        for [name, value] in pairs(query.as_bytes()) {
+            let name =
+                name.map_err(|name| bad(&String::from_utf8_lossy(&name), "is a name that is not UTF-8".into()))?;
+            let value = value.map_err(|_| bad(&name, "is not UTF-8 after percent-decoding".into()))?;
+            parameters.push((name, value));
+        }
+        let mut seen = HashSet::new();
+        let single = |(name, value): &&(String, String)| !value.is_empty() && !REPEATABLE.contains(&name.as_str());
+        match parameters.iter().filter(single).find(|(name, _)| !seen.insert(name.as_str())) {
+            Some((name, _)) => Err(bad(name, "appears twice; expected one value".into())),
+            None => Ok(QueryString(parameters.into())),
+        }
+    }
+
+    /// The value of a parameter; an empty one counts as none, as a form sends it so.
+    pub fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        self.all(name).next()
+    }
+
+    /// Whether a parameter is there, with or without a value; `0` and `false` say no.
+    pub fn flag(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, value)| n == name && !matches!(value.as_str(), "0" | "false"))
+    }
+
+    /// The query with some parameters in place of those of the same names.
+    pub fn with(&self, others: &[(&str, &str)]) -> String {
+        let mut query = QueryBuilder::default();
+        let kept = self.0.iter().filter(|(name, value)| !value.is_empty() && others.iter().all(|(n, _)| n != name));
+        kept.for_each(|(name, value)| query.add(name, value));
+        others.iter().filter(|(_, value)| !value.is_empty()).for_each(|(name, value)| query.add(name, value));
+        query.text()
+    }
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(n, value)| n == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    pub fn number(&self, name: &str, range: std::ops::RangeInclusive<usize>) -> Result<Option<usize>, BadParameter> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        match text.parse() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(bad(name, format!("must be {} to {}, not \"{text}\"", range.start(), range.end()))),
+        }
+    }
+
+    pub fn cursor(&self, name: &str) -> Result<Option<Cursor>, BadParameter> {
+        self.get(name).map(|text| text.parse().map_err(|e: BadCursor| bad(name, e.to_string()))).transpose()
+    }
+
+    /// A time: RFC 3339, the same without a zone (UTC), milliseconds since 1970, or a duration ago such as `-15m`.
+    pub fn time(&self, name: &str) -> Result<Option<i64>, BadParameter> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let before_now = |ago: Duration| time::now_ms().checked_sub(i64::try_from(ago.as_millis()).ok()?);
+        let ago = text.strip_prefix('-').and_then(time::parse_duration).and_then(before_now);
+        // A `+` of a zone arrives as a blank from those who don't encode it.
+        let zoned = || time::parse_ms(&text.replace(' ', "+"));
+        let zoneless = || {
+            let seconds = if text.len() == "2026-11-23T12:00".len() { ":00" } else { "" };
+            time::parse_ms(&format!("{}{seconds}Z", text.replacen(' ', "T", 1)))
+        };
+        let ms = ago.or_else(|| text.parse().ok().filter(|ms| *ms >= 0)).or_else(zoned).or_else(zoneless);
+        let what = "must be RFC 3339, milliseconds since 1970, or a duration ago such as -15m";
+        ms.map(Some).ok_or_else(|| bad(name, format!("{what}, not \"{text}\"")))
+    }
+
+    /// The filters as they were given.
+    pub fn filters(&self) -> Result<Filters, BadParameter> {
+        for name in REPEATABLE {
+            let values = self.0.iter().filter(|(n, _)| n == name).count();
+            if values > FILTER_VALUES {
+                return Err(bad(name, format!("must have at most {FILTER_VALUES} values, not {values}")));
+            }
+        }
+        let texts = |name| self.all(name).map(str::to_owned).collect();
+        let partition = |text: &str| match text.parse() {
+            Ok(number) if (0..1_000_000).contains(&number) => Ok(number),
+            _ => Err(bad("partition", format!("must be a number, not \"{text}\""))),
+        };
+        Ok(Filters {
+            user: texts("user"),
+            action: texts("action"),
+            q: texts("q"),
+            partition: self.all("partition").map(partition).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The view's filters as they stand in its address.
+#[derive(Default, Clone)]
+pub struct Filters {
+    pub user: Vec<String>,
+    pub action: Vec<String>,
+    pub q: Vec<String>,
+    pub partition: Vec<i32>,
+}
+
+impl Filters {
+    /// The filters as a query, without `?`: `user=John&q=cart`; empty without filters.
+    pub fn query(&self) -> String {
+        let mut query = QueryBuilder::default();
+        for (name, values) in self.texts() {
+            values.iter().for_each(|value| query.add(name, value));
+        }
+        self.partition.iter().for_each(|n| query.add("partition", &n.to_string()));
+        query.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.texts().iter().all(|(_, values)| values.is_empty()) && self.partition.is_empty()
+    }
+
+    fn texts(&self) -> [(&'static str, &[String]); 3] {
+        [("user", &self.user), ("action", &self.action), ("q", &self.q)]
+    }
+
+    /// The one that stands in the filter's input.
+    pub fn typed<'a>(&self, values: &'a [String]) -> &'a str {
+        values.first().map_or("", String::as_str)
+    }
+
+    /// Those that have no input of their own: further values of a filter, and partitions beyond so many.
+    pub fn chips(&self, partition_inputs: usize) -> Vec<Chip> {
+        let mut chips = Vec::new();
+        for (index, &partition) in self.partition.iter().enumerate().skip(partition_inputs) {
+            let mut without = self.clone();
+            without.partition.remove(index);
+            chips.push(Chip { name: "partition", value: partition.to_string(), without: without.query() });
+        }
+        for (name, values) in self.texts() {
+            for (index, value) in values.iter().enumerate().skip(1) {
+                let mut without = self.clone();
+                match name {
+                    "user" => without.user.remove(index),
+                    "action" => without.action.remove(index),
+                    _ => without.q.remove(index),
+                };
+                chips.push(Chip { name, value: value.clone(), without: without.query() });
+            }
+        }
+        chips
+    }
+}
+
+/// A filter without an input, and the query without it.
+pub struct Chip {
+    pub name: &'static str,
+    pub value: String,
+    pub without: String,
+}
+
+/// An `application/x-www-form-urlencoded` query under construction.
+#[derive(Default)]
+pub struct QueryBuilder(String);
+
+impl QueryBuilder {
+    /// Without `?`.
+    pub fn text(self) -> String {
+        self.0
+    }
+
+    pub fn add(&mut self, name: &str, value: &str) {
+        if !self.0.is_empty() {
+            self.0.push('&');
+        }
+        // Writing into a String cannot fail.
+        let _ = write!(self.0, "{}={}", encode(name), encode(value));
+    }
+}
+
+impl From<&Filters> for Filter {
+    fn from(filters: &Filters) -> Self {
+        Filter {
+            users: filters.user.clone(),
+            actions: filters.action.clone(),
+            partitions: filters.partition.clone(),
+            texts: filters.q.iter().map(|text| Filter::text(text)).collect(),
+        }
+    }
+}
+
+fn bad(name: &str, detail: String) -> BadParameter {
+    BadParameter { name: name.to_owned(), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_written_as_the_address_has_them() {
+        let filters = Filters {
+            user: vec!["Ann".into(), "J & J".into()],
+            q: vec!["a=b".into()],
+            partition: vec![1],
+            ..Filters::default()
+        };
+        assert_eq!(filters.query(), "user=Ann&user=J%20%26%20J&q=a%3Db&partition=1");
+        let chips: Vec<String> = filters.chips(0).into_iter().map(|chip| chip.without).collect();
+        assert_eq!(chips, ["user=Ann&user=J%20%26%20J&q=a%3Db", "user=Ann&q=a%3Db&partition=1"]);
+    }
+
+    #[test]
+    fn a_name_that_is_kept_is_the_same_name() {
+        let kept = QueryString::parse("a%26since=x&limit=5").expect("valid").with(&[("limit", "7")]);
+        assert_eq!(kept, "a%26since=x&limit=7");
+    }
+
+    #[test]
+    fn what_is_not_utf8_and_what_comes_twice_is_refused() {
+        let told =
+            |query: &str| QueryString::parse(query).map(|parameters| parameters.with(&[])).map_err(|e| e.to_string());
+        for bad in ["user=Jos%E9", "%E9=1", "q=%C0%AF", "q=%ED%A0%80", "x=%FF"] {
+            assert!(told(bad).is_err_and(|error| error.contains("not UTF-8")), "{bad}");
+        }
+        assert_eq!(told("limit=1&q=a&limit=2"), Err("limit appears twice; expected one value".into()));
+        let good = "user=Jos%C3%A9&user=b&limit=&limit=2&q=%25G1%20%00&&=";
+        assert_eq!(told(good), Ok("user=Jos%C3%A9&user=b&limit=2&q=%25G1%20%00".into()));
+        assert_eq!(told("q=100%&q=%G1"), Ok("q=100%25&q=%25G1".into()));
+        assert_eq!((segment("a%2Fb").as_deref(), segment("%E9")), (Some("a/b"), None));
+    }
+
+    #[test]
+    fn a_time_longer_ago_than_time_itself_is_refused() {
+        let time = |text: &str| QueryString::parse(text).expect("valid").time("since");
+        assert!(matches!(time("since=-15m"), Ok(Some(_))));
+        assert!(time("since=-5124095576030430h").is_err());
+        assert!(time("since=-99999999999999999999999h").is_err());
+    }
+}

@@ -1,0 +1,79 @@
+"""Runs the checks and prints a table of client, version, what was checked, and the result. Started by dev/interop."""
+
+import signal
+import sys
+import time
+
+from . import metrics, pages, readers, senders
+from .application import Kafka, binary
+
+CLIENTS = [*readers.READERS, *senders.SENDERS, pages.CLIENT, metrics.CLIENT]
+
+
+class Table:
+    WIDTHS = (36, 9, 76)
+
+    def __init__(self):
+        self.passed, self.failed = 0, 0
+        self.clients = set()  # that have a row
+        self._row("client", "version", "what was checked", "result")
+        self._row(*("-" * width for width in self.WIDTHS), "------")
+
+    def _row(self, *cells):
+        print(*(cell.ljust(width) for cell, width in zip(cells, self.WIDTHS)), cells[-1], flush=True)
+
+    def report(self, client, version, what, problem):
+        """Adds a row; `problem` is `None` if what was checked holds."""
+        self.clients.add(client)
+        if problem is None:
+            self.passed += 1
+            self._row(client, version, what, "passed")
+        else:
+            self.failed += 1
+            self._row(client, version, what, f"FAILED: {problem}")
+
+
+def chosen(words):
+    """The clients whose names have one of the words in them; without words all."""
+    for word in words:
+        if not any(word in client for client in CLIENTS):
+            sys.exit(f"dev/interop: no client {word}; there are {', '.join(CLIENTS)}")
+    return [client for client in CLIENTS if not words or any(word in client for word in words)]
+
+
+def main(words):
+    start = time.monotonic()
+    clients = chosen(words)
+    if not binary().is_file():
+        sys.exit(f"dev/interop: no {binary()}")
+    table = Table()
+
+    def attempt(names, check, *arguments):
+        names = [name for name in clients if name in names]
+        if not names:
+            return
+        try:
+            check(*arguments, table.report)
+        except Exception as error:
+            for name in names:
+                table.report(name, "", "all of it", f"{type(error).__name__}: {error}")
+
+    following = [name for name in clients if name in readers.READERS]
+    sending = [name for name in clients if name in senders.SENDERS]
+    with Kafka() as kafka:
+        attempt(following, readers.check, following, kafka.servers)
+        attempt(sending, senders.check, sending, kafka.servers)
+        attempt([pages.CLIENT], pages.check, kafka.servers)
+    attempt([metrics.CLIENT], metrics.check)
+
+    for client in clients:
+        if client not in table.clients:
+            table.report(client, "", "all of it", "nothing was checked")
+    print(f"\n{time.monotonic() - start:.0f} s")
+    print(f"{table.passed} passed, {table.failed} failed")
+    return 1 if table.failed else 0
+
+
+# So that what was started is stopped.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+sys.exit(main(sys.argv[1:]))

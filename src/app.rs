@@ -1,0 +1,104 @@
+//! The application: its parts, and how they are put together.
+
+use std::sync::Arc;
+
+use rocket::figment::Figment;
+use rocket::{Build, Rocket};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Settings;
+use crate::feed::{Feed, Frames};
+use crate::follow::TailSink;
+use crate::ingest::{Ingest, UndecidedIds};
+use crate::kafka::{Cluster, Connection, ConnectionError, History, Inspector, Producer, Tail, Uncommitted};
+use crate::lifecycle::Parts;
+use crate::limits::HeavyWork;
+use crate::search::Searches;
+use crate::stats::Stats;
+use crate::stream::Streams;
+use crate::{kafka, server, telemetry, web};
+
+/// Records of the topic that are read at the start, at most, so that pages show something and ids are known: an idle
+/// process stays small, however much is in the topic.
+const PRELOAD: usize = 10_000;
+
+/// Records whose mean size estimates the size of a partition.
+const SIZED: usize = 500;
+
+/// The application, ready to be served by its parts; no broker need be reachable.
+pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Parts), ConnectionError> {
+    let connection = Connection::new(&settings.kafka)?;
+    let cluster = Cluster::watch(&connection, &settings.kafka)?;
+    let producer = Arc::new(Producer::new(&connection, &cluster, &settings.ingest)?);
+    let history = Arc::new(History::new(&connection, cluster.state()));
+    let heavy = HeavyWork::default();
+    let uncommitted = history.uncommitted();
+    let ingest = Ingest::new(producer.clone(), cluster.state(), uncommitted, settings.ingest.clone(), heavy.clone());
+    let ingest = Arc::new(ingest);
+    let memory = settings.feed.bytes.as_u64() as usize;
+    let feed = Feed::new(connection.topic(), Frames::new(web::views::event_html), settings.feed.events, memory);
+    let stats = Arc::new(Stats::new(connection.is_embedded()));
+    let (requests, closing) = (TaskTracker::new(), CancellationToken::new());
+    let sink = TailSink::new(feed.writer(), ingest.clone(), stats.clone(), history.clone(), closing.clone());
+    let preload = settings.feed.events.min(PRELOAD);
+    let tail = Tail::start(&connection, &cluster, preload, sink)?;
+    let behind = Uncommitted::start(&connection, &cluster, &tail, PRELOAD, UndecidedIds::new(ingest.clone()))?;
+    let sizes = feed.clone();
+    let sizes = Box::new(move || sizes.mean_sizes(SIZED));
+    let inspector = Arc::new(Inspector::new(&connection, &cluster, sizes));
+    let held_up = Box::new(cluster.held_up());
+    let reads = kafka::Reads::new(history);
+    let streams = Streams::new(
+        feed.clone(),
+        reads.clone(),
+        cluster.state(),
+        connection.is_embedded(),
+        closing.clone(),
+        settings.feed.clone(),
+    );
+    let searches = Searches::new(reads, closing.clone());
+    let held = (searches.clone(), streams.catch_ups().clone());
+    let connections = server::Metrics::default();
+    let sources = telemetry::Sources {
+        ingest: ingest.clone(),
+        feed: feed.clone(),
+        producer: producer.clone(),
+        kafka: cluster.state(),
+        lag: tail.lag(),
+        held_up,
+        reads: Box::new(move || [&held.0.held()[..], &[("catch_up", held.1.held())]].concat()),
+    };
+    let metrics = Arc::new(telemetry::Metrics::new(sources, &connections));
+    let stalled = settings.feed.stalled;
+    let max_body = settings.ingest.max_body.as_u64() as usize;
+    let max_body = max_body.max(web::form_bytes(settings.ingest.max_event.as_u64() as usize));
+    let rocket = rocket::custom(figment)
+        .manage(settings.http.hosts)
+        .manage(connection.clone())
+        .manage(cluster.state())
+        .manage(ingest.clone())
+        .manage(feed)
+        .manage(inspector)
+        .manage(Arc::new(streams))
+        .manage(searches)
+        .manage(heavy)
+        .manage(Arc::new(web::Overviews::new(stats)))
+        .manage(metrics.clone())
+        .manage(requests.clone());
+    let rocket = web::mount(rocket, metrics, settings.log.requests);
+    let parts = Parts {
+        producer,
+        ingest,
+        requests,
+        closing,
+        stalled,
+        max_body,
+        connections,
+        _behind: behind,
+        _tail: tail,
+        _cluster: cluster,
+        connection,
+    };
+    Ok((rocket, parts))
+}

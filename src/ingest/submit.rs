@@ -1,0 +1,170 @@
+//! The one door for events: whatever is submitted, by whatever way, is parsed, checked, written and counted here.
+//!
+//! HTTP, the form, the WebSocket, the tutorial's call and `demo` call [`Ingest::submit`]. A check that every event has to
+//! pass (a key, its scope, a schema) is one more line there. The door knows no HTTP: its callers turn a [`SubmitError`] or
+//! the [`Verdict`]s into their answers.
+
+use bytes::Bytes;
+
+use super::{Ingest, Verdict};
+use crate::bounds::{Address, SMALL_BODY};
+use crate::event::{Event, EventId, FieldError, Format, Limits, Parsed, Refused, parse, time, trace};
+use crate::limits::HeavyWorkError;
+
+/// Events as they come in, with what their sender says about them.
+pub struct Submission<'a> {
+    pub events: Events,
+    pub ack: Ack,
+    /// The id of the event, unless it has one of its own. Only for a submission of one event.
+    pub idempotency_key: Option<&'a str>,
+    /// The address that sends the events; `None` if this process makes them up, for which there is no rate limit.
+    pub client: Option<Address>,
+    /// The values of `traceparent` and `tracestate` (W3C Trace Context), which become headers of the records.
+    pub trace: [Option<&'a str>; 2],
+}
+
+pub enum Events {
+    /// A body as it was sent.
+    Body { bytes: Bytes, format: Format, shape: Shape },
+    /// Events of a format that only the caller knows: a form, a CloudEvent in the headers of a request.
+    Parsed(Parsed),
+}
+
+/// What a body may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    Any,
+    One,
+    Array,
+}
+
+/// What the client waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// The acknowledgement of all in-sync replicas.
+    All,
+    /// A place in the queue to Kafka.
+    None,
+}
+
+/// The verdicts on a submission, in the order in which the events were sent.
+#[derive(Debug)]
+pub enum Verdicts {
+    One(Verdict),
+    Many(Vec<Verdict>),
+}
+
+/// Why a submission is rejected as a whole. None of its events was sent to Kafka.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The body holds no events that can be read, or too many, or too large ones.
+    #[error(transparent)]
+    Body(#[from] Refused),
+    #[error("expected {}", if *.0 == Shape::Array { "an array of events" } else { "one event" })]
+    WrongShape(Shape),
+    #[error("`Idempotency-Key` must be 1 to {} visible ASCII characters", EventId::MAX)]
+    BadKey,
+    #[error("`Idempotency-Key` is for a single event; give each event of an array an `id`")]
+    KeyForArray,
+    #[error("this address sends more events than are allowed")]
+    RateLimited { retry_after_s: u64 },
+    /// A large body was not parsed.
+    #[error(transparent)]
+    NotParsed(#[from] HeavyWorkError),
+    #[error("no event came back")]
+    NoVerdict,
+}
+
+impl Ingest {
+    /// Takes events in, and says what became of each. Ends within `ingest.deadline`, once the body is parsed.
+    pub async fn submit(&self, submission: Submission<'_>) -> Result<Verdicts, SubmitError> {
+        let Submission { events, ack, idempotency_key, client, trace } = submission;
+        let address = client.unwrap_or_else(|| Address::new(None));
+        let parsed = self.parse(events, address).await?;
+        let is_array = matches!(parsed, Parsed::Many(_));
+        let (mut events, invalid) = match parsed {
+            Parsed::Many(_) if idempotency_key.is_some() => return Err(SubmitError::KeyForArray),
+            Parsed::Many(items) => separate(items),
+            Parsed::One(checked) => match *checked {
+                Ok(event) => (vec![event], Vec::new()),
+                Err(errors) => (Vec::new(), vec![(0, errors)]),
+            },
+        };
+        if let (Some(key), Some(event)) = (idempotency_key, events.first_mut()) {
+            name_by_key(event, key)?;
+        }
+        let mut verdicts = Vec::new();
+        if !events.is_empty() {
+            if let Some(client) = client
+                && let Err(retry_after_s) = self.rate_limit.check(client, events.len())
+            {
+                self.metrics.count_rate_limited(events.len(), invalid.len());
+                return Err(SubmitError::RateLimited { retry_after_s });
+            }
+            add_trace(&mut events, trace);
+            verdicts = self.deliver(events, ack, address).await;
+        }
+        for (index, errors) in invalid {
+            verdicts.insert(index, Verdict::Invalid(errors));
+        }
+        self.metrics.count(&verdicts);
+        match is_array {
+            true => Ok(Verdicts::Many(verdicts)),
+            false => verdicts.pop().map(Verdicts::One).ok_or(SubmitError::NoVerdict),
+        }
+    }
+
+    /// The bounds of what is accepted, as of now: an event without a time happened now.
+    pub fn limits(&self) -> Limits {
+        let event = self.settings.max_event.as_u64() as usize;
+        Limits { event, batch: self.settings.max_batch, now_ms: time::now_ms() }
+    }
+
+    /// Parses events; a large body is parsed beside the async workers.
+    async fn parse(&self, events: Events, client: Address) -> Result<Parsed, SubmitError> {
+        let (bytes, format, shape) = match events {
+            Events::Body { bytes, format, shape } => (bytes, format, shape),
+            Events::Parsed(parsed) => return Ok(parsed),
+        };
+        let limits = self.limits();
+        let parsed = match bytes.len() <= SMALL_BODY {
+            true => parse(&bytes, format, &limits)?,
+            false => self.heavy.run(client, move || parse(&bytes, format, &limits)).await??,
+        };
+        match (&parsed, shape) {
+            (Parsed::One(_), Shape::Array) | (Parsed::Many(_), Shape::One) => Err(SubmitError::WrongShape(shape)),
+            _ => Ok(parsed),
+        }
+    }
+}
+
+/// The errors of an event, with its index in the array.
+type Invalid = (usize, Vec<FieldError>);
+
+fn separate(items: Vec<Result<Event, Vec<FieldError>>>) -> (Vec<Event>, Vec<Invalid>) {
+    let (mut events, mut invalid) = (Vec::with_capacity(items.len()), Vec::new());
+    for (index, item) in items.into_iter().enumerate() {
+        match item {
+            Ok(event) => events.push(event),
+            Err(errors) => invalid.push((index, errors)),
+        }
+    }
+    (events, invalid)
+}
+
+/// Makes an `Idempotency-Key` the id of an event that has none.
+fn name_by_key(event: &mut Event, key: &str) -> Result<(), SubmitError> {
+    let id = EventId::parse(key).ok_or(SubmitError::BadKey)?;
+    if !event.id_was_given {
+        (event.id, event.id_was_given) = (id, true);
+    }
+    Ok(())
+}
+
+fn add_trace(events: &mut [Event], trace: [Option<&str>; 2]) {
+    for (name, value) in [trace::PARENT, trace::STATE].into_iter().zip(trace) {
+        if let Some(value) = value {
+            events.iter_mut().for_each(|event| event.extra_headers.push((name.into(), value.into())));
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The topics of the cluster and the records they hold (`footfall topics`, and the page about Kafka).
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::AdminClient;
+use rdkafka::bindings as sys;
+use rdkafka::bindings::rd_kafka_IsolationLevel_t as Isolation;
+use rdkafka::client::ClientContext;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{Op, Owned, Unanswered};
+use crate::kafka::{Connection, HistoryError, QUESTION, Quiet, admin, connection_errors};
+
+/// A topic with the records that it holds now.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct TopicSummary {
+    pub topic: String,
+    pub partitions: usize,
+    /// Next offset minus first offset, over all partitions: at least the number of records, more if compaction and
+    /// transactions left offsets without a record. `None` if a partition does not answer.
+    pub records: Option<i64>,
+}
+
+/// What `footfall topics` shows.
+pub struct Topics {
+    /// All topics but Kafka's internal ones, by name.
+    pub topics: Vec<TopicSummary>,
+    /// Why the records of some topics could not be counted, as a sentence.
+    pub problem: Option<String>,
+}
+
+/// Returns all topics with the records they hold. Blocks.
+pub fn topics(connection: &Connection) -> Result<Topics, HistoryError> {
+    let admin: AdminClient<Quiet> = AdminClient::from_config_and_context(&connection.base, Quiet)?;
+    // Retries once if something is missing: a topic may have been deleted, or a leader elected, between the requests. A
+    // broker that did not answer in time would not answer the second time either.
+    let begun = Instant::now();
+    let mut left = 2;
+    let (metadata, topics, failed) = loop {
+        let metadata = admin.inner().fetch_metadata(None, QUESTION);
+        let metadata = metadata.map_err(|error| connection_errors::no_answer(connection, error))?;
+        let names = names(&metadata);
+        let places = names.iter().flat_map(|name| places(&metadata, name)).collect();
+        let (offsets, failed) = match offsets(&admin, places, QUESTION) {
+            Ok(offsets) => (offsets, None),
+            Err(error) => (Offsets::new(), Some(error)),
+        };
+        let topics: Vec<_> = names.iter().map(|name| summary(&metadata, name, &offsets)).collect();
+        left -= 1;
+        let is_last = left == 0 || failed.is_some() || begun.elapsed() >= QUESTION;
+        if is_last || topics.iter().all(|topic| topic.records.is_some()) {
+            break (metadata, topics, failed);
+        }
+    };
+    let uncounted = topics.iter().filter(|topic| topic.records.is_none()).count();
+    let problem = (uncounted > 0).then(|| {
+        let leaderless = metadata.topics().iter().flat_map(|topic| topic.partitions()).any(|p| p.leader() < 0);
+        let otherwise = match failed {
+            Some(error) => error.to_string(),
+            None if leaderless => "a partition has no leader".into(),
+            None => "a broker did not answer".into(),
+        };
+        format!(
+            "the records of {uncounted} of {} topics cannot be counted: {}",
+            topics.len(),
+            connection_errors::heard(connection).unwrap_or(otherwise)
+        )
+    });
+    Ok(Topics { topics, problem })
+}
+
+/// Returns the topics without Kafka's internal ones, sorted.
+pub(in crate::kafka) fn names(metadata: &Metadata) -> Vec<&str> {
+    let mut names: Vec<&str> =
+        metadata.topics().iter().map(|topic| topic.name()).filter(|name| !name.starts_with("__")).collect();
+    names.sort_unstable();
+    names
+}
+
+/// A partition of any topic.
+pub(in crate::kafka) type Place = (String, i32);
+
+/// Returns the partitions of a topic that have a leader: librdkafka would wait for a leader of the others.
+pub(in crate::kafka) fn places(metadata: &Metadata, name: &str) -> Vec<Place> {
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+    let partitions = topic.map_or(&[][..], |topic| topic.partitions());
+    partitions.iter().filter(|p| p.leader() >= 0).map(|partition| (name.to_owned(), partition.id())).collect()
+}
+
+pub(in crate::kafka) fn summary(metadata: &Metadata, name: &str, offsets: &Offsets) -> TopicSummary {
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+    let partitions = topic.map_or(&[][..], |topic| topic.partitions());
+    let records = partitions.iter().map(|partition| {
+        let (first, next) = offsets.get(&(name.to_owned(), partition.id()))?;
+        Some(next - first)
+    });
+    TopicSummary { topic: name.to_owned(), partitions: partitions.len(), records: records.sum() }
+}
+
+/// First and next offset of the partitions that answered.
+pub(in crate::kafka) type Offsets = HashMap<Place, (i64, i64)>;
+
+/// Requests the first and the next offset of all these partitions, with two requests to each broker. Blocks for at most
+/// twice the given time.
+pub(in crate::kafka) fn offsets<C: ClientContext>(
+    admin: &AdminClient<C>,
+    mut places: Vec<Place>,
+    within: Duration,
+) -> Result<Offsets, Unanswered> {
+    places.sort_unstable();
+    places.dedup();
+    two_ends(admin, &places, [EARLIEST, LATEST], within)
+}
+
+/// Requests the first and next offset of these partitions of a topic, as far as this consumer may read, with two
+/// requests to each broker. Blocks for at most twice the given time. Fails if one of them has no leader.
+pub(in crate::kafka) fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    within: Duration,
+) -> KafkaResult<Vec<(i64, i64)>> {
+    let ask = |end: Offset| -> KafkaResult<Vec<i64>> {
+        let offsets = offsets_at(consumer, topic, partitions, end, within)?.into_iter();
+        offsets.map(|offset| offset.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset))).collect()
+    };
+    // The end comes last, so that it is not before the start.
+    let first = ask(Offset::Beginning)?;
+    Ok(first.into_iter().zip(ask(Offset::End)?).collect())
+}
+
+/// Returns, for each of these partitions, the first offset whose record's timestamp is at or after a time, in
+/// milliseconds since 1970; `None` if there is no such record. Fails as [`watermarks`] does.
+pub(in crate::kafka) fn since<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    ms: i64,
+    within: Duration,
+) -> KafkaResult<Vec<Option<i64>>> {
+    offsets_at(consumer, topic, partitions, Offset::Offset(ms.max(0)), within)
+}
+
+/// Returns, for each of these partitions, the offset at one of its ends, or at a time.
+fn offsets_at<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    at: Offset,
+    within: Duration,
+) -> KafkaResult<Vec<Option<i64>>> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition_offset(topic, *partition, at)?;
+    }
+    let answered = consumer.offsets_for_times(list, within)?;
+    let offset = |partition: &i32| {
+        let place = answered.find_partition(topic, *partition);
+        match place.map(|place| (place.error(), place.offset())) {
+            Some((Ok(()), Offset::Offset(offset))) => Ok(Some(offset)),
+            Some((Err(error), _)) => Err(error),
+            _ => Ok(None),
+        }
+    };
+    partitions.iter().map(offset).collect()
+}
+
+/// Returns the offset up to which committed records can be read, and the next offset, of the partitions that answered.
+/// They differ while a transaction is open. Blocks for at most twice the given time.
+pub(in crate::kafka) fn ends(
+    admin: &AdminClient<Quiet>,
+    places: &[Place],
+    within: Duration,
+) -> Result<Offsets, Unanswered> {
+    // The readable end comes last, so that it does not seem behind only because it is older.
+    let ends = two_ends(admin, places, [LATEST, READABLE], within)?;
+    Ok(ends.into_iter().map(|(place, (next, readable))| (place, (readable, next))).collect())
+}
+
+/// One end of a partition, as ListOffsets names it: for readers of committed records, or for all.
+type End = (sys::rd_kafka_OffsetSpec_t, Isolation);
+
+const EARLIEST: End =
+    (sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST, Isolation::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED);
+const LATEST: End =
+    (sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST, Isolation::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED);
+const READABLE: End =
+    (sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST, Isolation::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED);
+
+/// Requests one end of all these partitions, and then the other end of those that answered.
+fn two_ends<C: ClientContext>(
+    admin: &AdminClient<C>,
+    places: &[Place],
+    [one, other]: [End; 2],
+    within: Duration,
+) -> Result<Offsets, Unanswered> {
+    let first = ask(admin, places, one, within)?;
+    let answered: Vec<Place> = first.keys().cloned().collect();
+    let second = ask(admin, &answered, other, within)?;
+    let both = |(place, second)| first.get(&place).map(|first| (place, (*first, second)));
+    Ok(second.into_iter().filter_map(both).collect())
+}
+
+/// Requests one end of all these partitions (ListOffsets). Returns those that answered.
+fn ask<C: ClientContext>(
+    admin: &AdminClient<C>,
+    places: &[Place],
+    (end, isolation): End,
+    within: Duration,
+) -> Result<HashMap<Place, i64>, Unanswered> {
+    if places.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let client = admin.inner().native_ptr();
+    unsafe {
+        let list = Owned::new(
+            sys::rd_kafka_topic_partition_list_new(places.len() as i32),
+            sys::rd_kafka_topic_partition_list_destroy,
+        );
+        for (topic, partition) in places {
+            // A topic's name has no NUL: it came from Kafka.
+            let Ok(topic) = CString::new(topic.as_str()) else { continue };
+            let item = sys::rd_kafka_topic_partition_list_add(list.pointer(), topic.as_ptr(), *partition);
+            (*item).offset = end as i64;
+        }
+        let event = admin::ask(admin, Op::RD_KAFKA_ADMIN_OP_LISTOFFSETS, within, |options, queue| {
+            sys::rd_kafka_AdminOptions_set_isolation_level(options.cast_mut(), isolation);
+            sys::rd_kafka_ListOffsets(client, list.pointer(), options, queue);
+        })?;
+        let result = sys::rd_kafka_event_ListOffsets_result(event.pointer());
+        let infos = admin::items(|count| sys::rd_kafka_ListOffsets_result_infos(result, count));
+        let answered = infos.iter().filter_map(|info| {
+            let place = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info);
+            let good = place.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && place.offset >= 0;
+            good.then(|| ((admin::text(place.topic), place.partition), place.offset))
+        });
+        Ok(answered.collect())
+    }
+}

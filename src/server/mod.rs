@@ -1,0 +1,242 @@
+//! The HTTP/1.1 server. It owns all sockets: it accepts connections, reads requests with hyper, applies deadlines and size
+//! limits, and dispatches each request to the Rocket application through Rocket's local client. Routes, guards, catchers
+//! and fairings remain Rocket's.
+//!
+//! The server reads a request's body before it dispatches the request; a handler gets the body from [`take_body`]. It
+//! dispatches a request that it must refuse too, as a [`refusal`], so that the answer has the same headers, log line and
+//! metrics as every other. A handler passes on a stream with [`body::stream`], and a connection after a 101 with
+//! [`body::upgrade`].
+
+pub mod body;
+mod connection;
+mod exchange;
+mod request;
+mod state;
+mod transport;
+
+pub use request::{Refusal, Unread, method, method_label, refusal, take_body};
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use rocket::local::asynchronous::Client;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::select;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::bounds::{self, Address, Busy, Shares};
+use exchange::Application;
+
+/// The stages of a shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// Responses in flight are sent; no further request is read.
+    Draining,
+    /// Requests that end with their client are cut; the others (POST) are still answered.
+    Cutting,
+    Ended,
+}
+
+/// Metrics of connections; those of requests belong to the application.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Open connections.
+    pub open: Gauge,
+    /// Connections refused at once, by the limit that was reached: `address` or `total`.
+    pub refused: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Requests that did not arrive in time, by the missing part: `head` or `body`.
+    pub timeouts: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+const ADDRESS: [(&str, &str); 1] = [("reason", "address")];
+const TOTAL: [(&str, &str); 1] = [("reason", "total")];
+const HEAD: [(&str, &str); 1] = [("part", "head")];
+const BODY: [(&str, &str); 1] = [("part", "body")];
+
+impl Default for Metrics {
+    /// Creates all series, at 0.
+    fn default() -> Self {
+        let metrics = Metrics { open: Gauge::default(), refused: Family::default(), timeouts: Family::default() };
+        [ADDRESS, TOTAL].iter().for_each(|label| drop(metrics.refused.get_or_create(label)));
+        [HEAD, BODY].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
+        metrics
+    }
+}
+
+/// The application, as the server needs it to answer.
+pub struct Answers {
+    pub client: Client,
+    /// The largest request body, in bytes.
+    pub body: usize,
+    /// Makes the response, head and body, for a connection beyond the limit.
+    pub too_many: fn() -> Vec<u8>,
+}
+
+/// A listening socket that does not accept connections yet.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Listens on the address; port 0 takes any free port. On Linux, the kernel closes a connection whose client reads
+    /// nothing for `stalled`.
+    pub async fn bind(address: SocketAddr, stalled: Duration) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        #[cfg(unix)] // elsewhere it would allow a second server on the same port
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let socket = socket.listen(bounds::BACKLOG)?;
+        prepare(&socket, stalled)?;
+        Ok(Listener { address: socket.local_addr()?, socket })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts connections and answers their requests until [`Server::end`].
+    pub fn serve(self, answers: Answers, metrics: Metrics) -> Server {
+        let Answers { client, body, too_many } = answers;
+        let keep_alive = Duration::from_secs(client.rocket().config().keep_alive.into());
+        let application = Arc::new(Application { client, body, keep_alive, metrics });
+        let (stage, stages) = watch::channel(Stage::Serving);
+        let connections = TaskTracker::new();
+        let most = bounds::connections();
+        let places = Shares::new(most, bounds::connections_each(most));
+        let accepting = Accepting { application, too_many, places, connections: connections.clone(), stage: stages };
+        tokio::spawn(accepting.run(self.socket));
+        Server { stage, connections }
+    }
+}
+
+/// Sets options that Linux passes on to every accepted connection: the kernel closes a connection whose client has vanished
+/// or reads nothing (`TCP_USER_TIMEOUT`, tcp(7)), and buffers little for it until then.
+#[cfg(target_os = "linux")]
+fn prepare(socket: &TcpListener, stalled: Duration) -> io::Result<()> {
+    use socket2::TcpKeepalive;
+
+    let socket = SockRef::from(socket);
+    socket.set_tcp_user_timeout(Some(stalled))?;
+    let ask = bounds::KEEP_ALIVE.min(stalled).max(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ask).with_interval(ask))?;
+    socket.set_tcp_notsent_lowat(bounds::UNSENT_BYTES)
+}
+
+/// On other systems the kernel's own timeouts apply.
+#[cfg(not(target_os = "linux"))]
+fn prepare(_: &TcpListener, _: Duration) -> io::Result<()> {
+    Ok(())
+}
+
+/// A running server.
+pub struct Server {
+    stage: watch::Sender<Stage>,
+    connections: TaskTracker,
+}
+
+impl Server {
+    /// Stops accepting connections and sends the responses in flight. After `patience` it closes connections whose request
+    /// ends with its client; after `answered` has resolved and [`bounds::LAST_BYTES`] have passed, all others.
+    pub async fn end(self, patience: Duration, answered: impl Future<Output = ()>) {
+        self.stage.send_replace(Stage::Draining);
+        self.connections.close();
+        let cut = async {
+            tokio::time::sleep(patience).await;
+            self.stage.send_replace(Stage::Cutting);
+            std::future::pending::<()>().await;
+        };
+        let all = async {
+            answered.await;
+            let _ = tokio::time::timeout(bounds::LAST_BYTES, self.connections.wait()).await;
+        };
+        select! {
+            () = self.connections.wait() => {}
+            () = all => {}
+            () = cut => {}
+        }
+        if !self.connections.is_empty() {
+            tracing::warn!(connections = self.connections.len(), "connections did not end in time");
+        }
+        self.stage.send_replace(Stage::Ended);
+        let _ = tokio::time::timeout(bounds::LAST_BYTES, self.connections.wait()).await; // they end at their next poll
+    }
+}
+
+struct Accepting {
+    application: Arc<Application>,
+    too_many: fn() -> Vec<u8>,
+    places: Shares,
+    connections: TaskTracker,
+    stage: watch::Receiver<Stage>,
+}
+
+impl Accepting {
+    async fn run(mut self, listener: TcpListener) {
+        loop {
+            select! {
+                biased;
+                accepted = listener.accept() => self.take(accepted).await,
+                _ = self.stage.changed() => return,
+            }
+        }
+    }
+
+    async fn take(&self, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        let (socket, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+                if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+                    // Out of file descriptors or memory.
+                    tracing::warn!(error = %error, "cannot accept connections");
+                    tokio::time::sleep(bounds::ACCEPT_AGAIN).await;
+                }
+                return;
+            }
+        };
+        let place = match self.places.try_acquire(Address::new(Some(remote.ip()))) {
+            Ok(place) => place,
+            Err(busy) => {
+                tracing::debug!(client.ip = %remote.ip(), reason = %busy, "connection refused");
+                let label = if busy == Busy::Total { &TOTAL } else { &ADDRESS };
+                self.application.metrics.refused.get_or_create(label).inc();
+                // Best effort: the response fits into an empty send buffer, or is not worth waiting for.
+                let _ = socket.try_write(&(self.too_many)());
+                let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
+                return;
+            }
+        };
+        let _ = socket.set_nodelay(true); // a failure only costs latency
+        let served = connection::serve(socket, remote, self.application.clone(), self.stage.clone());
+        let open = Open::new(&self.application.metrics.open);
+        self.connections.spawn(async move {
+            served.await;
+            drop((place, open));
+        });
+    }
+}
+
+/// Counts a connection as open until it is dropped.
+struct Open(Gauge);
+
+impl Open {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Open(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,124 @@
+//! The state of a connection, shared by its transport, its current request and its task.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+use hyper::upgrade::OnUpgrade;
+
+use super::body::Conversation;
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Waits for a request's head.
+    Head,
+    /// Reads a request's body.
+    Body,
+    /// Answers a request that is cancelled if the client leaves.
+    Read,
+    /// Answers a request (POST) that continues if the client leaves.
+    Write,
+    /// A WebSocket: no longer HTTP.
+    Upgraded,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    phase: AtomicU8,
+    /// True from when hyper gets a response until its first byte is written.
+    answered: AtomicBool,
+    /// Whether the response in flight has neither a length nor chunks, so that only a reset shows that it is incomplete.
+    close_delimited: AtomicBool,
+    /// Whether the client may still be sending bytes that the server will not read.
+    unread: AtomicBool,
+    /// Wakes the transport's task when the connection waits for a head again.
+    ended: AtomicWaker,
+    upgrade: Mutex<Option<(OnUpgrade, Conversation)>>,
+}
+
+impl State {
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Head,
+            1 => Phase::Body,
+            2 => Phase::Read,
+            3 => Phase::Write,
+            _ => Phase::Upgraded,
+        }
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Notes that hyper is about to write a response of the application.
+    pub fn answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether [`answer`](Self::answer) was called since the last time, and resets it.
+    pub fn take_answer(&self) -> bool {
+        self.answered.load(Ordering::Relaxed) && self.answered.swap(false, Ordering::Relaxed)
+    }
+
+    /// Registers the task to wake when the connection waits for a head again.
+    pub fn wake_at_next_head(&self, waker: &Waker) {
+        self.ended.register(waker);
+    }
+
+    pub fn set_close_delimited(&self) {
+        self.close_delimited.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection must end in a reset if it ends now.
+    pub fn must_reset(&self) -> bool {
+        self.close_delimited.load(Ordering::Relaxed)
+    }
+
+    pub fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    pub fn has_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    pub fn upgrade(&self, on: OnUpgrade, conversation: Conversation) {
+        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((on, conversation));
+    }
+
+    pub fn take_upgrade(&self) -> Option<(OnUpgrade, Conversation)> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Marks a connection as answering a request. Dropping it makes the connection wait for the next head.
+pub(super) struct Busy(Arc<State>);
+
+impl Busy {
+    pub fn new(state: Arc<State>) -> Self {
+        state.set_phase(Phase::Body);
+        Busy(state)
+    }
+
+    pub fn state(&self) -> &Arc<State> {
+        &self.0
+    }
+
+    /// Notes that the response is complete, so that the connection may end without a reset.
+    pub fn completed(&self) {
+        self.0.close_delimited.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.0.phase() != Phase::Upgraded {
+            self.0.set_phase(Phase::Head);
+            self.0.ended.wake();
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! A follower: the state machine that turns a place in the topic into the bytes of a stream.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::select;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use super::catch_up::{CHUNK, CatchUp, Chunk, Reach};
+use super::last_id::LastId;
+use super::pace::Pace;
+use super::start::{Resolved, Start, resolve};
+use super::{Beat, OpenPermit, Pulse, Streams};
+use crate::bounds::{Address, Share};
+use crate::feed::{Cursor, Dialect, Feed, Filter, Frames, Gap, Next, Subscription};
+
+/// How long a follower waits before it asks Kafka again, after Kafka could not answer.
+pub const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a follower waits for a permit to read from Kafka before it looks again where memory is by then.
+const PERMIT_WITHIN: Duration = Duration::from_secs(60);
+
+/// One client's stream. When it is dropped it leaves every queue, cancels its read, and is counted as open no more.
+pub struct Follower {
+    pulse: Pulse,
+    reader: Reader,
+    has_ended: bool,
+    _permit: OpenPermit,
+}
+
+/// Where a follower is on its way.
+enum Phase {
+    /// Nothing was sent yet.
+    Opening(Start),
+    /// Finding the place to start from: the tail must have started, and perhaps Kafka must answer.
+    Resolving(Pin<Box<dyn Future<Output = Resolved> + Send>>),
+    /// Reading memory, up to the newest record.
+    Live(Live),
+    /// Behind memory, waiting for a permit to read from Kafka; `None` if there was none in time.
+    Queued(Pin<Box<dyn Future<Output = Option<Share>> + Send>>),
+    /// Behind memory, reading from Kafka.
+    CatchingUp(CatchUp),
+}
+
+#[derive(Default)]
+struct Live {
+    /// Frames that were read and are not sent yet.
+    frames: Bytes,
+    /// The permit to read from Kafka, if the next look at memory says that this is still necessary.
+    permit: Option<Share>,
+    /// Whether the last read of memory stopped after much work. The next one takes turns with those of others.
+    is_laborious: bool,
+}
+
+/// What a follower sends beside its beats.
+struct Reader {
+    streams: Arc<Streams>,
+    address: Address,
+    /// The client's place, in memory or behind it. While the phase is `Opening` or `Resolving` it is not known.
+    subscription: Subscription,
+    phase: Phase,
+    pace: Option<Pace>,
+    last_id: LastId,
+}
+
+impl Follower {
+    /// A reader of memory whose place is still to be found, in the topic as it is now.
+    pub(super) fn subscription(feed: &Feed, dialect: Dialect, filter: Filter) -> Subscription {
+        Subscription::new(feed, dialect, filter, Cursor::default())
+    }
+
+    pub(super) fn new(
+        streams: &Arc<Streams>,
+        address: Address,
+        subscription: Subscription,
+        start: Start,
+        pulse: Pulse,
+        pace: Option<Pace>,
+        permit: OpenPermit,
+    ) -> Self {
+        let last_id = LastId::new(subscription.dialect(), subscription.filter());
+        let (streams, phase) = (streams.clone(), Phase::Opening(start));
+        let reader = Reader { streams, address, subscription, phase, pace, last_id };
+        Follower { pulse, reader, has_ended: false, _permit: permit }
+    }
+
+    /// Waits for the next bytes of the stream; `None` after the last ones. Cancel safe.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        if self.has_ended {
+            return None;
+        }
+        loop {
+            let bytes = select! {
+                // The beats first: also a client that always has something to read gets its heartbeats and its end.
+                biased;
+                beat = self.pulse.beat(), if self.reader.has_opened() => {
+                    self.has_ended = beat.is_last();
+                    Some(self.reader.beat(&beat))
+                }
+                bytes = self.reader.advance() => bytes,
+            };
+            if bytes.is_some() {
+                return bytes;
+            }
+        }
+    }
+}
+
+impl Reader {
+    fn has_opened(&self) -> bool {
+        !matches!(self.phase, Phase::Opening(_))
+    }
+
+    fn beat(&mut self, beat: &Beat) -> Bytes {
+        let place = match &self.phase {
+            Phase::Opening(_) | Phase::Resolving(_) => None,
+            Phase::Live(live) if !live.frames.is_empty() => None,
+            Phase::Live(_) | Phase::Queued(_) | Phase::CatchingUp(_) => Some(self.subscription.place()),
+        };
+        self.last_id.beat(beat, place)
+    }
+
+    /// Takes the next step, and returns what there is to send, if anything. Cancel safe: what it waits for is kept in the
+    /// phase, or looked at again.
+    async fn advance(&mut self) -> Option<Bytes> {
+        match &mut self.phase {
+            Phase::Opening(start) => {
+                let start = std::mem::replace(start, Start::Now);
+                Some(self.open(start))
+            }
+            Phase::Resolving(resolved) => {
+                let resolved = resolved.as_mut().await;
+                self.start_at(resolved)
+            }
+            Phase::Live(live) if !live.frames.is_empty() => Some(self.send_part()),
+            Phase::Live(_) => self.read_memory().await,
+            Phase::Queued(permit) => {
+                // Memory may have moved on meanwhile.
+                let permit = permit.as_mut().await;
+                self.phase = Phase::Live(Live { permit, ..Live::default() });
+                None
+            }
+            Phase::CatchingUp(read) => {
+                let chunk = read.next().await;
+                self.caught_up_to(chunk)
+            }
+        }
+    }
+
+    /// The first bytes, whatever Kafka does: how long to wait before reconnecting, and the place where it is known already.
+    fn open(&mut self, start: Start) -> Bytes {
+        let place = match (&start, self.streams.feed.now()) {
+            (Start::After(cursor), Some(now)) if cursor.partitions() <= now.partitions() => {
+                let mut cursor = cursor.clone();
+                cursor.grow(now.partitions());
+                Some(cursor)
+            }
+            // As the client has it: a parser that starts afresh with each connection (WHATWG HTML, section 9.2.6) would lose
+            // it at the first frame without an id, and the client would reconnect without it.
+            (Start::After(cursor), None) => Some(cursor.clone()),
+            _ => None,
+        };
+        let mut out = Vec::new();
+        Frames::first(&mut out, self.subscription.dialect(), self.streams.settings.retry, place.as_ref());
+        if let Some(place) = place {
+            self.last_id.set(&Arc::new(place));
+        }
+        self.phase = self.resolving(start, Duration::ZERO);
+        out.into()
+    }
+
+    fn resolving(&self, start: Start, delay: Duration) -> Phase {
+        let (streams, address, filter) = (self.streams.clone(), self.address, self.subscription.filter().clone());
+        Phase::Resolving(Box::pin(async move {
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+            resolve(&streams, address, &start, &filter).await
+        }))
+    }
+
+    /// Starts to read at a position, and sends it to the client.
+    fn start_at(&mut self, Resolved { place, gap }: Resolved) -> Option<Bytes> {
+        self.subscription.restart(place);
+        self.phase = Phase::Live(Live::default());
+        match gap {
+            Some(gap) => Some(self.send_gap(&gap)),
+            None if self.last_id.is(self.subscription.place()) => None,
+            None => Some(self.last_id.position(self.subscription.place())),
+        }
+    }
+
+    /// Reports a gap that ends at the subscription's place.
+    fn send_gap(&mut self, gap: &Gap) -> Bytes {
+        self.streams.feed.metrics().gaps.inc();
+        self.last_id.set(self.subscription.place());
+        let mut out = Vec::new();
+        Frames::gap(&mut out, self.subscription.dialect(), gap);
+        out.into()
+    }
+
+    async fn read_memory(&mut self) -> Option<Bytes> {
+        let Phase::Live(live) = &mut self.phase else { return None };
+        self.subscription.mark_seen();
+        if live.permit.is_none()
+            && let Some(wait) = self.pace.as_mut().and_then(Pace::wait)
+        {
+            sleep(wait).await;
+            return None;
+        }
+        let next = {
+            let _labour = match live.is_laborious {
+                true => self.streams.labours.acquire().await.ok(),
+                false => None,
+            };
+            match &mut self.pace {
+                Some(pace) => self.subscription.read_newest(&mut pace.allowance),
+                None => self.subscription.read(),
+            }
+        };
+        live.is_laborious = matches!(next, Some(Next::Onward));
+        let permit = live.permit.take();
+        match next {
+            Some(Next::Frames(frames)) => {
+                live.frames = frames;
+                Some(self.send_part())
+            }
+            Some(Next::Onward) => {
+                yield_now().await;
+                None
+            }
+            Some(Next::Behind { to }) => self.fall_behind(to, permit).await,
+            None => {
+                self.subscription.changed().await;
+                None
+            }
+        }
+    }
+
+    /// Sends frames in parts, so that a slow client gets its heartbeats and its end in between.
+    fn send_part(&mut self) -> Bytes {
+        let Phase::Live(live) = &mut self.phase else { return Bytes::new() };
+        let part = Frames::split(&mut live.frames, self.subscription.dialect(), CHUNK);
+        match live.frames.is_empty() {
+            true => self.last_id.sent(&part, self.subscription.place()),
+            false => self.last_id.sent_part(&part),
+        }
+        part
+    }
+
+    /// Goes on where memory does not reach back to the client's place; it does to the place `to`.
+    async fn fall_behind(&mut self, to: Arc<Cursor>, permit: Option<Share>) -> Option<Bytes> {
+        if self.subscription.place().distance(&to) > self.streams.settings.max_catch_up {
+            // More than is read for one client: it starts over, with a gap.
+            self.start_over();
+            return None;
+        }
+        let to = match Reach::of(&self.streams, &self.subscription, &to) {
+            Reach::To(to) => to,
+            Reach::Nothing => {
+                drop(permit);
+                sleep(RETRY_AFTER).await;
+                return None;
+            }
+            Reach::Past(place) => {
+                self.subscription.resume(place);
+                return None;
+            }
+            Reach::Never(gap) => {
+                self.subscription.resume(gap.resumed.clone());
+                return Some(self.send_gap(&gap));
+            }
+        };
+        self.phase = match permit {
+            Some(permit) => {
+                let most = self.pace.as_ref().map(Pace::burst);
+                Phase::CatchingUp(CatchUp::begin(&self.streams, permit, &self.subscription, to, most))
+            }
+            None => {
+                let (catch_ups, address) = (self.streams.catch_ups.clone(), self.address);
+                Phase::Queued(Box::pin(async move { catch_ups.acquire(address, PERMIT_WITHIN).await.ok() }))
+            }
+        };
+        None
+    }
+
+    /// Takes in what a read from Kafka has handed over.
+    fn caught_up_to(&mut self, chunk: Option<Chunk>) -> Option<Bytes> {
+        match chunk {
+            Some(Chunk::Frames(frames, place)) => {
+                self.subscription.resume(place);
+                if frames.is_empty() {
+                    return None;
+                }
+                self.last_id.sent(&frames, self.subscription.place());
+                return Some(frames);
+            }
+            Some(Chunk::Done) => {
+                if let Phase::CatchingUp(read) = &self.phase {
+                    let place = self.subscription.place().max(read.to());
+                    self.subscription.resume(place);
+                }
+                self.phase = Phase::Live(Live::default());
+            }
+            Some(Chunk::Failed(error)) => {
+                // Kafka became unreachable, or retention deleted the records first.
+                tracing::debug!(error = %error, "a stream's read from Kafka broke off");
+                self.start_over();
+            }
+            None => self.start_over(),
+        }
+        None
+    }
+
+    /// Finds out again, after a moment, where the client's place is.
+    fn start_over(&mut self) {
+        let place = Cursor::clone(self.subscription.place());
+        self.phase = self.resolving(Start::After(place), RETRY_AFTER);
+    }
+}

@@ -1,0 +1,181 @@
+//! Following the topic: a client's way from the start that it asked for to the bytes of its stream.
+//!
+//! A [`Follower`] joins memory (`feed`) and Kafka (`kafka`): it reads from memory what memory still has and from Kafka what
+//! it no longer has, and reports as a gap what neither has. It holds a place in the topic, not a queue: it is asked for the
+//! next bytes when its client took the last ones. `web` opens streams and sends their bytes; this folder knows no HTTP.
+
+mod catch_up;
+mod follower;
+mod last_id;
+mod pace;
+mod pulse;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub use follower::Follower;
+pub use pulse::{Beat, Pulse};
+pub use start::Start;
+
+use crate::bounds::{self, Address, Busy, Share, Shares};
+use crate::config::FeedSettings;
+use crate::feed::{Dialect, Feed, Filter, OpenStream};
+use crate::kafka::{Reads, State};
+use pace::Pace;
+
+/// How long a strict request waits for Kafka to check its cursor.
+const STRICT_WITHIN: Duration = Duration::from_secs(5);
+
+/// All that streams share.
+pub struct Streams {
+    feed: Feed,
+    reads: Reads,
+    kafka: watch::Receiver<State>,
+    /// Whether the broker is the embedded one, which cannot search by time.
+    embedded: bool,
+    /// Streams that are open.
+    open: Shares,
+    /// Streams that read from Kafka, at the pace of their clients.
+    catch_ups: Shares,
+    /// Streams that look through much of memory: some workers always remain for the others.
+    labours: Semaphore,
+    /// Cancelled when the process is asked to end: every stream says bye.
+    closing: CancellationToken,
+    settings: FeedSettings,
+}
+
+/// What a client asks for.
+pub struct Request {
+    pub address: Address,
+    pub dialect: Dialect,
+    pub filter: Filter,
+    pub start: Start,
+    /// Most events a second; `None` is no limit.
+    pub max_rate: Option<usize>,
+    /// Whether to refuse a cursor that cannot be resumed, instead of a stream that starts with a gap.
+    pub strict: bool,
+}
+
+/// A stream that was not opened.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum OpenError {
+    /// The client's address has as many as one address may have.
+    #[error("{0} streams of this address are open already")]
+    AddressFull(usize),
+    /// There are as many as the settings allow (`feed.max_streams`).
+    #[error("{0} streams are open already")]
+    Full(usize),
+    #[error("shutting down")]
+    Closing,
+    /// A strict request, whose cursor only Kafka can check.
+    #[error("Kafka is unreachable, so the cursor cannot be checked")]
+    Unchecked,
+    /// A strict request whose cursor leads to a gap.
+    #[error("`{requested}` cannot be resumed: {reason}")]
+    NotResumable { requested: String, reason: &'static str },
+}
+
+/// Counts a stream as open until it is dropped.
+pub struct OpenPermit {
+    _share: Share,
+    _stream: OpenStream,
+}
+
+impl Streams {
+    pub fn new(
+        feed: Feed,
+        reads: Reads,
+        kafka: watch::Receiver<State>,
+        embedded: bool,
+        closing: CancellationToken,
+        settings: FeedSettings,
+    ) -> Self {
+        Streams {
+            feed,
+            reads,
+            kafka,
+            embedded,
+            open: Shares::new(settings.max_streams, bounds::part_of_one_address(settings.max_streams)),
+            catch_ups: Shares::new(bounds::CATCH_UPS, bounds::CATCH_UPS_EACH),
+            labours: Semaphore::new(bounds::labours()),
+            closing,
+            settings,
+        }
+    }
+
+    /// The permits of streams that read from Kafka.
+    pub fn catch_ups(&self) -> &Shares {
+        &self.catch_ups
+    }
+
+    /// Opens a stream. Where it starts is found out while it runs; only a strict request waits for that here.
+    pub async fn follow(self: &Arc<Self>, request: Request) -> Result<Follower, OpenError> {
+        let Request { address, dialect, filter, start, max_rate, strict } = request;
+        // The reader first: it notes the incarnation of the topic in which the start's place is found.
+        let subscription = Follower::subscription(&self.feed, dialect, filter);
+        // "Now" is decided before the head of the answer is sent: a client that has seen the head gets what comes after it.
+        let start = match (start, self.feed.now()) {
+            (Start::Now, Some(now)) => Start::After(now),
+            (start, _) => start,
+        };
+        let permit = self.admit(address)?;
+        if strict {
+            self.check(address, &start).await?;
+        }
+        let pulse = Pulse::new(self, Some(dialect));
+        Ok(Follower::new(self, address, subscription, start, pulse, max_rate.map(Pace::new), permit))
+    }
+
+    /// Counts one more stream, if there may be one more.
+    pub fn admit(&self, address: Address) -> Result<OpenPermit, OpenError> {
+        let most = self.settings.max_streams;
+        let share = self.open.try_acquire(address).map_err(|busy| match busy {
+            Busy::Address(each) => OpenError::AddressFull(each),
+            Busy::Total => OpenError::Full(most),
+        })?;
+        let stream = self.feed.open(most).ok_or(OpenError::Full(most))?;
+        match self.closing.is_cancelled() {
+            true => Err(OpenError::Closing),
+            false => Ok(OpenPermit { _share: share, _stream: stream }),
+        }
+    }
+
+    /// The pause between two heartbeats.
+    pub fn heartbeat(&self) -> Duration {
+        self.settings.heartbeat
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
+    /// Resolves when the process is asked to end.
+    pub async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// The pulse of a stream without records, which reports nothing about Kafka.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::new(self, None)
+    }
+
+    /// Refuses a cursor that leads to a gap.
+    async fn check(&self, address: Address, start: &Start) -> Result<(), OpenError> {
+        if !matches!(start, Start::Malformed(_) | Start::After(_)) {
+            return Ok(());
+        }
+        let filter = Filter::default();
+        let resolved = timeout(STRICT_WITHIN, start::resolve(self, address, start, &filter)).await;
+        match resolved.map_err(|_| OpenError::Unchecked)?.gap {
+            Some(gap) => Err(OpenError::NotResumable { requested: gap.requested, reason: gap.reason }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Which requests are answered at all: those that name this server, that no page of another site has caused, and whose
+//! target is text.
+//!
+//! The check stands in front of every route and of the catcher, before a handler or a guard runs, so that no route can
+//! forget it and a refused request costs nothing.
+
+use footfall_core::query_string;
+use rocket::http::Method;
+use rocket::route::{Handler, Outcome, Route};
+use rocket::{Data, Request};
+
+use super::problem::{Kind, Problem};
+use super::query;
+use crate::hosts::{Authority, Hosts};
+
+/// What a route is for. It decides who may ask for it, and with which methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteKind {
+    /// Answers a probe, by any name of the server as long as there is no query: it shows nothing of the events.
+    Probe,
+    /// A page or bounded JSON. A link of another site may lead to it.
+    Page,
+    /// A stream, a search or an export. No other site may start it: any page could do so again and again without its
+    /// user noticing.
+    Long,
+    /// Takes events.
+    Submit,
+    /// A file of the pages.
+    File,
+}
+
+impl RouteKind {
+    /// Whether a link of another site may lead to the route.
+    pub fn is_linkable(self) -> bool {
+        matches!(self, RouteKind::Probe | RouteKind::Page)
+    }
+
+    /// The methods that work where a handler takes `method`, as `Allow` names them.
+    pub fn methods(self, method: Method) -> &'static [&'static str] {
+        match (method, self) {
+            (Method::Post, _) => &["POST"],
+            (_, RouteKind::Long) => &["GET"],
+            _ => &["GET", "HEAD"],
+        }
+    }
+}
+
+/// Puts the check in front of a route.
+pub fn guard(kind: RouteKind, mut route: Route) -> Route {
+    route.handler = Box::new(Guarded { kind, handler: route.handler });
+    route
+}
+
+#[derive(Clone)]
+struct Guarded {
+    kind: RouteKind,
+    handler: Box<dyn Handler>,
+}
+
+#[rocket::async_trait]
+impl Handler for Guarded {
+    async fn handle<'r>(&self, request: &'r Request<'_>, data: Data<'r>) -> Outcome<'r> {
+        match check(request, self.kind) {
+            Ok(()) => self.handler.handle(request, data).await,
+            Err(problem) => Outcome::from(request, problem),
+        }
+    }
+}
+
+/// Refuses a request under a foreign name with 421, one of another site's page with 403, and one whose target is not
+/// UTF-8 or repeats a parameter with 400.
+pub fn check(request: &Request, kind: RouteKind) -> Result<(), Problem> {
+    let Some(hosts) = request.rocket().state::<Hosts>() else {
+        return Err(Problem::new(Kind::Internal, "the application was put together wrongly"));
+    };
+    check_host(request, kind, hosts)?;
+    check_site(request, kind, hosts)?;
+    check_target(request)
+}
+
+fn check_target(request: &Request) -> Result<(), Problem> {
+    let path = request.uri().path();
+    if let Some(segment) = path.raw().split('/').find(|segment| query_string::segment(segment.as_str()).is_none()) {
+        let detail = format!("`{segment}` in the path is not UTF-8 after percent-decoding");
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    query::of(request)?;
+    Ok(())
+}
+
+/// The first `Host` of a request, if it is one.
+pub fn host<'r>(request: &'r Request<'_>) -> Option<Authority<'r>> {
+    request.headers().get_one("Host").and_then(Authority::parse)
+}
+
+/// Every `Host` must name this server. A request of HTTP/1.0 may come without one, but no browser sends such a request.
+fn check_host(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), Problem> {
+    let ours = |text: &str| Authority::parse(text).is_some_and(|host| hosts.contains(&host));
+    let Some(foreign) = request.headers().get("Host").find(|text| !ours(text)) else { return Ok(()) };
+    if kind == RouteKind::Probe && request.uri().query().is_none() {
+        return Ok(());
+    }
+    let detail = format!(
+        "`Host` is `{foreign}`, which is no name of this server; expected an IP address, localhost, or a name that is \
+         listed in http.hosts (FOOTFALL_HTTP__HOSTS)"
+    );
+    Err(Problem::new(Kind::Misdirected, detail))
+}
+
+/// `Sec-Fetch-Site` tells where the browser has it from (W3C Fetch Metadata), else `Origin`. A program sends neither.
+fn check_site(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), Problem> {
+    let headers = request.headers();
+    let mut sites = headers.get("Sec-Fetch-Site").peekable();
+    if sites.peek().is_some() {
+        let Some(site) = sites.find(|site| !matches!(*site, "same-origin" | "none")) else { return Ok(()) };
+        if kind.is_linkable() && is_link(request) {
+            return Ok(());
+        }
+        let detail = format!(
+            "this was sent by a page of another site (`Sec-Fetch-Site` is `{site}`), from which only links to pages are \
+             followed"
+        );
+        return Err(Problem::new(Kind::CrossSite, detail));
+    }
+    let host = host(request);
+    let Some(origin) = headers.get("Origin").find(|origin| !hosts.is_own(origin, host.as_ref())) else { return Ok(()) };
+    let host = headers.get_one("Host").unwrap_or_default();
+    let detail = format!(
+        "this was sent by a page of another site: `Origin` is `{origin}` and `Host` is `{host}`. If both are this server, \
+         the proxy in front of it has changed `Host`: let it pass the original one (nginx: `proxy_set_header Host \
+         $http_host;`), or list the name in http.hosts"
+    );
+    Err(Problem::new(Kind::CrossSite, detail))
+}
+
+/// Whether the request follows a link, in a window of its own.
+fn is_link(request: &Request) -> bool {
+    let is = |name, value| request.headers().get_one(name) == Some(value);
+    matches!(request.method(), Method::Get | Method::Head)
+        && is("Sec-Fetch-Mode", "navigate")
+        && is("Sec-Fetch-Dest", "document")
+}

@@ -1,0 +1,10 @@
+//! What programs call.
+
+pub mod events;
+pub mod history;
+pub mod operations;
+pub mod stats;
+pub mod stream;
+pub mod topics;
+pub mod users;
+pub mod ws;

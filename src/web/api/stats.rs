@@ -1,0 +1,22 @@
+//! What the topic's events add up to, for programs.
+
+use std::sync::Arc;
+
+use rocket::{State, get};
+
+use crate::web::answer::Answer;
+use crate::web::openapi;
+use crate::web::pages::overview::Overviews;
+
+/// What the last day's events add up to
+#[utoipa::path(
+    operation_id = "readStats",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Counts as of now.", body = openapi::Stats),
+    )
+)]
+#[get("/api/v1/stats")]
+pub fn stats(overviews: &State<Arc<Overviews>>) -> Answer {
+    Answer::json(200, &*overviews.snapshot()).header("Cache-Control", "no-store")
+}

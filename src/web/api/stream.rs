@@ -1,0 +1,139 @@
+//! The streams as answers: Server-Sent Events for programs and for the page.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+
+use rocket::http::{ContentType, Header};
+use rocket::request::{FromRequest, Outcome, Request};
+use rocket::response::stream::stream;
+use rocket::response::{self, Responder, Response};
+use rocket::{State, get};
+
+use crate::bounds::Address;
+use crate::feed::{Dialect, Filter};
+use crate::server::body;
+use crate::stream::{Follower, Request as StreamRequest, Start, Streams};
+use crate::web::openapi;
+use crate::web::problem::Problem;
+use crate::web::query::Parameters;
+
+/// Events a second that a page gets, unless it asks for another rate: nobody reads more than that.
+const PAGE_RATE: usize = 50;
+/// Records that `last=` asks for, at most.
+const MOST_LAST: usize = 1000;
+
+/// The place after which a client resumes, as it says in a header: `Last-Event-ID` (WHATWG HTML, section 9.2.4).
+pub struct LastEventId(Option<Start>);
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for LastEventId {
+    type Error = Infallible;
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Infallible> {
+        let id = request.headers().get_one("Last-Event-ID").filter(|id| !id.is_empty());
+        Outcome::Success(LastEventId(id.map(Start::after)))
+    }
+}
+
+/// Follow the topic
+///
+/// Server-Sent Events. Events have no name: `data` is a `Record` as one line, `id` the cursor after it. Control events are
+/// named: `position` (`Position`), which comes first and whenever only the place has moved, `gap` (`Gap`), `dropped`
+/// (`Dropped`), `skipped` (`Dropped`), `status` (`Status`), `bye` (`Bye`). A heartbeat is a comment. Starts at the first
+/// given of `Last-Event-ID`, `after`, `since`, `last`, else now.
+#[utoipa::path(
+    operation_id = "followEvents",
+    tag = "streams",
+    params(openapi::LastEventId, openapi::Start, openapi::Filter),
+    responses(
+        (
+            status = 200,
+            description = "The stream, until either side closes.",
+            content_type = "text/event-stream",
+            body = openapi::StreamEvent,
+            example = json!(openapi::STREAM),
+        ),
+        openapi::BadParameter,
+        openapi::NoStream,
+    )
+)]
+#[get("/api/v1/stream")]
+pub async fn api(
+    streams: &State<Arc<Streams>>,
+    client: Address,
+    last: LastEventId,
+    parameters: Parameters,
+) -> Result<Live, Problem> {
+    open(streams, client, Dialect::Json, last, &parameters).await.map(Live)
+}
+
+/// The page's stream
+///
+/// As `/api/v1/stream`, but `data` is a row of HTML, and `status` (`Status`) comes first. For Footfall's own page; may
+/// change in any version.
+#[utoipa::path(
+    operation_id = "pageStream",
+    tag = "pages",
+    params(openapi::LastEventId, openapi::Start, openapi::Filter),
+    responses(
+        (
+            status = 200,
+            description = "The stream.",
+            content_type = "text/event-stream",
+            body = openapi::PageStreamEvent,
+        ),
+        openapi::BadParameter,
+        openapi::NoStream,
+    )
+)]
+#[get("/stream")]
+pub async fn page(
+    streams: &State<Arc<Streams>>,
+    client: Address,
+    last: LastEventId,
+    parameters: Parameters,
+) -> Result<Live, Problem> {
+    open(streams, client, Dialect::Html, last, &parameters).await.map(Live)
+}
+
+/// Opens the stream that the parameters ask for. Of several starts the header counts first, then `after`, `since`, `last`.
+pub(super) async fn open(
+    streams: &Arc<Streams>,
+    address: Address,
+    dialect: Dialect,
+    last_event_id: LastEventId,
+    parameters: &Parameters,
+) -> Result<Follower, Problem> {
+    let filter = Filter::from(&parameters.filters()?);
+    let (since, last) = (parameters.time("since")?, parameters.number("last", 1..=MOST_LAST)?);
+    let max_rate = match (parameters.number("max_rate", 0..=100_000)?, dialect) {
+        (None, Dialect::Html) => Some(PAGE_RATE),
+        (rate, _) => rate.filter(|rate| *rate > 0),
+    };
+    let after = || parameters.get("after").map(Start::after);
+    let start = last_event_id.0.or_else(after).or(since.map(Start::Since)).or(last.map(Start::Last));
+    let start = start.unwrap_or(Start::Now);
+    let strict = parameters.flag("strict");
+    Ok(streams.follow(StreamRequest { address, dialect, filter, start, max_rate, strict }).await?)
+}
+
+/// A stream as an answer.
+pub struct Live(Follower);
+
+impl<'r> Responder<'r, 'static> for Live {
+    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
+        let Live(mut follower) = self;
+        let chunks = stream! {
+            while let Some(bytes) = follower.next().await {
+                yield Ok::<_, io::Error>(bytes);
+            }
+        };
+        body::stream(request, Box::pin(chunks));
+        Response::build()
+            .header(ContentType::EventStream)
+            .header(Header::new("Cache-Control", "no-cache, no-store, no-transform"))
+            .header(Header::new("X-Accel-Buffering", "no"))
+            .ok()
+    }
+}

@@ -1,0 +1,75 @@
+//! What one user's events add up to, for programs.
+
+use rocket::{State, get};
+use serde::Serialize;
+
+use crate::bounds::{Address, PAGE_SCAN};
+use crate::feed::Cursor;
+use crate::search::{Counts, Request, Scope, Searches, UserCounts};
+use crate::web::answer::Answer;
+use crate::web::openapi;
+use crate::web::problem::Problem;
+use crate::web::query::{Parameters, bad};
+
+#[derive(Serialize)]
+struct UserBody<'a> {
+    user: &'a str,
+    partition: i32,
+    #[serde(flatten)]
+    counts: Counts,
+    scanned: u64,
+    /// The partitions that were looked at.
+    partitions: Vec<i32>,
+    /// Whether every record of every partition before `to` was looked at.
+    complete: bool,
+    next: Option<String>,
+}
+
+/// Where the parameters say that a user's events are counted: `partitions=all`, or nothing.
+pub fn scope(searches: &Searches, user: &str, parameters: &Parameters) -> Result<Scope, Problem> {
+    // A wrong parameter is an error whether Kafka answers or not.
+    match parameters.get("partitions") {
+        None => Ok(Scope::Own(searches.partition_of(user)?)),
+        Some("all") => Ok(Scope::All(searches.partitions()?)),
+        Some(other) => Err(bad("partitions", format!("must be all, not \"{other}\""))),
+    }
+}
+
+/// What one user did, counted
+///
+/// Reads the partition of the user's key, or all, from the end, about 200,000 records at most. A user without events is
+/// answered with zeros.
+#[utoipa::path(
+    operation_id = "countUser",
+    tag = "events",
+    params(openapi::User, openapi::CountUpTo, openapi::Partitions),
+    responses(
+        (status = 200, description = "The sums, and where to go on.", body = openapi::Person),
+        openapi::BadParameter,
+        openapi::ReadUnavailable,
+    )
+)]
+#[get("/api/v1/users/<user>")]
+pub async fn user(
+    searches: &State<Searches>,
+    client: Address,
+    user: &str,
+    parameters: Parameters,
+) -> Result<Answer, Problem> {
+    let to = parameters.cursor("to")?;
+    let scope = scope(searches, user, &parameters)?;
+    let partition = searches.partition_of(user)?;
+    let request = Request::of_user(user, scope.partition(), to);
+    let read = searches.read(client, request, PAGE_SCAN, |reader| {
+        let mut counts = UserCounts::default();
+        let page = reader.each(|record| counts.observe(record))?;
+        Ok((page, counts.sum()))
+    });
+    let ((page, counts), _) = read.await?;
+    let (count, scanned) = (page.range.to.len(), page.end.scanned);
+    let next = page.end.next.map(|next| Cursor::new(next).to_string());
+    let partitions: Vec<i32> = scope.partition().map_or_else(|| (0..count as i32).collect(), |one| vec![one]);
+    let complete = next.is_none() && partitions.len() == count;
+    let body = UserBody { user, partition, counts, scanned, partitions, complete, next };
+    Ok(Answer::json(200, &body).header("Cache-Control", "no-store"))
+}

@@ -1,0 +1,189 @@
+//! The parameters, in the groups that handlers share.
+
+#![expect(dead_code, reason = "the fields describe; `Parameters` parses")]
+
+use utoipa::IntoParams;
+
+use super::schemas::{Cursor, EventId, From, Offset, Partition, Time};
+
+/// Which records are wanted.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Filter {
+    /// Only records whose `user` equals it. Several: any of them.
+    #[param(required = false, max_items = 10, explode = true, example = json!(["John"]))]
+    user: Vec<String>,
+    /// Only records whose `action` equals it. Several: any of them.
+    #[param(required = false, max_items = 10, explode = true, example = json!(["login"]))]
+    action: Vec<String>,
+    /// Only records of this partition. Several: any of them.
+    #[param(required = false, max_items = 10, explode = true, example = json!([1]))]
+    partition: Vec<Partition>,
+    /// Only records whose value contains these bytes (UTF-8, case-sensitive). Several: any of them.
+    #[param(required = false, max_items = 10, explode = true, example = json!(["/cart"]))]
+    q: Vec<String>,
+}
+
+/// Where a stream resumes.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct LastEventId {
+    /// The cursor after the last frame that arrived: `after` as a header. Goes before every other start; an empty one counts
+    /// as none.
+    #[param(required = false, rename = "Last-Event-ID", example = "0-812.1-790.2-455")]
+    last_event_id: String,
+}
+
+/// Where a stream starts, and how fast it is.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Start {
+    /// Start at this cursor. One that is no cursor is reported as a `gap`, with `strict` it is 400.
+    #[param(required = false, example = "0-812.1-790.2-455")]
+    after: String,
+    /// Start at a time, by the records' timestamps.
+    #[param(required = false, example = "-15m")]
+    since: Time,
+    /// Start with the newest this many records that match the filter.
+    #[param(required = false, minimum = 1, maximum = 1000, example = 10)]
+    last: u32,
+    /// Answer 400 to a cursor for which there would be a `gap`. `0` and `false` mean no, anything else means yes, also no
+    /// value.
+    #[param(required = false, example = "1")]
+    strict: String,
+    /// Events a second. Of more than that only the newest are sent, and `skipped` counts the others.
+    #[param(required = false, minimum = 0, maximum = 100_000)]
+    max_rate: u32,
+}
+
+/// Where a bounded read starts and stops.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Range {
+    /// Where to start.
+    #[param(required = false, default = "latest", example = "beginning")]
+    from: From,
+    /// Start at a time, by the records' timestamps.
+    #[param(required = false, example = "-15m")]
+    since: Time,
+    /// Only records before this time.
+    #[param(required = false, example = "-5m")]
+    until: Time,
+    /// The offset to begin with. Only beside exactly one `partition`, else 400.
+    #[param(required = false)]
+    offset: Offset,
+    /// The cursor at which to stop; the end if it is left out.
+    #[param(required = false, example = "0-812.1-790.2-455")]
+    to: Cursor,
+    /// What comes first. Default: `oldest` with `since`, `offset`, `from=beginning` and `from=<cursor>`, else `newest`.
+    #[param(required = false)]
+    order: super::schemas::Order,
+}
+
+/// How much a page has.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageSize {
+    /// Records in the answer.
+    #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
+    limit: u32,
+    /// The newest this many records: `limit`, counted from the end. With `order=oldest` it is 400 if they are not all found
+    /// within a page's bounds.
+    #[param(required = false, minimum = 1, maximum = 1000)]
+    last: u32,
+}
+
+/// How much an export has.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ExportSize {
+    /// Records at most; without it, all that match.
+    #[param(required = false, minimum = 1)]
+    limit: u64,
+    /// The newest this many records.
+    #[param(required = false, minimum = 1)]
+    last: u64,
+}
+
+/// A record's place.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct Place {
+    partition: Partition,
+    offset: Offset,
+}
+
+/// A user.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct User {
+    /// The user's name, percent-encoded. `.` and `..` cannot stand in a path.
+    #[param(example = "John")]
+    user: String,
+}
+
+/// Where a user's events are looked for.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Partitions {
+    /// `all` looks through all partitions; left out, only that of the user's key is looked at.
+    #[param(required = false)]
+    partitions: super::schemas::AllPartitions,
+}
+
+/// Where a count of a user's events stops.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CountUpTo {
+    /// The cursor before which to count: the `next` of the request before; the end if it is left out. The sums are of this
+    /// piece only.
+    #[param(required = false)]
+    to: Cursor,
+}
+
+/// What a submission says beside its body.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AckParameter {
+    /// `none`: answer 202 after validation, without waiting for Kafka.
+    #[param(required = false)]
+    ack: super::schemas::Ack,
+}
+
+/// The headers of a submission.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct SubmissionHeaders {
+    /// The `id` of a single event that has none. 400 beside an array.
+    #[param(required = false, rename = "Idempotency-Key")]
+    idempotency_key: EventId,
+    #[param(required = false, rename = "Content-Encoding")]
+    content_encoding: super::schemas::ContentEncoding,
+    /// Written into the records' headers.
+    #[param(required = false)]
+    traceparent: String,
+    /// Written into the records' headers.
+    #[param(required = false)]
+    tracestate: String,
+    /// CloudEvents, binary mode: `1.0`. Ignored in the other modes.
+    #[param(required = false, rename = "ce-specversion")]
+    ce_specversion: String,
+    /// CloudEvents, binary mode: The event's `id`, with `ce-source` its identity. Ignored in the other modes.
+    #[param(required = false, rename = "ce-id")]
+    ce_id: String,
+    /// CloudEvents, binary mode: The `source`, a URI-reference. Ignored in the other modes.
+    #[param(required = false, rename = "ce-source")]
+    ce_source: String,
+    /// CloudEvents, binary mode: The `type`; stands in for a missing `action` of the data. Ignored in the other modes.
+    #[param(required = false, rename = "ce-type")]
+    ce_type: String,
+    /// CloudEvents, binary mode: The `subject`; stands in for a missing `user` of the data. Ignored in the other modes.
+    #[param(required = false, rename = "ce-subject")]
+    ce_subject: String,
+    /// CloudEvents, binary mode: When it happened, as RFC 3339. Ignored in the other modes.
+    #[param(required = false, rename = "ce-time")]
+    ce_time: String,
+    /// CloudEvents, binary mode: The `dataschema`, a URI. Ignored in the other modes.
+    #[param(required = false, rename = "ce-dataschema")]
+    ce_dataschema: String,
+}

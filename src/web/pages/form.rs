@@ -1,0 +1,245 @@
+//! The form of the live page, as browsers send it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use footfall_core::query_string::{QueryBuilder, pairs};
+use rocket::http::{Header, Status};
+use rocket::request::{FromRequest, Outcome, Request};
+use rocket::response::Redirect;
+use rocket::{Responder, State, post};
+
+use super::Html;
+use super::live::{self, FormError, SendForm};
+use crate::bounds::Address;
+use crate::event::{EventId, FieldError, Parsed, parse_form};
+use crate::ingest::{Ack, Events, Failure, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
+use crate::kafka::Connection;
+use crate::web::answer::Answer;
+use crate::web::body::Body;
+use crate::web::openapi;
+use crate::web::problem::{Kind, Problem};
+use crate::web::query::Parameters;
+use crate::web::receipt::ReceiptBody;
+
+/// Bytes that a form may have beside its event: an event that is a little too large is reported beside its field.
+const FORM_BESIDE_EVENT: usize = 64 * 1024;
+
+/// The fields of the form as they were sent.
+#[derive(Default)]
+struct Typed {
+    user: String,
+    action: String,
+    details: String,
+    id: String,
+}
+
+impl Typed {
+    /// Reads a form; a missing field is empty. The pointer of an error is the name of its field, and bytes that are not
+    /// UTF-8 are replaced.
+    fn read(form: &[u8]) -> (Self, Vec<FieldError>) {
+        let (mut typed, mut errors, mut seen) = (Typed::default(), Vec::new(), HashSet::new());
+        for [name, value] in pairs(form) {
+            let Ok(name) = name else { continue };
+            let field = match name.as_str() {
+                "user" => &mut typed.user,
+                "action" => &mut typed.action,
+                "details" => &mut typed.details,
+                "id" => &mut typed.id,
+                _ => continue,
+            };
+            let pointer = format!("/{name}");
+            if !seen.insert(name) {
+                let error = FieldError::new(pointer, "appears twice; expected one value");
+                // One error for each field, however often the field comes.
+                if !errors.contains(&error) {
+                    errors.push(error);
+                }
+                continue;
+            }
+            *field = value.unwrap_or_else(|bytes| {
+                errors.push(FieldError::new(pointer, "is not UTF-8"));
+                String::from_utf8_lossy(&bytes).into_owned()
+            });
+        }
+        if !typed.id.is_empty() && !EventId::is_valid(&typed.id) && errors.iter().all(|error| error.pointer != "/id") {
+            errors.push(FieldError::new("/id", format!("must be 1 to {} visible ASCII characters", EventId::MAX)));
+        }
+        (typed, errors)
+    }
+
+    /// Submits what was typed, under the form's id unless the details name one: sent again it is the same event. A form
+    /// that was changed since is another event, and gets another id.
+    async fn submit(
+        &mut self,
+        ingest: &Ingest,
+        client: Address,
+        wrong: Vec<FieldError>,
+    ) -> Result<Verdict, SubmitError> {
+        let verdict = self.attempt(ingest, client, wrong).await?;
+        match &verdict {
+            Verdict::Failed { id, failure: Failure::IdReused } if id.as_str() == self.id => {
+                self.id = EventId::new().to_string();
+                self.attempt(ingest, client, Vec::new()).await
+            }
+            _ => Ok(verdict),
+        }
+    }
+
+    async fn attempt(&self, ingest: &Ingest, client: Address, wrong: Vec<FieldError>) -> Result<Verdict, SubmitError> {
+        let checked = match wrong.is_empty() {
+            true => parse_form(&self.user, &self.action, &self.details, &ingest.limits()),
+            false => Err(wrong),
+        };
+        let submission = Submission {
+            events: Events::Parsed(Parsed::One(Box::new(checked))),
+            ack: Ack::All,
+            idempotency_key: Some(self.id.as_str()).filter(|id| !id.is_empty()),
+            client: Some(client),
+            trace: [None, None],
+        };
+        match ingest.submit(submission).await? {
+            Verdicts::One(verdict) => Ok(verdict),
+            Verdicts::Many(_) => Err(SubmitError::WrongShape(Shape::One)),
+        }
+    }
+}
+
+/// The answer to the form: a page or a redirect to one, or JSON if the page's script sends the form.
+#[derive(Responder)]
+pub enum Submitted {
+    Redirect(Box<Redirect>),
+    Html(Box<Html>),
+    /// A page, and when to retry.
+    Later(Box<Html>, Header<'static>),
+    Json(Answer),
+}
+
+/// Who sends the form, and how it is encoded.
+pub struct FormHead {
+    wants_html: bool,
+    encoded: bool,
+}
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for FormHead {
+    type Error = std::convert::Infallible;
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
+        let json = request.accept().is_some_and(|accept| accept.preferred().is_json());
+        Outcome::Success(FormHead {
+            wants_html: !json,
+            encoded: request.content_type().is_some_and(|kind| kind.is_form()),
+        })
+    }
+}
+
+/// Bytes of a form with an event of `event` bytes at most: percent-encoding makes three of each.
+pub fn form_bytes(event: usize) -> usize {
+    3 * event + FORM_BESIDE_EVENT
+}
+
+/// The page's form
+#[utoipa::path(
+    operation_id = "sendForm",
+    tag = "pages",
+    request_body(
+        content = openapi::Form,
+        content_type = "application/x-www-form-urlencoded",
+        example = json!({"user": "John", "action": "login", "details": "{\"page\":\"/cart\"}"}),
+    ),
+    responses(
+        (status = 201, description = "Sent, to a client that asks for `application/json`.", body = openapi::Receipt),
+        (status = 303, description = "Sent; the page follows.", headers(("Location" = String))),
+        openapi::BadForm,
+        openapi::UnsupportedType,
+        openapi::InvalidForm,
+        openapi::TooMany,
+        openapi::Unavailable,
+        openapi::Unknown,
+    )
+)]
+#[post("/events")]
+pub async fn submit(
+    ingest: &State<Arc<Ingest>>,
+    connection: &State<Connection>,
+    page: live::LiveParts<'_>,
+    client: Address,
+    head: FormHead,
+    parameters: Parameters,
+    body: Body<'_>,
+) -> Result<Submitted, Problem> {
+    if !head.encoded {
+        let detail = "expected the content type application/x-www-form-urlencoded; JSON goes to /api/v1/events";
+        let problem = Problem::new(Kind::UnsupportedType, detail);
+        return Err(problem.header("Accept", "application/x-www-form-urlencoded"));
+    }
+    let filters = parameters.filters()?.query();
+    let body = body.read(form_bytes(ingest.settings().max_event.as_u64() as usize))?;
+    let (mut typed, wrong) = Typed::read(&body);
+    let problem = match typed.submit(ingest, client, wrong).await {
+        Ok(Verdict::Written { at, .. }) if head.wants_html => {
+            let mut sent = QueryBuilder::default();
+            sent.add("sent", &format!("{}-{}", at.partition, at.offset));
+            sent.add("as", &typed.user);
+            let and = if filters.is_empty() { "" } else { "&" };
+            let to = format!("/?{filters}{and}{}", sent.text());
+            return Ok(Submitted::Redirect(Box::new(Redirect::to(to))));
+        }
+        Ok(Verdict::Written { id, at, .. }) => {
+            let receipt = ReceiptBody::alone(connection.topic(), &id, at);
+            return Ok(Submitted::Json(Answer::json(201, &receipt)));
+        }
+        Ok(Verdict::Invalid(errors)) if head.wants_html => {
+            if errors.iter().any(|error| error.pointer == "/id") {
+                typed.id.clear(); // the form gets a new id: nobody typed this one
+            }
+            let errors = errors.into_iter().map(beside_its_field).collect();
+            return refused(page, &parameters, typed, errors, (422, None)).await;
+        }
+        Ok(Verdict::Invalid(errors)) => Problem::invalid(0, errors),
+        Ok(Verdict::Failed { id, failure }) => Problem::of_failure(&failure, &id),
+        Ok(Verdict::Queued { .. }) => Problem::new(Kind::Internal, "the form waits for Kafka"),
+        Err(error) => error.into(),
+    };
+    if !head.wants_html {
+        return Err(problem);
+    }
+    let (status, detail) = (problem.kind.status(), problem.detail().to_owned());
+    let after = problem.retry_after().map(str::to_owned);
+    let errors = vec![FormError { field: "", detail }];
+    refused(page, &parameters, typed, errors, (status, after)).await
+}
+
+fn beside_its_field(error: FieldError) -> FormError {
+    let (field, detail) = match error.pointer.as_str() {
+        "/user" => ("user", error.detail),
+        "/action" => ("action", error.detail),
+        "/id" => ("", format!("the form's id {}", error.detail)),
+        _ => ("details", error.detail),
+    };
+    FormError { field, detail }
+}
+
+/// The page with the form as it was sent, and why it was not accepted.
+async fn refused(
+    page: live::LiveParts<'_>,
+    parameters: &Parameters,
+    typed: Typed,
+    errors: Vec<FormError>,
+    (status, retry_after): (u16, Option<String>),
+) -> Result<Submitted, Problem> {
+    let form = SendForm {
+        user: typed.user,
+        action: typed.action,
+        details: typed.details,
+        id: typed.id,
+        errors,
+        ..SendForm::default()
+    };
+    let page = Box::new(page.render(parameters, form, None, Status::new(status)).await?);
+    Ok(match retry_after {
+        Some(after) => Submitted::Later(page, Header::new("Retry-After", after)),
+        None => Submitted::Html(page),
+    })
+}

@@ -1,0 +1,244 @@
+//! The history: a page of it, and the search that goes on behind the page and sends what it finds as it finds it.
+
+use askama::Template;
+use rocket::{State, get};
+
+use super::ROWS;
+use super::progress::SearchProgress;
+use crate::bounds::{Address, FIRST_LOOK};
+use crate::event::Record;
+use crate::feed::{Cursor, Dialect, Frames};
+use crate::kafka::HistoryRange;
+use crate::search::{Format, Progress, Reader, Request, SearchError, Searches};
+use crate::web::api::history::request;
+use crate::web::guards::RequestId;
+use crate::web::long_answer::{Body, Streamed, Whole};
+use crate::web::openapi;
+use crate::web::problem::{Kind, Problem};
+use crate::web::query::Parameters;
+use crate::web::views::{Broker, Filters, Frame, Row, Who, event_html, sentence, thousands};
+
+/// A bounded piece of the topic, `GET /history`.
+#[derive(Template)]
+#[template(path = "history.html")]
+struct HistoryPage {
+    frame: Frame,
+    filters: Filters,
+    parameters: Parameters,
+    limit: usize,
+    newest_first: bool,
+    /// In the order they are shown.
+    rows: Vec<Row>,
+    /// Address of the page that follows in that order.
+    next: Option<String>,
+    /// What is left to look at, where the first look did not find enough.
+    search: Option<Search>,
+    /// Queries of the exports: all that match, and these rows.
+    all: String,
+    these: String,
+    /// Why something that was asked for is not here, as a sentence.
+    notice: Option<String>,
+}
+
+/// A search that is not at its end.
+struct Search {
+    scanned: u64,
+    total: u64,
+    /// HistoryRange that goes on with it.
+    rest: String,
+}
+
+impl Search {
+    fn words(&self, found: usize) -> String {
+        let (scanned, total) = (thousands(self.scanned), thousands(self.total));
+        format!("Searched {scanned} of {total} records; {found} found so far.")
+    }
+}
+
+impl HistoryPage {
+    /// A page without records.
+    fn new(frame: Frame, parameters: Parameters, request: &Request) -> Result<Self, Problem> {
+        let order = order(request.is_newest_first());
+        let limit = request.limit.to_string();
+        Ok(HistoryPage {
+            frame,
+            filters: parameters.filters()?,
+            limit: request.limit,
+            newest_first: request.is_newest_first(),
+            rows: Vec::new(),
+            next: None,
+            search: None,
+            all: parameters.with(&[("limit", ""), ("last", ""), ("order", order)]),
+            these: parameters.with(&[("limit", &limit), ("order", order)]),
+            notice: None,
+            parameters,
+        })
+    }
+
+    /// Reads the rows, and renders them. Blocks.
+    fn read(mut self, reader: Reader<'_>) -> Result<Result<Body, Problem>, SearchError> {
+        let (parameters, newest_first, limit) = (self.parameters.clone(), self.newest_first, self.limit);
+        let page = reader.page(|record| {
+            self.rows.push(Row::new(&record));
+            record.size()
+        })?;
+        if parameters.get("last").is_none() {
+            self.these = within(&parameters, newest_first, &page.range, limit);
+        }
+        if let Some(next) = &page.end.next {
+            let left = limit - self.rows.len();
+            self.next = Some(format!("/history?{}", rest(&parameters, newest_first, next, limit)));
+            if left > 0 {
+                let rest = rest(&parameters, newest_first, next, left);
+                self.search = Some(Search { scanned: page.end.scanned, total: page.total(), rest });
+            }
+        }
+        Ok(Body::page(&self))
+    }
+
+    fn summary(&self) -> String {
+        let order = if self.newest_first { "newest first" } else { "oldest first" };
+        let count = match self.rows.len() {
+            0 => "No events".to_owned(),
+            1 => "1 event".to_owned(),
+            n => format!("{} events, {order}", thousands(n as u64)),
+        };
+        match (self.parameters.get("from"), self.parameters.get("to")) {
+            (None, None) => count,
+            (Some(from), None) => format!("{count}, from {from}"),
+            (None, Some(to)) => format!("{count}, before {to}"),
+            (Some(from), Some(to)) => format!("{count}, from {from} up to {to}"),
+        }
+    }
+
+    fn value<'b>(&'b self, name: &'b str) -> &'b str {
+        self.parameters.get(name).unwrap_or_default()
+    }
+
+    /// The numbers of rows to choose from, the chosen one among them.
+    fn limits(&self) -> Vec<(usize, bool)> {
+        let mut limits = vec![50, 100, 200, 500, 1000, self.limit];
+        limits.sort_unstable();
+        limits.dedup();
+        limits.into_iter().map(|limit| (limit, limit == self.limit)).collect()
+    }
+
+    fn partition(&self) -> String {
+        self.filters.partition.first().map(i32::to_string).unwrap_or_default()
+    }
+
+    /// Whether anything narrows the search down.
+    fn is_narrowed(&self) -> bool {
+        !self.filters.is_empty()
+            || ["from", "to", "since", "until", "offset"].into_iter().any(|name| self.parameters.get(name).is_some())
+    }
+}
+
+/// The history page: a bounded piece of the topic, and a search through the rest
+#[utoipa::path(
+    operation_id = "historyPage",
+    tag = "pages",
+    params(openapi::Range, openapi::PageSize, openapi::Filter),
+    responses(
+        (
+            status = 200,
+            description = "The page; also, with a sentence why there is nothing, while the broker is unreachable.",
+            content_type = "text/html",
+            body = String,
+        ),
+        openapi::BadParameter,
+    )
+)]
+#[get("/history")]
+pub async fn page(
+    searches: &State<Searches>,
+    frame: Frame,
+    client: Address,
+    parameters: Parameters,
+) -> Result<Whole, Problem> {
+    let request = request(&parameters, ROWS, 1000)?;
+    let page = HistoryPage::new(frame.clone(), parameters.clone(), &request)?;
+    let without_records = HistoryPage::new(frame, parameters, &request)?;
+    match answer(searches, client, request, page).await {
+        Err(problem) if matches!(problem.kind, Kind::Unavailable | Kind::NotImplemented) => {
+            let notice = Some(sentence(problem.detail()));
+            Ok(Whole::small_html(Body::page(&HistoryPage { notice, ..without_records })?))
+        }
+        answer => answer,
+    }
+}
+
+async fn answer(searches: &Searches, client: Address, request: Request, page: HistoryPage) -> Result<Whole, Problem> {
+    let (body, permit) = searches.read(client, request, FIRST_LOOK, |reader| page.read(reader)).await?;
+    Ok(Whole::html(searches, client, body?, permit).await?)
+}
+
+fn order(newest_first: bool) -> &'static str {
+    if newest_first { "newest" } else { "oldest" }
+}
+
+/// The same rows again, whatever has been written since.
+fn within(parameters: &Parameters, newest_first: bool, range: &HistoryRange, limit: usize) -> String {
+    let (from, to) = (Cursor::new(&*range.from).to_string(), Cursor::new(&*range.to).to_string());
+    let bounds = [("since", ""), ("until", ""), ("offset", ""), ("from", &*from), ("to", &*to)];
+    let limit = limit.to_string();
+    parameters.with(&[&bounds[..], &[("order", order(newest_first)), ("limit", &limit)]].concat())
+}
+
+/// The query that goes on where another one ended.
+fn rest(parameters: &Parameters, newest_first: bool, next: &[i64], limit: usize) -> String {
+    let (next, limit) = (Cursor::new(next).to_string(), limit.to_string());
+    let bound = if newest_first { "to" } else { "from" };
+    parameters.with(&[("order", order(newest_first)), ("last", ""), ("limit", &limit), (bound, &next)])
+}
+
+/// The history page's search, as Server-Sent Events
+///
+/// `data` is a row of HTML. Control events: `progress`, `done`, `failed`. May change in any version.
+#[utoipa::path(
+    operation_id = "searchHistory",
+    tag = "pages",
+    params(openapi::Range, openapi::PageSize, openapi::Filter),
+    responses(
+        (
+            status = 200,
+            description = "What is found, until all was looked at or the client goes away.",
+            content_type = "text/event-stream",
+            body = openapi::SearchEvent,
+        ),
+        openapi::BadParameter,
+        openapi::NoTimeIndex,
+        openapi::ReadUnavailable,
+    )
+)]
+#[get("/history/search")]
+pub async fn search(
+    searches: &State<Searches>,
+    client: Address,
+    id: RequestId,
+    parameters: Parameters,
+) -> Result<Streamed, Problem> {
+    let request = request(&parameters, ROWS, 1000)?;
+    let export = searches.export(client, request, id.0).await?;
+    let format = Rows { progress: SearchProgress::new(export.range()), found: 0 };
+    Ok(Streamed::events(export.run(format)))
+}
+
+/// Server-Sent Events for the page: rows as they are found.
+struct Rows {
+    progress: SearchProgress,
+    found: u64,
+}
+
+impl Format for Rows {
+    fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
+        self.found += 1;
+        Frames::data(out, &event_html(record));
+    }
+
+    fn report(&mut self, out: &mut Vec<u8>, progress: Progress<'_>) -> bool {
+        let (name, data) = self.progress.event(self.found, progress);
+        Frames::control(out, Dialect::Html, name, None, &data);
+        true
+    }
+}

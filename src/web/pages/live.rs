@@ -1,0 +1,220 @@
+//! The live page: the newest events, and the form that sends one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use askama::Template;
+use rocket::get;
+use rocket::http::Status;
+use rocket::request::{FromRequest, Outcome, Request};
+
+use super::{Base, Html, ROWS, html};
+use crate::bounds::Address;
+use crate::event::{EventId, Record};
+use crate::feed::{Feed, Filter};
+use crate::ingest::Ingest;
+use crate::limits::HeavyWork;
+use crate::web::guards;
+use crate::web::openapi;
+use crate::web::problem::Problem;
+use crate::web::query::Parameters;
+use crate::web::views::{Broker, Filters, Frame, Row, Who, sentence};
+
+/// Suggestions for user and action, taken from this many of the latest records.
+const SUGGESTIONS: usize = 20;
+const LOOKED_AT: usize = 500;
+/// Bytes of these records at most: they are parsed.
+const LOOKED_AT_BYTES: usize = 1 << 20;
+/// How long a page that follows a form waits for the form's event in memory: the tail is milliseconds behind.
+const SENT_WITHIN: Duration = Duration::from_millis(500);
+
+/// The live page, `GET /`, and the answer to a form that was not accepted.
+#[derive(Template)]
+#[template(path = "live.html")]
+struct LivePage {
+    frame: Frame,
+    filters: Filters,
+    /// Newest first.
+    rows: Vec<Row>,
+    /// The cursor after the newest row: where the live stream takes over.
+    cursor: String,
+    form: SendForm,
+    /// What the browser was redirected with after a form was accepted.
+    receipt: Option<Receipt>,
+    /// Milliseconds after which the server answers at the latest.
+    deadline_ms: u128,
+    /// Scheme and authority as the browser used them, for the `curl` line: `http://127.0.0.1:8000`.
+    base: String,
+}
+
+/// The form with what was typed into it.
+#[derive(Default)]
+pub struct SendForm {
+    pub user: String,
+    pub action: String,
+    /// JSON, as typed.
+    pub details: String,
+    /// The id of the event: a form that is sent again is the same event.
+    pub id: String,
+    pub errors: Vec<FormError>,
+    /// Suggestions, most recent first.
+    pub users: Vec<String>,
+    pub actions: Vec<String>,
+}
+
+/// Why the form was not accepted.
+pub struct FormError {
+    /// `user`, `action` or `details`; empty where no field is to blame (Kafka away, too many requests).
+    pub field: &'static str,
+    /// What is wrong, as it reads after the name of the field: `must be a string`.
+    pub detail: String,
+}
+
+/// Where the event of an accepted form is in Kafka.
+pub struct Receipt {
+    pub partition: i32,
+    pub offset: i64,
+}
+
+impl LivePage {
+    /// Whether the form was just sent: only then a narrow screen shows it unfolded.
+    fn in_hand(&self) -> bool {
+        self.receipt.is_some() || !self.form.errors.is_empty()
+    }
+}
+
+impl FormError {
+    /// `Details must be a JSON object`, for the list above the form.
+    fn sentence(&self) -> String {
+        let mut name = self.field.chars();
+        match name.next() {
+            Some(first) => format!("{}{} {}", first.to_uppercase(), name.as_str(), self.detail),
+            None => sentence(&self.detail),
+        }
+    }
+}
+
+impl SendForm {
+    /// Whether this field is the first one with an error.
+    fn is_first_wrong(&self, field: &str) -> bool {
+        self.errors.iter().find(|error| !error.field.is_empty()).is_some_and(|error| error.field == field)
+    }
+
+    fn error(&self, field: &str) -> Option<&str> {
+        self.errors.iter().find(|error| error.field == field).map(|error| error.detail.as_str())
+    }
+}
+
+/// Form and live feed
+#[utoipa::path(
+    operation_id = "livePage",
+    tag = "pages",
+    params(openapi::Filter),
+    responses(
+        (status = 200, description = "The page.", content_type = "text/html", body = String),
+        openapi::BadParameter,
+    )
+)]
+#[get("/")]
+pub async fn page(parts: LiveParts<'_>, parameters: Parameters) -> Result<Html, Problem> {
+    let receipt = parameters.get("sent").and_then(|sent| {
+        let (partition, offset) = sent.split_once('-')?;
+        Some(Receipt { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+    });
+    let user = parameters.get("as").unwrap_or_default().to_owned();
+    let form = SendForm { user, ..SendForm::default() };
+    parts.render(&parameters, form, receipt, Status::Ok).await
+}
+
+/// The parts that the page is made of, as a guard: the form answers with the page too.
+pub struct LiveParts<'r> {
+    frame: Frame,
+    feed: &'r Feed,
+    heavy: &'r HeavyWork,
+    ingest: &'r Ingest,
+    client: Address,
+    base: String,
+}
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for LiveParts<'r> {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let parts = || {
+            Some(LiveParts {
+                frame: super::frame_of(request)?,
+                feed: request.rocket().state()?,
+                heavy: request.rocket().state()?,
+                ingest: request.rocket().state::<Arc<Ingest>>()?,
+                client: Address::new(request.client_ip()),
+                base: Base::of(request).0,
+            })
+        };
+        guards::part(parts())
+    }
+}
+
+impl LiveParts<'_> {
+    /// The page with a form as it was typed, and where the form's event is once it is accepted.
+    pub async fn render(
+        self,
+        parameters: &Parameters,
+        mut form: SendForm,
+        receipt: Option<Receipt>,
+        status: Status,
+    ) -> Result<Html, Problem> {
+        let filters = parameters.filters()?;
+        if form.id.is_empty() {
+            form.id = EventId::new().to_string();
+        }
+        if let Some(sent) = &receipt {
+            let _ = tokio::time::timeout(SENT_WITHIN, self.feed.reaches(sent.partition, sent.offset)).await;
+        }
+        let LiveParts { frame, feed, heavy, ingest, client, base } = self;
+        let (feed, deadline_ms) = (feed.clone(), ingest.settings().deadline.as_millis());
+        // The records may be large, and are parsed.
+        let page = heavy.run(client, move || {
+            let (records, cursor) = feed.latest(&Filter::from(&filters), ROWS);
+            let (latest, _) = feed.latest(&Filter::default(), LOOKED_AT);
+            (form.users, form.actions) = suggestions(&latest);
+            let page = LivePage {
+                frame,
+                filters,
+                rows: records.iter().map(Row::new).collect(),
+                cursor: cursor.map(|cursor| cursor.to_string()).unwrap_or_default(),
+                form,
+                receipt,
+                deadline_ms,
+                base,
+            };
+            html(status, &page)
+        });
+        page.await?
+    }
+}
+
+/// The last users and actions, most recent first.
+fn suggestions(latest: &[Record]) -> (Vec<String>, Vec<String>) {
+    let (mut users, mut actions) = (Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
+    let mut bytes = 0;
+    let within = |record: &&Record| {
+        bytes += record.size();
+        bytes <= LOOKED_AT_BYTES
+    };
+    for record in latest.iter().take_while(within) {
+        let told = record.who_and_what();
+        for (list, text, which) in [(&mut users, told.user, 0), (&mut actions, told.action, 1)] {
+            if let Some(text) = text
+                && list.len() < SUGGESTIONS
+                && text.chars().count() <= 200
+                && seen.insert((which, text.to_string()))
+            {
+                list.push(text.into_owned());
+            }
+        }
+    }
+    (users, actions)
+}

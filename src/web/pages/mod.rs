@@ -1,0 +1,99 @@
+//! The pages for people: rendered here, usable without script, updated live by it.
+
+pub mod error;
+pub mod form;
+pub mod history;
+pub mod kafka;
+pub mod live;
+pub mod overview;
+mod progress;
+pub mod record;
+pub mod user;
+
+use askama::Template;
+use rocket::http::{ContentType, Status};
+use rocket::request::{FromRequest, Outcome, Request};
+
+use crate::hosts::Authority;
+use crate::kafka::{Connection, State, describe_troubles};
+use crate::web::guards::{self, KafkaState};
+use crate::web::problem::{Kind, Problem};
+use crate::web::views::{Broker, Frame};
+use crate::web::{access, assets};
+
+/// Rows at first paint, and on a page of history.
+pub const ROWS: usize = 50;
+pub type Html = (Status, (ContentType, String));
+
+pub fn html(status: Status, page: &impl Template) -> Result<Html, Problem> {
+    match page.render() {
+        Ok(text) => Ok((status, (ContentType::HTML, text))),
+        Err(error) => Err(Problem::new(Kind::Internal, format!("the page cannot be rendered: {error}"))),
+    }
+}
+
+/// The frame of a page that answers this request: the addresses of its files, the topic, and whether Kafka is reachable.
+fn frame_of(request: &Request) -> Option<Frame> {
+    Some(surround(request.rocket().state()?, request.rocket().state()?))
+}
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for Frame {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        guards::part(frame_of(request))
+    }
+}
+
+fn surround(connection: &Connection, kafka: &KafkaState) -> Frame {
+    let broker = match &*kafka.borrow() {
+        State::Up(topic) => describe_troubles(&topic.troubles).map_or(Broker::Up, Broker::Impaired),
+        State::Connecting { since_ms, reason, .. } | State::Away { since_ms, reason, .. } => {
+            Broker::Away { since_ms: *since_ms, reason: reason.clone() }
+        }
+    };
+    Frame {
+        css: assets::address("app.css"),
+        js: assets::address("app.js"),
+        icon: assets::address("favicon.svg"),
+        topic: connection.topic().to_owned(),
+        servers: connection.servers().to_owned(),
+        embedded: connection.is_embedded(),
+        broker,
+    }
+}
+
+/// Scheme and authority as the browser used them.
+pub struct Base(pub String);
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for Base {
+    type Error = std::convert::Infallible;
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
+        Outcome::Success(Base::of(request))
+    }
+}
+
+impl Base {
+    fn of(request: &Request) -> Self {
+        let host = access::host(request);
+        let scheme = if is_https(request, host.as_ref()) { "https" } else { "http" };
+        let host = host.map_or_else(|| "127.0.0.1:8000".to_owned(), |host| host.to_string());
+        Base(format!("{scheme}://{host}"))
+    }
+}
+
+/// Whether the browser uses HTTPS, perhaps to a proxy. Anyone may send `X-Forwarded-Proto`, because it decides only what its
+/// sender is shown. Without that header: browsers send Fetch Metadata only over HTTPS or to their own machine.
+fn is_https(request: &Request, host: Option<&Authority>) -> bool {
+    let header = |name| request.headers().get_one(name);
+    if request.rocket().config().tls_enabled() {
+        return true;
+    }
+    match header("X-Forwarded-Proto").and_then(|list| list.split(',').next()) {
+        Some(first) => first.trim().eq_ignore_ascii_case("https"),
+        None => header("Sec-Fetch-Site").is_some() && host.is_some_and(|host| !host.is_loopback()),
+    }
+}

@@ -1,0 +1,335 @@
+//! The overview: what the events add up to, first rendered here and moved on by a stream of the same rendering.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use askama::Template;
+use bytes::Bytes;
+use footfall_core::query_string::QueryBuilder;
+use futures_util::Stream;
+use rocket::http::{ContentType, Header, Status};
+use rocket::request::Request;
+use rocket::response::stream::stream;
+use rocket::response::{self, Responder, Response};
+use rocket::{State, get};
+use tokio::select;
+use tokio::time::sleep;
+
+use super::{Html, html};
+use crate::bounds::Address;
+use crate::feed::{Dialect, Frames};
+use crate::server::body;
+use crate::stats::{Named, Points, Snapshot, Stats, Stretch, Users};
+use crate::stream::Streams;
+use crate::web::openapi;
+use crate::web::problem::Problem;
+use crate::web::query::Parameters;
+use crate::web::views::{Broker, Frame, thousands, user_page};
+
+/// Between two times that it is summed up: that takes a moment, and nobody reads faster.
+const EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct OverviewPage {
+    frame: Frame,
+    shown: Shown,
+}
+
+/// The part of the page that moves.
+#[derive(Template)]
+#[template(path = "_overview.html")]
+struct Shown {
+    snapshot: Arc<Snapshot>,
+}
+
+/// The latest sums and their rendering, shared by all who look.
+pub struct Overviews {
+    stats: Arc<Stats>,
+    latest: Mutex<Option<Overview>>,
+}
+
+#[derive(Clone)]
+struct Overview {
+    at: Instant,
+    snapshot: Arc<Snapshot>,
+    /// As the stream has it.
+    frame: Bytes,
+}
+
+impl Overviews {
+    pub fn new(stats: Arc<Stats>) -> Self {
+        Overviews { stats, latest: Mutex::default() }
+    }
+
+    /// The sums of the last second.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.latest().snapshot
+    }
+
+    fn latest(&self) -> Overview {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(overview) = &*latest
+            && overview.at.elapsed() < EVERY
+        {
+            return overview.clone();
+        }
+        let snapshot = Arc::new(self.stats.snapshot());
+        let mut frame = Vec::new();
+        // Writing into a String cannot fail, and the template calls nothing that can.
+        Frames::data(&mut frame, &Shown { snapshot: snapshot.clone() }.render().unwrap_or_default());
+        latest.insert(Overview { at: Instant::now(), snapshot, frame: frame.into() }).clone()
+    }
+}
+
+/// Rate, top actions, top and active users
+#[utoipa::path(
+    operation_id = "overviewPage",
+    tag = "pages",
+    responses(
+        (status = 200, description = "The page.", content_type = "text/html", body = String),
+        openapi::BadParameter,
+    )
+)]
+#[get("/overview")]
+pub fn page(overviews: &State<Arc<Overviews>>, frame: Frame) -> Result<Html, Problem> {
+    let shown = Shown { snapshot: overviews.snapshot() };
+    html(Status::Ok, &OverviewPage { frame, shown })
+}
+
+/// The part of the overview that moves, about once a second, as Server-Sent Events
+///
+/// May change in any version.
+#[utoipa::path(
+    operation_id = "overviewStream",
+    tag = "pages",
+    responses(
+        (
+            status = 200,
+            description = "The stream, until either side closes.",
+            content_type = "text/event-stream",
+            body = openapi::MovingEvent,
+        ),
+        openapi::NoStream,
+    )
+)]
+#[get("/stream/overview")]
+pub fn stream(
+    streams: &State<Arc<Streams>>,
+    overviews: &State<Arc<Overviews>>,
+    client: Address,
+    _parameters: Parameters,
+) -> Result<Moving, Problem> {
+    let permit = streams.admit(client)?;
+    let mut pulse = streams.pulse();
+    let overviews = Arc::clone(overviews);
+    Ok(Moving(Box::pin(stream! {
+        let _permit = permit;
+        // In the block of the first event: some parsers dispatch a block without data.
+        yield Ok(Bytes::from_static(b"retry: 3000\n"));
+        let mut sent = Bytes::new();
+        loop {
+            let bytes = overviews.latest().frame;
+            if bytes != sent {
+                sent = bytes.clone();
+                yield Ok(bytes);
+            }
+            let beat = select! {
+                () = sleep(EVERY) => continue,
+                beat = pulse.beat() => beat,
+            };
+            yield Ok(beat.bytes(Dialect::Json, None));
+            if beat.is_last() {
+                return;
+            }
+        }
+    })))
+}
+
+/// The answer that moves on.
+pub struct Moving(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>);
+
+impl<'r> Responder<'r, 'static> for Moving {
+    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
+        body::stream(request, self.0);
+        Response::build()
+            .header(ContentType::EventStream)
+            .header(Header::new("Cache-Control", "no-cache, no-store, no-transform"))
+            .header(Header::new("X-Accel-Buffering", "no"))
+            .ok()
+    }
+}
+
+/// Height and width of a chart's drawing, in its own units.
+const WIDTH: f64 = 600.0;
+const HEIGHT: f64 = 100.0;
+
+/// Steps in a row of its table: a minute of the last quarter of an hour, an hour of the last day.
+const A_ROW: usize = 12;
+
+/// Counts as a line: events a second over time.
+struct Chart<'a> {
+    points: &'a Points,
+    /// All events of that time, those of the step under way too.
+    events: u64,
+    /// Events a second at the top of the drawing.
+    top: f64,
+}
+
+impl<'a> Chart<'a> {
+    fn new(points: &'a Points, stretch: &Stretch) -> Self {
+        let mut chart = Chart { points, events: stretch.events, top: 0.0 };
+        chart.top = nice(chart.most());
+        chart
+    }
+
+    fn rate(&self, count: u64) -> f64 {
+        count as f64 / self.points.step_s as f64
+    }
+
+    /// Events a second of the step with the most.
+    fn most(&self) -> f64 {
+        self.rate(self.points.counts.iter().max().copied().unwrap_or(0))
+    }
+
+    fn path(&self) -> String {
+        let last = (self.points.counts.len().max(2) - 1) as f64;
+        let place = |(index, count): (usize, &u64)| {
+            let x = index as f64 / last * WIDTH;
+            let y = HEIGHT - self.rate(*count) / self.top * HEIGHT;
+            format!("{x:.0} {y:.1}")
+        };
+        let places: Vec<String> = self.points.counts.iter().enumerate().map(place).collect();
+        format!("M{}", places.join("L"))
+    }
+
+    fn top(&self) -> String {
+        rate(self.top)
+    }
+
+    /// What a picture of it says.
+    fn words(&self) -> String {
+        let seconds = (self.points.counts.len() as i64 * self.points.step_s).max(1) as f64;
+        let mean = rate(self.events as f64 / seconds);
+        format!("{} · avg {mean} · peak {}", events(self.events), rate(self.most()))
+    }
+
+    /// Rows of the table beside it: time, events, and events a second, newest first.
+    fn rows(&self) -> Vec<(String, u64, String)> {
+        let Some(start) = crate::event::time::parse_ms(&self.points.start) else { return Vec::new() };
+        let mut rows = Vec::new();
+        for (index, steps) in self.points.counts.chunks(A_ROW).enumerate() {
+            let at = crate::event::time::format_ms(start + (index * A_ROW) as i64 * self.points.step_s * 1000);
+            let sum: u64 = steps.iter().sum();
+            let seconds = (steps.len() as i64 * self.points.step_s) as f64;
+            rows.push((at, sum, rate(sum as f64 / seconds)));
+        }
+        rows.reverse();
+        rows
+    }
+}
+
+/// The next larger of 1, 2 and 5 times a power of ten, at least 0.1.
+fn nice(number: f64) -> f64 {
+    let mut top = 0.1;
+    loop {
+        for step in [1.0, 2.0, 5.0] {
+            if top * step >= number {
+                return top * step;
+            }
+        }
+        top *= 10.0;
+    }
+}
+
+/// `1 event`, `1,204 events`.
+fn events(number: u64) -> String {
+    format!("{} event{}", thousands(number), plural(number))
+}
+
+fn plural(number: u64) -> &'static str {
+    if number == 1 { "" } else { "s" }
+}
+
+/// `0.04/s`, `2,140/s`.
+fn rate(number: f64) -> String {
+    match number {
+        n if n > 0.0 && n < 0.005 => "under 0.01/s".to_owned(),
+        n if n > 0.0 && n < 0.1 => format!("{n:.2}/s"),
+        n if n > 0.0 && n < 10.0 => format!("{n:.1}/s"),
+        n => format!("{}/s", thousands(n.round() as u64)),
+    }
+}
+
+impl Shown {
+    /// Name, id, chart, what a row of its table is, and when it begins.
+    fn charts(&self) -> [(&'static str, &'static str, Chart<'_>, &'static str, &'static str); 2] {
+        [
+            (
+                "Last 15 minutes",
+                "fine",
+                Chart::new(&self.snapshot.fine, &self.snapshot.quarter),
+                "minute",
+                "15 minutes ago",
+            ),
+            ("Last 24 hours", "coarse", Chart::new(&self.snapshot.coarse, &self.snapshot.day), "hour", "24 hours ago"),
+        ]
+    }
+
+    /// Of a stretch what is named most often, by its kind.
+    fn tops<'a>(&self, stretch: &'a Stretch) -> [(&'static str, &'a [Named]); 2] {
+        [("Action", &stretch.top_actions), ("User", &stretch.top_users)]
+    }
+
+    /// Where what is named leads: the feed of an action, the page of a person.
+    fn address(&self, kind: &str, name: &str) -> Option<String> {
+        match kind {
+            "Action" => {
+                let mut query = QueryBuilder::default();
+                query.add("action", name);
+                Some(format!("/?{}", query.text()))
+            }
+            _ => user_page(name),
+        }
+    }
+
+    fn rate(&self) -> String {
+        rate(self.snapshot.events_per_second)
+    }
+
+    /// `1,204 active users`, or `about 1,204` where the sketch has begun to estimate.
+    fn users(&self, users: &Users) -> String {
+        let about = if users.low == users.high { "" } else { "about " };
+        format!("{about}{} active user{}", thousands(users.estimate), plural(users.estimate))
+    }
+
+    fn events(&self, number: &u64) -> String {
+        events(*number)
+    }
+
+    fn bounds(&self, users: &Users) -> Option<String> {
+        (users.low != users.high).then(|| format!("{} to {}", thousands(users.low), thousands(users.high)))
+    }
+
+    fn number(&self, number: &u64) -> String {
+        thousands(*number)
+    }
+
+    /// Share of the longest bar, in hundredths.
+    fn share(&self, named: &Named, all: &[Named]) -> u64 {
+        named.count * 100 / all.first().map_or(1, |first| first.count.max(1))
+    }
+
+    fn stretches(&self) -> [(&'static str, &'static str, &Stretch); 2] {
+        [("last 15 minutes", "quarter", &self.snapshot.quarter), ("last 24 hours", "day", &self.snapshot.day)]
+    }
+
+    /// Since when everything was counted, where that is not the whole day.
+    fn short_of_a_day(&self) -> Option<&str> {
+        let parse = crate::event::time::parse_ms;
+        let day = parse(&self.snapshot.now)? - parse(&self.snapshot.since)?;
+        (self.snapshot.filling || day < 24 * 3_600_000 - 60_000).then_some(&self.snapshot.since)
+    }
+}

@@ -1,0 +1,262 @@
+//! One user: the sums, and the events, past and live.
+//!
+//! Kafka's usual partitioner puts all records of a key into one partition, so only that one is read unless all are asked
+//! for. The page looks at a bounded piece of the topic; its script lets the count go on behind it.
+
+use askama::Template;
+use footfall_core::query_string::QueryBuilder;
+use rocket::http::Status;
+use rocket::{State, get};
+use serde_json::json;
+
+use super::progress::SearchProgress;
+use super::{Html, ROWS, html};
+use crate::bounds::{Address, FIRST_LOOK, MERGE_BYTES};
+use crate::event::Record;
+use crate::event::time::parse_ms;
+use crate::feed::{Cursor, Dialect, Frames};
+use crate::search::{Counts, Format, Progress, Request, Scope, Searches, UserCounts};
+use crate::web::api::users::scope;
+use crate::web::guards::RequestId;
+use crate::web::long_answer::Streamed;
+use crate::web::openapi;
+use crate::web::problem::{Kind, Problem};
+use crate::web::query::Parameters;
+use crate::web::views::{Broker, Filters, Frame, Row, Stamp, Who, cut, event_html, sentence, thousands, user_page};
+
+#[derive(Template)]
+#[template(path = "person.html")]
+struct PersonPage {
+    frame: Frame,
+    name: String,
+    /// Queries of the history: this user's events in all partitions.
+    everywhere: String,
+    found: Option<Found>,
+    /// Why nothing is known, as a sentence.
+    notice: Option<String>,
+}
+
+/// What there is to show of someone.
+struct Found {
+    scope: Scope,
+    /// The partition of the user's key.
+    own: i32,
+    /// Address of the count in all partitions, where this one looks at one of several.
+    in_all: Option<String>,
+    counts: Counts,
+    actions: Vec<Action>,
+    scanned: u64,
+    total: u64,
+    /// Newest first.
+    rows: Vec<Row>,
+    /// What the stream and the history filter by, as a query.
+    filters: String,
+    /// After the newest row: where the live stream takes over.
+    cursor: String,
+    /// Address at which the count goes on, where it is not at its end.
+    rest: Option<String>,
+}
+
+/// A row of the table of actions.
+struct Action {
+    name: String,
+    events: u64,
+    /// Of the most frequent one, in hundredths.
+    share: u64,
+    /// These events in the history.
+    address: String,
+}
+
+impl Found {
+    /// An action as the page's script fills it in.
+    fn blank(&self) -> Action {
+        Action { name: String::new(), events: 0, share: 0, address: format!("/history?{}", self.filters) }
+    }
+
+    fn first_seen(&self) -> Option<Stamp> {
+        self.counts.first_seen.as_deref().and_then(parse_ms).map(Stamp::new)
+    }
+
+    fn last_seen(&self) -> Option<Stamp> {
+        self.counts.last_seen.as_deref().and_then(parse_ms).map(Stamp::new)
+    }
+
+    fn words(&self) -> String {
+        let (scanned, total, of) = (thousands(self.scanned), thousands(self.total), self.of_partitions());
+        match (&self.rest, self.scanned) {
+            (Some(_), _) => {
+                let so_far = events(self.counts.events);
+                format!("Counted {scanned} of {total} records{of}, newest first; {so_far} so far.")
+            }
+            (None, 0) => format!("No records{of}."),
+            (None, 1) => format!("Counted the one record{of}."),
+            (None, _) => format!("Counted all {scanned} records{of}."),
+        }
+    }
+
+    /// Where was looked, for example ` in partition 2`.
+    fn of_partitions(&self) -> String {
+        match self.scope {
+            Scope::Own(partition) => format!(" in partition {partition}"),
+            Scope::All(1) => " in the only partition".to_owned(),
+            Scope::All(count) => format!(" in all {count} partitions"),
+        }
+    }
+}
+
+/// `1,204`; askama gives references.
+fn number(number: &u64) -> String {
+    thousands(*number)
+}
+
+fn events(number: u64) -> String {
+    format!("{} {}", thousands(number), if number == 1 { "event" } else { "events" })
+}
+
+/// One user's events and what they add up to, live
+#[utoipa::path(
+    operation_id = "userPage",
+    tag = "pages",
+    params(openapi::User, openapi::Partitions),
+    responses(
+        (
+            status = 200,
+            description = "The page; also of a user without events, and, with a sentence why there is nothing, \
+                           while the broker is unreachable.",
+            content_type = "text/html",
+            body = String,
+        ),
+        openapi::BadParameter,
+    )
+)]
+#[get("/users/<user>")]
+pub async fn page(
+    searches: &State<Searches>,
+    frame: Frame,
+    client: Address,
+    user: &str,
+    parameters: Parameters,
+) -> Result<Html, Problem> {
+    let mut everywhere = QueryBuilder::default();
+    everywhere.add("user", user);
+    let found = match scope(searches, user, &parameters) {
+        Ok(scope) => look(searches, client, user, scope).await,
+        Err(problem) => Err(problem),
+    };
+    let (found, notice) = match found {
+        Ok(found) => (Some(found), None),
+        Err(problem) if matches!(problem.kind, Kind::Unavailable) => (None, Some(sentence(problem.detail()))),
+        Err(problem) => return Err(problem),
+    };
+    let name = cut(user, usize::MAX);
+    html(Status::Ok, &PersonPage { frame, name, everywhere: everywhere.text(), found, notice })
+}
+
+/// Looks at the newest records of the user's partition, or of all.
+async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) -> Result<Found, Problem> {
+    let (own, partitions) = (searches.partition_of(user)?, searches.partitions()?);
+    let request = Request::of_user(user, scope.partition(), None);
+    let read = searches.read(client, request, FIRST_LOOK, |reader| {
+        let (mut counts, mut rows, mut bytes) = (UserCounts::default(), Vec::new(), 0);
+        let page = reader.each(|record| {
+            counts.observe(record);
+            if rows.len() < ROWS && bytes < MERGE_BYTES {
+                bytes += record.size();
+                rows.push(Row::new(record));
+            }
+        })?;
+        Ok((page, counts.sum(), rows))
+    });
+    let ((page, counts, rows), _) = read.await?;
+    // The live stream begins exactly where the count does. It does not get the partitions that were not looked at.
+    let cursor = Cursor::new(&*page.range.to).to_string();
+    let filters = Filters {
+        user: vec![user.to_owned()],
+        partition: scope.partition().into_iter().collect(),
+        ..Filters::default()
+    };
+    let filters = filters.query();
+    let (scanned, total) = (page.end.scanned, page.total());
+    let address = user_page(user).unwrap_or_default();
+    let rest = page.end.next.map(|next| {
+        let mut rest = QueryBuilder::default();
+        rest.add("to", &Cursor::new(next).to_string());
+        rest.add("limit", &(ROWS - rows.len()).to_string());
+        if let Scope::All(_) = scope {
+            rest.add("partitions", "all");
+        }
+        format!("{address}/count?{}", rest.text())
+    });
+    let in_all = (scope.partition().is_some() && partitions > 1).then(|| format!("{address}?partitions=all"));
+    let most = counts.actions.first().map_or(1, |first| first.events.max(1));
+    let action = |(name, events): (&str, u64)| {
+        let mut address = QueryBuilder::default();
+        address.add("action", name);
+        let address = format!("/history?{filters}&{}", address.text());
+        Action { name: cut(name, usize::MAX), events, share: events * 100 / most, address }
+    };
+    let actions = counts.actions.iter().map(|one| action((&one.action, one.events))).collect();
+    Ok(Found { scope, own, in_all, counts, actions, scanned, total, rows, filters, cursor, rest })
+}
+
+/// The page's count, going on
+///
+/// Server-Sent Events: `progress` with the sums so far, about five a second, `done` or `failed` at the end, and as many
+/// rows without a name as `limit` says. What is sent may change in any version.
+#[utoipa::path(
+    operation_id = "countOn",
+    tag = "pages",
+    params(
+        openapi::User,
+        openapi::CountUpTo,
+        openapi::Partitions,
+        ("limit" = openapi::Rows, Query, description = "Rows to send, the newest first."),
+    ),
+    responses(
+        (status = 200, description = "The count.", content_type = "text/event-stream", body = openapi::SearchEvent),
+        openapi::BadParameter,
+        openapi::ReadUnavailable,
+    )
+)]
+#[get("/users/<user>/count")]
+pub async fn count(
+    searches: &State<Searches>,
+    client: Address,
+    id: RequestId,
+    user: &str,
+    parameters: Parameters,
+) -> Result<Streamed, Problem> {
+    let to = parameters.cursor("to")?;
+    let rows = parameters.number("limit", 0..=ROWS)?.unwrap_or(0);
+    let scope = scope(searches, user, &parameters)?;
+    let export = searches.export(client, Request::of_user(user, scope.partition(), to), id.0).await?;
+    let format = Sums { progress: SearchProgress::new(export.range()), counts: UserCounts::default(), rows };
+    Ok(Streamed::events(export.run(format)))
+}
+
+/// Server-Sent Events for the page: sums, and so many rows.
+struct Sums {
+    progress: SearchProgress,
+    counts: UserCounts,
+    rows: usize,
+}
+
+impl Format for Sums {
+    fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
+        self.counts.observe(record);
+        if self.rows > 0 {
+            self.rows -= 1;
+            Frames::data(out, &event_html(record));
+        }
+    }
+
+    fn report(&mut self, out: &mut Vec<u8>, progress: Progress<'_>) -> bool {
+        let (name, mut data) = self.progress.event(self.counts.events(), progress);
+        let mut counts = self.counts.sum();
+        // As rows show them.
+        counts.actions.iter_mut().for_each(|one| one.action = cut(&one.action, usize::MAX));
+        data["counts"] = json!(counts);
+        Frames::control(out, Dialect::Html, name, None, &data);
+        true
+    }
+}

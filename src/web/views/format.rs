@@ -1,0 +1,105 @@
+//! Times, sizes and texts as people read them.
+
+use crate::event::time;
+
+/// A time, for a page.
+pub struct Stamp {
+    /// `2026-11-23T12:04:31.120Z`
+    pub iso: String,
+}
+
+impl Stamp {
+    pub fn new(ms: i64) -> Self {
+        Stamp { iso: time::format_ms(ms) }
+    }
+
+    /// `2026-11-23 12:04:31.120 UTC`
+    pub fn exact(&self) -> String {
+        format!("{} {} UTC", self.date(), self.part(11..23))
+    }
+
+    /// `2026-11-23`
+    pub fn date(&self) -> &str {
+        self.part(0..10)
+    }
+
+    /// `12:04:31`
+    pub fn clock(&self) -> &str {
+        self.part(11..19)
+    }
+
+    fn part(&self, range: std::ops::Range<usize>) -> &str {
+        self.iso.get(range).unwrap_or_default()
+    }
+}
+
+/// At most `chars` characters, with those that would not show made visible.
+pub fn cut(text: &str, chars: usize) -> String {
+    let mut rest = text.chars();
+    let mut short: String = rest.by_ref().take(chars).map(visible).collect();
+    if rest.next().is_some() {
+        short.push('…');
+    }
+    short
+}
+
+fn visible(c: char) -> char {
+    match c {
+        '\t' | '\n' | '\r' | '\u{2028}' | '\u{2029}' => ' ',
+        '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
+        '\x7f' => '\u{2421}',
+        // C1 controls, and those that turn the direction of text: a name must not read backwards.
+        '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        _ => c,
+    }
+}
+
+/// Text that happens to be UTF-8 but is mostly control characters is binary to a reader.
+pub fn is_text(text: &str) -> bool {
+    let head = text.chars().take(1000);
+    let (mut all, mut control) = (0, 0);
+    for c in head {
+        all += 1;
+        control += u32::from(c.is_control() && !c.is_ascii_whitespace());
+    }
+    control * 10 <= all
+}
+
+/// An error's text as a sentence: `Kafka is unreachable.`
+pub fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    let stop = if text.ends_with(['.', '!', '?', '…']) { "" } else { "." };
+    rest.next().map_or_else(String::new, |first| format!("{}{}{stop}", first.to_uppercase(), rest.as_str()))
+}
+
+/// `812 B`, `31 kB`, `1.4 MB`.
+pub fn size(bytes: usize) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{} kB", bytes / 1_000),
+        _ => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
+    }
+}
+
+/// `1,204`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_separated() {
+        assert_eq!([thousands(7), thousands(1_204), thousands(1_000_000)], ["7", "1,204", "1,000,000"]);
+    }
+}

@@ -1,0 +1,14 @@
+//! What several pages share: their frame, a record as one line, addresses, and the formats of times and numbers.
+//!
+//! Nothing here reads from Kafka or knows HTTP.
+
+mod address;
+mod format;
+mod frame;
+mod row;
+
+pub use address::user_page;
+pub use footfall_core::query_string::Filters;
+pub use format::{Stamp, cut, is_text, sentence, size, thousands};
+pub use frame::{Broker, Frame};
+pub use row::{Row, Who, event_html, members};

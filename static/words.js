@@ -1,0 +1,13 @@
+// Words and numbers as every page writes them.
+
+/** `1,204`. */
+export const number = (n) => n.toLocaleString('en');
+
+/** `1 event`, `1,204 events`. */
+export const events = (n) => (n === 1 ? '1 event' : `${number(n)} events`);
+
+/** The text of a problem as a sentence: problems start in lower case and have no full stop. */
+export const sentence = (text) => `${text.slice(0, 1).toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? '' : '.'}`;
+
+/** The element with this id. */
+export const $ = (id) => document.getElementById(id);

@@ -1,0 +1,858 @@
+//! The page in a real Chromium, used as people use it.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::common::wait::eventually;
+use crate::common::{
+    Application, Broker, Browser, Kafka, NewRecord, Topic, assert_same_set, on_every_broker, on_three_brokers,
+};
+use serde_json::{Value, json};
+
+on_every_broker! {
+    a_sent_form_appears_as_a_row_at_once,
+    two_windows_see_each_others_events,
+    nothing_is_lost_or_doubled_between_first_paint_and_stream,
+    a_users_past_and_live_events_are_counted,
+}
+
+on_three_brokers! {
+    nothing_is_lost_or_doubled_between_first_paint_and_stream,
+}
+
+fn place(receipt: &Value) -> String {
+    format!("{}-{}", receipt["partition"], receipt["offset"])
+}
+
+fn event(user: &str, action: &str) -> Value {
+    json!({"user": user, "action": action})
+}
+
+// --- The form --------------------------------------------------------------------------------------------------------
+
+fn a_sent_form_appears_as_a_row_at_once(broker: Broker) {
+    let app = Application::on(broker).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    assert!(browser.text("#empty").is_some_and(|words| words.contains("Listening for events")));
+    browser.fill("#details", r#"{"page": "/cart", "items": 3}"#);
+    browser.send("Zoë <b>", "log in");
+    browser.wait_for_rows(1);
+    assert_eq!(browser.text("#rows .who").as_deref(), Some("Zoë <b>"));
+    assert_eq!(browser.text("#rows .what").as_deref(), Some("log in"));
+    assert!(browser.text("#rows .rest").is_some_and(|rest| rest.contains("page=/cart") && rest.contains("items=3")));
+    assert!(browser.text("#empty").is_none());
+    browser.wait_for_text("#receipt", "Saved to Kafka");
+    // Ready for the next: the user stays, the action is selected.
+    assert_eq!((browser.value("#user"), browser.focused()), ("Zoë <b>".into(), "action".into()));
+    let selected =
+        "const { selectionStart: a, selectionEnd: b, value } = document.activeElement; return value.slice(a, b)";
+    assert_eq!(browser.js(selected), "log in");
+    browser.press("out");
+    browser.press_enter();
+    browser.wait_for_rows(2);
+    assert_eq!(browser.texts("#rows .what"), ["out", "log in"]);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(app.topic().records().len(), 2);
+}
+
+#[test]
+fn a_form_error_is_shown_at_its_field_and_the_input_stays() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    browser.fill("#details", "{no json");
+    browser.send("Ann", " ");
+    browser.wait_for_text("#problem", "Not sent");
+    assert!(browser.text("#action-error").is_some_and(|words| !words.is_empty()));
+    assert!(browser.text("#details-error").is_some_and(|words| !words.is_empty()));
+    assert!(browser.text("#user-error").is_none_or(|words| words.is_empty()));
+    assert_eq!((browser.focused(), browser.value("#user")), ("action".into(), "Ann".into()));
+    assert_eq!(browser.value("#details"), "{no json");
+    // An error at the top leads to its field.
+    browser.click("#problem a[href='#details']");
+    assert_eq!(browser.focused(), "details");
+    browser.fill("#details", "");
+    browser.send("Ann", "login");
+    browser.wait_for_rows(1);
+    assert!(browser.text("#problem").is_none() && browser.count("[aria-invalid]") == 0);
+}
+
+#[test]
+fn a_rejected_event_stays_in_the_form_with_the_reason() {
+    let app = Application::at("127.0.0.1:9").start_without_waiting_for_kafka();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    browser.wait_for_text("#away", "Kafka unreachable since");
+    browser.wait_for_text("#connection", "Kafka unreachable");
+    browser.send("Ann", "login");
+    browser.wait_for_text("#problem", "Try again in");
+    assert_eq!((browser.value("#user"), browser.value("#action")), ("Ann".into(), "login".into()));
+    app.kill();
+    browser.send("Ann", "login");
+    browser.wait_for_text("#problem", "Server unreachable");
+    assert_eq!(browser.value("#user"), "Ann");
+}
+
+#[test]
+fn a_slow_form_shows_sending_and_a_second_send_writes_one_event() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "2s").start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    browser.send("Ann", "before");
+    browser.wait_for_rows(1);
+    let frozen = kafka.freeze(1);
+    browser.send("Ann", "order");
+    browser.wait_for_text("#event-form button", "Sending…");
+    browser.wait_for_text("#problem", "it may or may not be written");
+    assert_eq!(browser.text("#event-form button").as_deref(), Some("Send"));
+    drop(frozen);
+    browser.wait_for("a receipt", || {
+        browser.send("Ann", "order");
+        browser.wait_for("an answer", || browser.count("[aria-busy]") == 0);
+        browser.text("#receipt").is_some_and(|words| words.contains("Saved to Kafka"))
+    });
+    browser.wait_for_rows(2);
+    assert_eq!(app.topic().records().len(), 2);
+    browser.click("#receipt a");
+    browser.wait_for_text("#value", "\"action\": \"order\"");
+}
+
+/// Whether the browser restored the page from its cache or loaded it again.
+#[test]
+fn after_back_the_fields_show_the_filters_of_the_page() {
+    let app = Application::on(Broker::Embedded).start();
+    for user in ["Ann", "Bob"] {
+        app.accept(&event(user, "login"));
+    }
+    let browser = Browser::start();
+    let field = "#filters input[name=user]";
+    browser.open_live(&app, "/");
+    for user in ["Ann", "Bob"] {
+        browser.fill(field, user);
+        browser.press_enter();
+        browser.wait_for("the address", || browser.location().ends_with(&format!("?user={user}")));
+        // A form that is sent before its page has completely loaded replaces the page's entry in the browser's history
+        // (HTML, "submit a form element"), and Back would then lead further back. That is after the event `load`.
+        let loaded = "return performance.getEntriesByType('navigation')[0].loadEventEnd > 0";
+        browser.wait_for("the page", || browser.js(loaded) == true);
+    }
+    browser.back();
+    browser.wait_for("the filter of before", || browser.value(field) == "Ann");
+    browser.wait_for("its row", || browser.texts("#rows .who") == ["Ann"]);
+
+    browser.open(&app, "/history?user=Ann");
+    browser.fill(field, "Bob");
+    browser.press_enter();
+    browser.wait_for("the address", || browser.location().contains("user=Bob"));
+    browser.back();
+    browser.wait_for("the page of before", || browser.location().contains("user=Ann"));
+    browser.wait_for("its filter", || browser.value(field) == "Ann");
+}
+
+#[test]
+fn the_latest_users_and_actions_are_suggested() {
+    let app = Application::on(Broker::Embedded).start();
+    app.accept(&event("before", "old"));
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let offered = |list: &str| -> HashSet<String> {
+        let script = "return [...document.getElementById(arguments[0]).options].map((option) => option.value)";
+        serde_json::from_value(browser.js_with(script, list.into())).expect("values")
+    };
+    browser.wait_for("the one before", || offered("users") == HashSet::from(["before".into()]));
+    app.accept(&event("later", "new"));
+    browser.wait_for_rows(2);
+    browser.wait_for("both users", || offered("users") == HashSet::from(["before".into(), "later".into()]));
+    browser.wait_for("both actions", || offered("actions") == HashSet::from(["old".into(), "new".into()]));
+}
+
+// --- The feed --------------------------------------------------------------------------------------------------------
+
+fn two_windows_see_each_others_events(broker: Broker) {
+    let app = Application::on(broker).start();
+    let (one, other) = (Browser::start(), Browser::start());
+    one.open_live(&app, "/");
+    other.open_live(&app, "/");
+    one.send("Ann", "hello");
+    other.wait_for_text("#rows .who", "Ann");
+    other.send("Bob", "hello yourself");
+    assert_eq!(one.wait_for_rows(2), other.wait_for_rows(2));
+}
+
+fn nothing_is_lost_or_doubled_between_first_paint_and_stream(broker: Broker) {
+    let app = Application::on(broker).start();
+    let browser = Browser::start();
+    let mut sent: Vec<String> = Vec::new();
+    for round in 0..5 {
+        // Slow enough that every row is shown, quick enough that some fall between paint and stream.
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                (0..8)
+                    .map(|n| {
+                        std::thread::sleep(Duration::from_millis(30));
+                        place(&app.accept(&event("u", &format!("{round} {n}"))))
+                    })
+                    .collect::<Vec<_>>()
+            });
+            browser.open(&app, "/");
+            sent.extend(writer.join().expect("all accepted"));
+        });
+        browser.wait_for("all rows", || browser.rows().len() >= sent.len());
+        assert_same_set(sent.clone(), browser.rows());
+    }
+}
+
+#[test]
+fn many_events_at_once_are_counted_exactly_and_can_be_fetched() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let batch: Vec<Value> = (0..400).map(|n| event("crowd", &format!("step {n}"))).collect();
+    app.post(&json!(batch)).expect(201);
+    browser.wait_for_text("#count", "400 since you opened this page");
+    let shown = || browser.count("#rows > li.event");
+    let skipped = || -> usize {
+        let rows = browser.texts("#rows > li.skip");
+        rows.iter()
+            .map(|row| row.split(' ').next().and_then(|n| n.replace(',', "").parse::<usize>().ok()).expect("a count"))
+            .sum()
+    };
+    browser.wait_for("all are shown or counted", || shown() + skipped() == 400);
+    assert!(skipped() > 0, "{}", shown());
+    let rows = browser.texts("#rows > li.skip");
+    assert!(rows[0].contains("not shown (too many to show)"), "{rows:?}");
+    // The link leads to exactly those.
+    let count: usize = rows[0].split(' ').next().expect("a count").parse().expect("a number");
+    browser.click("#rows > li.skip a");
+    browser.wait_for("the history", || browser.location().starts_with("/history?from="));
+    let mut found = browser.count("#rows > li.event");
+    while browser.count("a[rel=next]") > 0 {
+        let before = browser.location();
+        browser.click("a[rel=next]");
+        browser.wait_for("the next page", || browser.location() != before);
+        found += browser.count("#rows > li.event");
+    }
+    assert_eq!(found, count);
+}
+
+/// 2,000 events a second: the page counts each of them, shows what can be read, and neither halts nor grows. With
+/// FOOTFALL_TEST_MINUTES it goes on for so long and holds the page to 50 ms a task and to the memory that it had when its
+/// list was full, which a machine that is busy with other tests cannot promise.
+#[test]
+fn the_page_stays_responsive_at_2000_events_a_second() {
+    let minutes: Option<f64> = std::env::var("FOOTFALL_TEST_MINUTES").ok().map(|text| text.parse().expect("minutes"));
+    let time = Duration::from_secs_f64(minutes.map_or(6.0, |minutes| minutes * 60.0));
+    let app = Application::on(Broker::Kafka).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    // What the script needs at its start is no answer to the question.
+    browser.js("window.tasks = []; new PerformanceObserver((list) => tasks.push(...list.getEntries().map((task) => [task.startTime, task.duration]))) \
+        .observe({ type: 'longtask' })");
+    let memory = || -> [u64; 2] {
+        browser.devtools("HeapProfiler.collectGarbage", json!({}));
+        let heap = browser.js("return performance.memory.usedJSHeapSize").as_u64().expect("bytes");
+        let nodes = browser.devtools("Memory.getDOMCounters", json!({}))["nodes"].as_u64().expect("a number");
+        [heap, nodes]
+    };
+    let begun = Instant::now();
+    let (mut written, mut first) = (0, None);
+    while begun.elapsed() < time {
+        let due = (begun.elapsed().as_secs_f64() * 2000.0) as usize;
+        let records: Vec<_> =
+            (written..due).map(|n| NewRecord::event(&format!("user-{}", n % 97), &format!("step-{}", n % 7))).collect();
+        app.topic().produce_all(&records);
+        written = due;
+        // When the list is as long as it gets.
+        if begun.elapsed() > time / 3 && first.is_none() {
+            first = Some(memory());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let count = format!("{} since you opened this page", thousands(written));
+    browser.wait_for("all are counted", || browser.text("#count").as_deref() == Some(count.as_str()));
+    let rows = browser.count("#rows > li");
+    assert!((100..=500).contains(&rows), "{rows} rows");
+    let tasks: Vec<[f64; 2]> = serde_json::from_value(browser.js("return tasks")).expect("beginnings and milliseconds");
+    let longest = tasks.iter().map(|[_, ms]| *ms).fold(0.0, f64::max);
+    let (before, after) = (first.expect("it was asked"), memory());
+    println!(
+        "{written} events; {} long tasks, the longest {longest} ms; heap and nodes {before:?} to {after:?}",
+        tasks.len()
+    );
+    if minutes.is_some() {
+        assert!(after[0] < before[0] + 1_000_000 && after[1] < before[1] * 5 / 4, "{before:?} to {after:?}");
+        assert!(tasks.is_empty(), "{tasks:?}");
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).expect("digits")).collect();
+    groups.join(",")
+}
+
+#[test]
+fn pause_counts_waiting_events_and_resume_shows_them() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    app.accept(&event("before", "x"));
+    browser.open_live(&app, "/");
+    browser.wait_for_rows(1);
+    browser.click("#pause");
+    assert_eq!(browser.text("#connection").as_deref(), Some("paused"));
+    for n in 0..12 {
+        app.accept(&event("during", &n.to_string()));
+    }
+    browser.wait_for_text("#pause", "Resume (+12 new)");
+    assert_eq!(browser.rows().len(), 1);
+    // A filter that is typed while paused is applied; what waits is of the filter.
+    browser.click("#pause");
+    browser.wait_for_rows(13);
+    assert_eq!(browser.text("#pause").as_deref(), Some("Pause"));
+    app.accept(&event("after", "x"));
+    browser.wait_for_rows(14);
+}
+
+#[test]
+fn the_list_does_not_move_under_pointer_or_keyboard() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    app.accept(&event("before", "x"));
+    browser.open_live(&app, "/");
+    browser.wait_for_rows(1);
+    browser.press("j");
+    assert_eq!(browser.js("return document.activeElement.closest('#rows > li') !== null"), true);
+    app.accept(&event("while", "reading"));
+    browser.wait_for_text("#held", "+1 new");
+    assert_eq!(browser.rows().len(), 1);
+    browser.click("#held");
+    browser.wait_for_rows(2);
+    assert!(browser.text("#held").is_none());
+}
+
+#[test]
+fn filters_are_in_the_address_and_survive_a_reload() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    app.accept(&event("Ann", "login"));
+    app.accept(&event("Bob", "login"));
+    browser.open_live(&app, "/");
+    browser.wait_for_rows(2);
+    browser.fill("#filters [name=user]", "Ann");
+    browser.wait_for("the filter", || browser.location() == "/?user=Ann");
+    browser.wait_for_rows(1);
+    app.accept(&event("Bob", "hidden"));
+    app.accept(&event("Ann", "shown"));
+    browser.wait_for_rows(2);
+    assert_eq!(browser.texts("#rows .who"), ["Ann", "Ann"]);
+    browser.reload();
+    assert_eq!((browser.location(), browser.value("#filters [name=user]")), ("/?user=Ann".into(), "Ann".into()));
+    browser.wait_for_rows(2);
+    browser.fill("#filters [name=q]", "nothing like that");
+    browser.press_enter();
+    browser.wait_for_text("#empty", "Nothing matches yet");
+    browser.click("#clear");
+    browser.wait_for("no filter", || browser.location() == "/");
+    browser.wait_for_rows(4);
+    assert_eq!(browser.js("return document.activeElement === document.querySelector('#filters input')"), true);
+    browser.back();
+    browser.wait_for("the filters of before", || browser.location().contains("user=Ann"));
+    browser.wait_for("none", || browser.rows().is_empty());
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_full_record_is_shown_on_demand() {
+    let app = Application::on(Broker::Kafka).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    app.post(&json!({"user": "Ann", "action": "pay", "basket": {"items": [1, 2]}})).expect(201);
+    browser.wait_for_rows(1);
+    browser.click("#rows summary");
+    browser.wait_for_text("#rows details", "\"basket\": {");
+    let shown = browser.text("#rows details").expect("the record");
+    for part in ["partition", "offset", "Copy"] {
+        assert!(shown.to_lowercase().contains(&part.to_lowercase()), "{part} in {shown}");
+    }
+    // Records that are not ours are rows too.
+    browser.click("#rows summary");
+    app.topic().produce(&NewRecord::new().key("their-key").value("not json at all"));
+    app.topic().produce(&NewRecord::new().key("their-key"));
+    app.topic().produce(&NewRecord::new().value(vec![0, 159, 146, 150]));
+    browser.press_escape();
+    browser.js("document.activeElement.blur()");
+    browser.js("document.querySelector('#held').click()");
+    browser.wait_for_rows(4);
+    let rest = browser.texts("#rows .rest").join("|");
+    for words in ["not JSON", "tombstone", "binary"] {
+        assert!(rest.contains(words), "{words} in {rest}");
+    }
+}
+
+#[test]
+fn a_search_continues_by_itself_and_can_be_stopped() {
+    let app = Application::on(Broker::Kafka).start();
+    let mut records: Vec<_> = (0..120_000).map(|n| NewRecord::event("crowd", &n.to_string())).collect();
+    records[7] = NewRecord::event("needle", "first");
+    for chunk in records.chunks(20_000) {
+        app.topic().produce_all(chunk);
+    }
+    let browser = Browser::start();
+    browser.open(&app, "/history?user=needle");
+    browser.wait_for_text("#search-words", "Searched 120,000 of 120,000 records; 1 found.");
+    assert_eq!(browser.texts("#rows .who"), ["needle"]);
+    assert_eq!(browser.count("#next:not([hidden])"), 0);
+    browser.wait_for_text("#summary", "1 event");
+    // The row is like any other.
+    browser.click("#rows summary");
+    browser.wait_for_text("#rows details", "Copy");
+    browser.open(&app, "/history?user=nobody");
+    browser.js("document.getElementById('stop').click()");
+    browser.wait_for_text("#search-words", "found.");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+// --- A person --------------------------------------------------------------------------------------------------------
+
+/// `login 1`, as the page has them.
+fn actions(browser: &Browser) -> Vec<String> {
+    let (names, counts) = (browser.texts("#counted tbody th"), browser.texts("#counted tbody .n"));
+    names.iter().zip(&counts).map(|(name, count)| format!("{name} {count}")).collect()
+}
+
+fn a_users_past_and_live_events_are_counted(broker: Broker) {
+    let app = Application::on(broker).start();
+    app.accept(&event("نورا / 1", "login"));
+    app.accept(&event("Ann", "login"));
+    app.accept(&event("نورا / 1", "page_view"));
+    let browser = Browser::start();
+    browser.open_live(&app, "/?user=%D9%86%D9%88%D8%B1%D8%A7%20%2F%201");
+    browser.click("#rows summary");
+    browser.wait_for_text("#rows .person", "نورا / 1’s events");
+    browser.click("#rows .person");
+    browser.wait_for_text("#title", "نورا / 1");
+    browser.wait_for_text("#connection", "live");
+    assert_eq!(browser.wait_for_rows(2).len(), 2);
+    let sums = || (browser.text("#events"), actions(&browser));
+    assert_eq!(sums(), (Some("2".into()), vec!["login 1".into(), "page_view 1".into()]));
+    let last = browser.text("#last-seen").expect("a time");
+    for action in ["page_view", "<i>", "page_view"] {
+        app.accept(&event("نورا / 1", action));
+        app.accept(&event("Ann", "not hers"));
+    }
+    browser.wait_for_rows(5);
+    let expected = vec!["page_view 3".to_owned(), "<i> 1".into(), "login 1".into()];
+    // The order stays while the pointer is on the table.
+    browser.wait_for("the sums", || sums().0.as_deref() == Some("5") && sums().1.len() == 3);
+    assert_same_set(expected.clone(), sums().1);
+    assert!(browser.text("#last-seen").expect("a time") > last);
+    let address = browser.js("return document.querySelector('[data-action=\"<i>\"] a').search");
+    assert!(address.as_str().is_some_and(|query| query.ends_with("action=%3Ci%3E")), "{address}");
+    // The same after a reload, and without script.
+    browser.reload();
+    browser.wait_for("the same sums", || sums() == (Some("5".into()), expected.clone()));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    let plain = Browser::without_scripts();
+    plain.open(&app, "/users/%D9%86%D9%88%D8%B1%D8%A7%20%2F%201");
+    assert_eq!((plain.text("#events"), actions(&plain)), (Some("5".into()), expected));
+    assert_eq!(plain.wait_for_rows(5), browser.rows());
+}
+
+#[test]
+fn skipped_events_of_a_user_are_counted() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/users/crowd");
+    browser.wait_for_text("#empty", "No events from this user. New ones will appear here.");
+    let batch: Vec<Value> = (0..400).map(|_| event("crowd", "step")).collect();
+    app.post(&json!(batch)).expect(201);
+    browser.wait_for_text("#events", "400");
+    browser.wait_for_text("#rows > li.skip", "not shown (too many to show)");
+    let number =
+        |text: Option<String>| text.and_then(|text| text.replace(',', "").parse::<u64>().ok()).expect("a number");
+    let steps = number(browser.text("[data-action=step] .n"));
+    assert_eq!(steps + number(browser.text("#other .n")), 400, "which actions the others were is not known");
+    assert_eq!((browser.text("#empty"), browser.text("#uncounted")), (None, None));
+}
+
+#[test]
+fn a_users_count_continues_by_itself_and_can_be_stopped() {
+    let app = Application::on(Broker::Kafka).start();
+    let partition = app.accept(&event("rare", "first"))["partition"].as_i64().expect("a number") as i32;
+    let record = |_| NewRecord::event("crowd", "pass").partition(partition);
+    for _ in 0..6 {
+        app.topic().produce_all(&(0..20_000).map(record).collect::<Vec<_>>());
+    }
+    let browser = Browser::start();
+    browser.open_live(&app, "/users/rare");
+    browser.wait_for_text(
+        "#search-words",
+        &format!("Counted 120,001 of 120,001 records in partition {partition}; 1 event."),
+    );
+    assert_eq!(browser.texts("#rows .what"), ["first"]);
+    assert_eq!((browser.text("#events"), actions(&browser)), (Some("1".into()), vec!["first 1".into()]));
+    assert_eq!((browser.text("#so-far"), browser.text("#empty")), (None, None));
+    app.accept(&event("rare", "second"));
+    browser.wait_for_text("#events", "2");
+    assert_eq!(browser.texts("#rows .what"), ["second", "first"]);
+    browser.open(&app, "/users/rare");
+    browser.js("document.getElementById('stop').click()");
+    browser.wait_for_text("#search-words", "event");
+    // It may have been at its end before the button was pressed.
+    browser.js("document.getElementById('on').hidden || document.getElementById('on').click()");
+    browser.wait_for_text("#search-words", "Counted 120,002 of 120,002");
+    browser.wait_for_text("#events", "2");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+// --- Away and back ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_lost_server_is_shown_and_the_feed_resumes() {
+    let app = Application::on(Broker::Kafka).start();
+    let port = app.address.port().to_string();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let mut sent: Vec<String> = (0..5).map(|n| place(&app.accept(&event("before", &n.to_string())))).collect();
+    browser.wait_for_rows(5);
+    app.kill();
+    browser.wait_for_text("#connection", "reconnecting");
+    let other = app.replica().start();
+    sent.extend((0..5).map(|n| place(&other.accept(&event("meanwhile", &n.to_string())))));
+    let again = app.replica().env("ROCKET_PORT", &port).start();
+    assert_eq!(again.address.port().to_string(), port);
+    sent.extend((0..5).map(|n| place(&again.accept(&event("after", &n.to_string())))));
+    browser.wait_for_text("#connection", "live");
+    browser.wait_for_rows(15);
+    assert_same_set(sent, browser.rows());
+}
+
+#[test]
+fn a_gap_is_a_row_that_says_what_is_missing() {
+    let app = Application::on(Broker::Kafka).start();
+    let port = app.address.port().to_string();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    app.accept(&event("before", "x"));
+    browser.wait_for_rows(1);
+    app.kill();
+    browser.wait_for_text("#connection", "reconnecting");
+    let records: Vec<_> = (0..30).map(|n| NewRecord::event("gone", &n.to_string())).collect();
+    app.topic().produce_all(&records);
+    // What retention does.
+    for place in app.topic().end().split('.') {
+        let (partition, end) = place.split_once('-').expect("a cursor");
+        app.topic().delete_before(partition.parse().expect("a partition"), end.parse().expect("an offset"));
+    }
+    let _again = app.replica().env("ROCKET_PORT", &port).start();
+    browser.wait_for_text("#rows li.skip", "30 events not shown (Kafka no longer keeps them)");
+    assert_eq!(browser.count("#rows li.skip a"), 0, "nothing is left to be fetched");
+}
+
+#[test]
+fn ten_tabs_share_the_browsers_connections() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    for _ in 1..10 {
+        browser.new_tab();
+        browser.open_live(&app, "/");
+    }
+    browser.send("Ann", "from the tenth");
+    browser.wait_for_rows(1);
+    for tab in 0..10 {
+        browser.go_to_tab(tab);
+        browser.wait_for_text("#connection", "live");
+        browser.wait_for_rows(1);
+    }
+}
+
+// --- Without a script, with the keyboard, narrow, and read aloud -----------------------------------------------------
+
+#[test]
+fn the_page_works_without_javascript() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::without_scripts();
+    browser.open(&app, "/");
+    assert_eq!(browser.count("html.scripted"), 0);
+    browser.send("Ann", "plain");
+    browser.wait_for_text("#receipt", "Saved to Kafka");
+    browser.wait_for_rows(1);
+    assert_eq!((browser.text("#rows .who"), browser.text("#rows .what")), (Some("Ann".into()), Some("plain".into())));
+    browser.reload();
+    browser.wait_for_rows(1);
+    assert_eq!(app.topic().records().len(), 1, "a refresh sends nothing");
+    browser.send("Bob", " ");
+    browser.wait_for_text("#problem", "Not sent");
+    assert_eq!(browser.value("#user"), "Bob");
+    assert!(browser.text("#action-error").is_some_and(|words| !words.is_empty()));
+    // The row opens, and leads to the whole record.
+    browser.open(&app, "/?user=Ann");
+    browser.click("#rows summary");
+    browser.click("#rows a.whole");
+    browser.wait_for("the record", || browser.location().starts_with("/events/"));
+    browser.wait_for_text("#value", "\"action\": \"plain\"");
+    browser.click(".again button");
+    browser.wait_for_text("#receipt", "Saved to Kafka");
+    assert_eq!(app.topic().records().len(), 2, "sent again");
+}
+
+#[test]
+fn everything_can_be_done_with_the_keyboard() {
+    let app = Application::on(Broker::Embedded).start();
+    for n in 0..3 {
+        app.accept(&event("u", &n.to_string()));
+    }
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    browser.press("/");
+    assert_eq!(browser.js("return document.activeElement.name"), "q");
+    browser.press("p");
+    assert_eq!(browser.text("#pause").as_deref(), Some("Pause"), "no key while typing");
+    browser.fill("#filters [name=q]", "");
+    browser.press_escape();
+    browser.press("p");
+    browser.wait_for_text("#pause", "Resume");
+    browser.press("p");
+    browser.press("n");
+    assert_eq!(browser.focused(), "user");
+    browser.press_escape();
+    let row = || {
+        browser.js("return document.activeElement.closest('#rows > li')?.id ?? ''").as_str().unwrap_or("").to_owned()
+    };
+    let rows = browser.wait_for_rows(3);
+    browser.press("j");
+    browser.press("j");
+    assert_eq!(row(), format!("e-{}", rows[1]));
+    // A filter that is typed and removed does not reload the list.
+    std::thread::sleep(Duration::from_millis(400));
+    browser.press("k");
+    assert_eq!(row(), format!("e-{}", rows[0]));
+    browser.press_enter();
+    assert_eq!(browser.count("#rows details[open]"), 1);
+    browser.press_escape();
+    assert_eq!(browser.count("#rows details[open]"), 0);
+    browser.press("?");
+    assert_eq!(browser.js("return document.getElementById('keys').open"), true);
+    // Each key is a button too.
+    browser.click("#keys [data-key=n]");
+    assert_eq!(browser.focused(), "user");
+}
+
+#[test]
+fn new_events_are_announced_to_screen_readers_in_summary() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let tree = "return [...document.querySelectorAll('[role=log]')].map((log) => log.getAttribute('aria-live') + log.contains(document.getElementById('rows')))";
+    assert_eq!(browser.js(tree), json!(["offtrue"]));
+    browser.js("window.told = []; new MutationObserver(() => told.push(document.getElementById('said').textContent)) \
+        .observe(document.getElementById('said'), { childList: true, characterData: true, subtree: true })");
+    for n in 0..60 {
+        app.accept(&event("u", &n.to_string()));
+    }
+    browser.wait_for("it is told", || browser.js("return told.length").as_u64() > Some(0));
+    let told = browser.js("return told");
+    let told = told.as_array().expect("a list");
+    assert!(told.len() < 4, "{told:?}");
+    assert!(told[0].as_str().is_some_and(|words| words.ends_with("new events")), "{told:?}");
+}
+
+/// Every state of the pages at every width: nothing is cut off or must be scrolled to the side, and axe-core finds no
+/// barrier. With FOOTFALL_TEST_PICTURES, a folder, there is a picture of each, for people to look at (`dev/screenshots`).
+#[test]
+fn every_page_state_fits_the_window_and_is_accessible() {
+    // A broker of its own, so that the topic has the name that people see.
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).topic(&Topic::named(kafka.servers(), "user_activity")).start();
+    let port = app.address.port().to_string();
+    let browser = Browser::start();
+    browser.resize(1440, 900);
+
+    browser.open_live(&app, "/");
+    look(&browser, "empty");
+
+    for event in plausible() {
+        app.accept(&event);
+    }
+    browser.wait_for("all rows", || browser.rows().len() == plausible().len());
+    browser.send("Ann", "checkout");
+    browser.wait_for_text("#receipt", "Saved to Kafka");
+    look(&browser, "live");
+
+    browser.js("document.activeElement.blur(); document.querySelector('#rows summary').click()");
+    browser.wait_for_text("#rows details[open]", "Copy");
+    look(&browser, "open");
+    browser.js("document.querySelector('#rows summary').click()");
+
+    browser.click("#pause");
+    for event in plausible() {
+        app.accept(&event);
+    }
+    browser.wait_for_text("#pause", "new");
+    look(&browser, "paused");
+    browser.click("#pause");
+
+    browser.fill("#details", "{no json");
+    browser.send("", "login");
+    browser.wait_for_text("#problem", "Not sent");
+    look(&browser, "mistake");
+
+    browser.open(&app, "/#send");
+    look(&browser, "form");
+    browser.open(&app, "/?user=Ann&user=John&action=login&q=nothing+like+that");
+    look(&browser, "none-match");
+
+    app.accept(&event(&"long-name-".repeat(20), &"endless".repeat(28)));
+    app.accept(&json!({"user": "نورا", "action": "تسجيل الدخول", "text": "x".repeat(30_000)}));
+    app.accept(&json!({"user": "Zoë 🦊", "action": "view", "nested": {"a": [1, {"b": null}]}, "url": "https://example.org/".repeat(9)}));
+    app.topic().produce(&NewRecord::new().key("their-key").value("x".repeat(3000)));
+    app.topic().produce(&NewRecord::new().key("their-key"));
+    app.topic().produce(&NewRecord::new().value(vec![0, 159, 146, 150]));
+    browser.open_live(&app, "/");
+    look(&browser, "odd");
+    browser.js("document.querySelectorAll('#rows summary').forEach((row, n) => n < 6 && row.click())");
+    browser.wait_for("the records", || browser.count("#rows details[open] .record, #rows details[open] pre") > 3);
+    look(&browser, "odd-open");
+
+    let path = app.get("/api/v1/events?user=Ann&action=checkout&limit=1").expect(200).json()["events"][0].clone();
+    let record = format!("/events/{}/{}", path["partition"], path["offset"]);
+    browser.open(&app, &record);
+    look(&browser, "record");
+    let day = a_day_of_the_shop();
+    app.topic().produce_all(&day);
+    eventually("the day is counted", || {
+        let counted = app.get("/api/v1/stats").expect(200).json()["last_24h"]["events"].as_u64();
+        (counted >= Some(day.len() as u64)).then_some(())
+    });
+    for path in ["/history", "/history?user=nobody", "/overview", "/kafka", "/nothing-there"] {
+        browser.open(&app, path);
+        look(&browser, &path[1..].replace(['?', '='], "-"));
+    }
+    browser.open_live(&app, "/users/Ann");
+    look(&browser, "person");
+    browser.open_live(&app, &format!("/users/{}", "long-name-".repeat(20)));
+    look(&browser, "person-long");
+    browser.open_live(&app, "/users/nobody");
+    look(&browser, "person-empty");
+
+    browser.open_live(&app, "/");
+    app.kill();
+    browser.wait_for_text("#connection", "reconnecting");
+    look(&browser, "reconnecting");
+    let burst: Vec<_> = (0..700).map(|n| NewRecord::event("crowd", &n.to_string())).collect();
+    app.topic().produce_all(&burst);
+    let _again = app.replica().env("ROCKET_PORT", &port).start();
+    browser.wait_for_text("#rows li.skip", "not shown");
+    look(&browser, "gap");
+
+    let away = Application::at("127.0.0.1:9").start_without_waiting_for_kafka();
+    browser.open(&away, "/");
+    browser.wait_for_text("#away", "Kafka unreachable");
+    browser.wait_for_text("#connection", "connected, Kafka unreachable");
+    look(&browser, "kafka-away");
+    browser.open(&away, "/users/Ann");
+    look(&browser, "person-away");
+}
+
+#[track_caller]
+fn look(browser: &Browser, state: &str) {
+    for width in [320, 390, 768, 1440] {
+        browser.resize(width, if width < 600 { 844 } else { 720 });
+        // A narrow window grows with a page that is too wide for it.
+        let sizes = browser.js("return [document.documentElement.scrollWidth, innerWidth]");
+        assert!(sizes[0].as_u64() <= Some(width.into()) && sizes[1] == width, "{state} at {width}: {sizes}");
+        let folder = std::env::var_os("FOOTFALL_TEST_PICTURES");
+        for scheme in ["light", "dark"] {
+            browser.prefer(scheme);
+            if matches!(width, 390 | 1440) {
+                assert_eq!(browser.barriers(), Vec::<String>::new(), "{state} at {width}, {scheme}");
+            }
+            let Some(folder) = &folder else { continue };
+            let file = std::path::Path::new(folder).join(format!("{state}-{width}-{scheme}.png"));
+            std::fs::write(file, browser.picture()).expect("the picture can be written");
+        }
+    }
+}
+
+/// More in some hours than in others, up to now.
+fn a_day_of_the_shop() -> Vec<NewRecord> {
+    let now_ms = (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64;
+    let event = |minute: i64, n: i64| {
+        let event = &plausible()[((minute * 7 + n * 5) % 16) as usize];
+        NewRecord::new()
+            .value(event.to_string())
+            .timestamp(now_ms - minute * 60_000 - (minute * 13 + n * 17) % 60 * 1000)
+    };
+    let busy = |minute: i64| 1 + ((minute as f64 / 150.0).sin().abs() * 6.0) as i64;
+    (0..23 * 60)
+        .rev()
+        .flat_map(|minute| (0..busy(minute)).map(move |n| (minute, n)))
+        .map(|(minute, n)| event(minute, n))
+        .collect()
+}
+
+/// What a shop might see.
+fn plausible() -> Vec<Value> {
+    vec![
+        json!({"user": "John", "action": "login", "ip": "203.0.113.7", "agent": "Firefox"}),
+        json!({"user": "Ann", "action": "page_view", "page": "/products/3", "ms": 41}),
+        json!({"user": "user-4711", "action": "search", "q": "running shoes", "results": 38}),
+        json!({"user": "John", "action": "page_view", "page": "/products/12", "ms": 38}),
+        json!({"user": "Zoë", "action": "login", "ip": "198.51.100.20", "agent": "Safari"}),
+        json!({"user": "Ann", "action": "add_to_cart", "product": 3, "quantity": 2}),
+        json!({"user": "user-4711", "action": "page_view", "page": "/products/77", "ms": 52}),
+        json!({"user": "mobile-19", "action": "push_opened", "campaign": "autumn", "platform": "android"}),
+        json!({"user": "Ann", "action": "checkout", "total": 31.5, "items": 3, "currency": "EUR"}),
+        json!({"user": "John", "action": "add_to_cart", "product": 12, "quantity": 1}),
+        json!({"user": "Zoë", "action": "page_view", "page": "/account/orders", "ms": 29}),
+        json!({"user": "user-4711", "action": "add_to_cart", "product": 77, "quantity": 1}),
+        json!({"user": "John", "action": "checkout", "total": 119.9, "items": 1, "currency": "EUR"}),
+        json!({"user": "mobile-19", "action": "page_view", "page": "/sale", "ms": 61}),
+        json!({"user": "Zoë", "action": "logout"}),
+        json!({"user": "Ann", "action": "payment", "method": "card", "approved": true}),
+    ]
+}
+
+#[test]
+fn every_page_is_small_and_stable_and_loads_nothing_from_third_parties() {
+    let app = Application::on(Broker::Kafka).start();
+    let events: Vec<Value> = (0..100)
+        .map(|n| json!({"user": format!("user-{n}"), "action": "view", "page": "/products/3", "ms": n}))
+        .collect();
+    let mut feed = app.stream("");
+    let first = app.post(&json!(events)).expect(201).json()["results"][0].clone();
+    feed.records(events.len()); // a row that comes later moves the others
+    let record = format!("/events/{}/{}", first["partition"], first["offset"]);
+    let browser = Browser::start();
+    for path in ["/", "/history", &record, "/users/user-1", "/overview", "/kafka", "/?user=nobody", "/nothing-there"] {
+        browser.open(&app, path);
+        // The script has started, and its requests are answered.
+        browser.wait_for("the script has run", || browser.count("html.scripted") == 1);
+        std::thread::sleep(Duration::from_millis(300));
+        let sizes = "const entries = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]; \
+            return entries.map((entry) => ({ name: entry.name, host: new URL(entry.name).host, sent: entry.encodedBodySize, plain: entry.decodedBodySize }))";
+        let sizes = browser.js(sizes);
+        let sizes = sizes.as_array().expect("a list");
+        assert!(sizes.iter().all(|entry| entry["host"] == app.address.to_string()), "{path}: {sizes:?}");
+        let scripts = sizes.iter().filter(|entry| entry["name"].as_str().is_some_and(|name| name.ends_with(".js")));
+        let scripts: u64 = scripts.map(|entry| entry["sent"].as_u64().expect("a size")).sum();
+        assert!(scripts > 0 && scripts < 20_000, "{path}: {scripts} bytes of scripts");
+        let page = sizes[0]["plain"].as_u64().expect("a size");
+        assert!(page > 1000 && page < 50_000, "{path}: {page} bytes of HTML");
+        let shifts = "return new Promise((done) => { \
+            new PerformanceObserver((list) => done(list.getEntries().map(({ value, sources }) => [value, sources.map(({ node }) => node?.outerHTML)]))) \
+                .observe({ type: 'layout-shift', buffered: true }); \
+            setTimeout(() => done([]), 100) })";
+        let shifts = browser.js(shifts);
+        let moved: f64 =
+            shifts.as_array().expect("a list").iter().map(|shift| shift[0].as_f64().expect("a number")).sum();
+        assert!(moved < 0.01, "{path}: its parts moved by {moved}: {shifts:#}");
+        let complaints: Vec<String> = browser.complaints().into_iter().filter(|text| !text.contains("404")).collect();
+        assert_eq!(complaints, Vec::<String>::new(), "{path}");
+    }
+}

@@ -1,0 +1,735 @@
+//! Nothing that was acknowledged is ever lost, and nothing is missed in silence: under load and with open streams, one fault
+//! after the other, and at last a random sequence of them.
+//!
+//! `dev/test` runs the short form. `dev/chaos` runs the same for longer, with more streams and more of each fault.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::wait::{PATIENCE, eventually, within};
+use crate::common::{
+    Application, Broker, HEALING, Kafka, Ledger, Load, Output, Proxy, Random, Resources, Retries, Servers, Watchers,
+    Weather,
+};
+use serde_json::json;
+
+/// `ingest.deadline`, where a test sets no shorter one.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Whether this is the long run of `dev/chaos`.
+fn long() -> bool {
+    std::env::var("FOOTFALL_CHAOS").is_ok_and(|form| form == "long")
+}
+
+/// How often a fault is repeated.
+fn rounds(short: usize) -> usize {
+    if long() { 5 * short } else { short }
+}
+
+fn streams() -> usize {
+    if long() { 50 } else { 4 }
+}
+
+/// Runs `scenario` beside a load that retries and beside streams, and holds what was told against the topic. How long the
+/// answers took is the caller's, who knows what lay between.
+#[track_caller]
+fn assert_nothing_is_lost(
+    app: &Application,
+    servers: &Servers,
+    retries: Retries,
+    allowed: &'static [&'static str],
+    scenario: impl FnOnce(&Load),
+) -> Ledger {
+    let mut ledger = None;
+    let followers = Watchers::beside(streams(), servers, app.topic(), allowed, || {
+        ledger = Some(Load::new(servers, "/api/v1/events", retries).beside(scenario));
+    });
+    let ledger = ledger.expect("the load has run");
+    ledger.assert_truthful(app.topic());
+    if long() {
+        ledger.assert_console_consumer_agrees(app.topic());
+    }
+    if allowed.is_empty() {
+        assert!(followers.iter().all(|follower| follower.dropped == 0), "a stream that reads was too slow");
+    }
+    ledger
+}
+
+// --- The application -------------------------------------------------------------------------------------------------
+
+#[test]
+fn kill_9_and_restart_in_a_loop_loses_nothing() {
+    let first = Application::on(Broker::Kafka).start();
+    let servers = Servers::of(&first);
+    let mut running = first.replica().start();
+    servers.set(0, running.address);
+    assert_nothing_is_lost(&first, &servers, Retries::ById, &[], |load| {
+        for _ in 0..rounds(4) {
+            load.wait_for(50, 201);
+            running.kill();
+            running = first.replica().start();
+            servers.set(0, running.address);
+        }
+        load.wait_for(50, 201);
+    })
+    .assert_within(DEADLINE);
+}
+
+#[test]
+fn sigterm_and_restart_in_a_loop_loses_nothing_and_cuts_off_no_answer() {
+    let first = Application::on(Broker::Kafka).start();
+    let servers = Servers::of(&first);
+    let mut running = first.replica().start();
+    servers.set(0, running.address);
+    assert_nothing_is_lost(&first, &servers, Retries::ById, &[], |load| {
+        for _ in 0..rounds(3) {
+            load.wait_for(50, 201);
+            running.stop();
+            running = first.replica().start();
+            servers.set(0, running.address);
+        }
+        load.wait_for(50, 201);
+    })
+    .assert_within(DEADLINE);
+}
+
+#[test]
+fn a_paused_application_continues() {
+    let app = Application::on(Broker::Kafka).start();
+    assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| {
+        for _ in 0..rounds(1) {
+            load.wait_for(50, 201);
+            crate::common::application::signal(app.process_id(), "STOP");
+            thread::sleep(Duration::from_secs(2));
+            crate::common::application::signal(app.process_id(), "CONT");
+        }
+        load.wait_for(50, 201);
+    })
+    .assert_within(DEADLINE);
+}
+
+#[test]
+fn clients_that_switch_between_two_replicas_of_which_one_dies_lose_nothing() {
+    let first = Application::on(Broker::Kafka).start();
+    // Streams end every second, and their clients come back to the other one.
+    let start = || first.replica().env("FOOTFALL_FEED__MAX_AGE", "1s").start();
+    let mut replicas = [start(), start()];
+    let servers = Servers::at(&[replicas[0].address, replicas[1].address]);
+    assert_nothing_is_lost(&first, &servers, Retries::Elsewhere, &[], |load| {
+        for round in 0..rounds(3) {
+            load.wait_for(100, 201);
+            replicas[round % 2].kill();
+            load.wait_for(20, 201);
+            replicas[round % 2] = start();
+            servers.set(round % 2, replicas[round % 2].address);
+        }
+        load.wait_for(100, 201);
+    })
+    .assert_within(DEADLINE);
+}
+
+#[test]
+fn an_unwritable_log_stops_nothing() {
+    // A full pipe is full after 64 KiB.
+    for (output, events) in [(Output::FullDisk, 100), (Output::ClosedPipe, 100), (Output::FullPipe, 600)] {
+        let app = Application::on(Broker::Kafka).output(output).start();
+        assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| load.wait_for(rounds(events), 201))
+            .assert_within(DEADLINE);
+        app.post(&json!({"user": "Ann"})).expect(422);
+        let before = Resources::of(app.process_id()).ticks;
+        thread::sleep(Duration::from_secs(1));
+        let used = Resources::of(app.process_id()).ticks - before;
+        assert!(used < 50, "{output:?}: it spins: {used} ticks of 10 ms in a second");
+        app.stop();
+    }
+}
+
+// --- The network -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_bad_network_to_kafka_loses_nothing() {
+    let proxy = Proxy::start();
+    let kafka = Kafka::start_behind(&proxy);
+    let app = Application::at(kafka.servers()).start();
+    let servers = Servers::of(&app);
+    let app_behind = app.replica().env("KAFKA_BOOTSTRAP_SERVERS", &proxy.address().to_string());
+    let app_behind = app_behind.env("FOOTFALL_INGEST__DEADLINE", "3s").start();
+    servers.set(0, app_behind.address);
+    app.kill();
+    let ms = Duration::from_millis;
+    let second = Duration::from_secs(1);
+    assert_nothing_is_lost(&app, &servers, Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        for _ in 0..rounds(1) {
+            // Slow, but it works.
+            proxy.set(Weather::Delay { latency: ms(100), jitter: ms(100) });
+            load.wait_for(10, 201);
+            proxy.set(Weather::Throttle(20_000));
+            load.wait_for(10, 201);
+            // Cut in the middle of whatever is in flight.
+            for bytes in [1, 100, 1000, 5000] {
+                let cuts = proxy.cuts();
+                proxy.set(Weather::CutAfter(bytes));
+                within(HEALING, "connections are cut", || (proxy.cuts() > cuts + 2).then_some(()));
+                proxy.heal();
+                load.wait_for(20, 201);
+            }
+            proxy.set(Weather::BlackHole);
+            let refused = |what: &str| {
+                within(HEALING, what, || (app_behind.get("/readyz").status() == 503).then_some(()));
+                let begun = Instant::now();
+                app_behind.post(&json!({"user": "Ann", "action": "refused"})).expect(503);
+                assert!(begun.elapsed() < second, "{:?}", begun.elapsed());
+            };
+            refused("it is noticed that Kafka does not answer");
+            proxy.heal();
+            load.wait_for(20, 201);
+            proxy.set(Weather::Refuse);
+            refused("it is noticed that nothing can be reached");
+            proxy.heal();
+            load.wait_for(20, 201);
+        }
+    })
+    .assert_within(DEADLINE);
+    assert_eq!(app_behind.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn a_bad_network_to_the_clients_loses_nothing() {
+    let app = Application::on(Broker::Kafka).start();
+    let proxy = Proxy::to(app.address);
+    let ms = Duration::from_millis;
+    assert_nothing_is_lost(&app, &Servers::at(&[proxy.address()]), Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        for _ in 0..rounds(2) {
+            // Within a request's head, within its body, within the answer, within a stream.
+            for bytes in [0, 60, 200, 320, 500, 3000] {
+                let cuts = proxy.cuts();
+                proxy.set(Weather::CutAfter(bytes));
+                within(HEALING, "connections are cut", || (proxy.cuts() > cuts + 6).then_some(()));
+                proxy.heal();
+                load.wait_for(10, 201);
+            }
+            proxy.set(Weather::Delay { latency: ms(50), jitter: ms(100) });
+            load.wait_for(20, 201);
+            proxy.set(Weather::Throttle(20_000));
+            load.wait_for(20, 201);
+            proxy.set(Weather::Refuse);
+            let cuts = proxy.cuts();
+            within(HEALING, "connections are refused", || (proxy.cuts() > cuts + 6).then_some(()));
+            proxy.heal();
+            load.wait_for(20, 201);
+        }
+    });
+    assert_eq!(app.panics(), Vec::<String>::new());
+}
+
+// --- Kafka -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_cluster_whose_brokers_fail_loses_nothing() {
+    let kafka = Kafka::start_brokers(3);
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "3s").start();
+    assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        for round in 0..rounds(1) {
+            // One is paused, with all its connections open.
+            let frozen = kafka.freeze(round % 3 + 1);
+            thread::sleep(Duration::from_secs(3));
+            drop(frozen);
+            load.wait_for(50, 201);
+            // The controller dies: others lead its partitions, and one of them the cluster.
+            let controller = kafka.controller();
+            kafka.kill(controller);
+            load.wait_for(100, 201);
+            // Without a majority nothing is acknowledged, and everyone hears it in time.
+            let second = controller % 3 + 1;
+            kafka.kill(second);
+            let begun = Instant::now();
+            within(HEALING, "posts are refused at once", || {
+                let begun = Instant::now();
+                let answer = app.post(&json!({"user": "Ann", "action": "no majority"}));
+                assert!(matches!(answer.status(), 503 | 504), "{}", answer.status());
+                assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+                (answer.status() == 503).then_some(())
+            });
+            println!("two of three down: 503 after {:?}", begun.elapsed());
+            assert_eq!(app.get("/readyz").status(), 503);
+            kafka.restart(second);
+            kafka.restart(controller);
+            load.wait_for(50, 201);
+        }
+        if long() {
+            // A rolling restart.
+            for broker in 1..=3 {
+                kafka.restart(broker);
+                load.wait_for(100, 201);
+            }
+        }
+    })
+    .assert_within(DEADLINE);
+    assert_eq!(app.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn partitions_that_move_to_other_brokers_lose_nothing() {
+    let app = Application::on(Broker::Cluster).start();
+    assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        for _ in 0..rounds(1) {
+            // Each partition to two brokers, whoever leads it now; in the long run from one of them to the third, too, with
+            // all its records, and back to all three.
+            app.topic().reassign(&[&[1, 2], &[2, 3], &[3, 1]]);
+            load.wait_for(50, 201);
+            if long() {
+                app.topic().reassign(&[&[2, 3], &[3, 1], &[1, 2]]);
+                load.wait_for(50, 201);
+                app.topic().reassign(&[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]]);
+            }
+            app.topic().elect_preferred_leaders();
+            load.wait_for(50, 201);
+        }
+    })
+    .assert_within(DEADLINE);
+    assert_eq!(app.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn a_broker_whose_disk_is_full_loses_nothing_that_was_acknowledged() {
+    // More than the 10 MiB that Kafka reserves for an index.
+    let kafka = Kafka::start_with_files_of(11 * 1024);
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "3s").start();
+    assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        let big = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 16]);
+        within(HEALING, "Kafka finds no more room", || (app.post(&big).status() != 201).then_some(()));
+        within(HEALING, "it is noticed", || (app.get("/readyz").status() == 503).then_some(()));
+        app.post(&json!({"user": "Ann", "action": "no room"})).expect(503);
+        kafka.restart(1);
+        load.wait_for(50, 201);
+    })
+    .assert_within(DEADLINE);
+    assert_eq!(app.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn a_topic_recreated_under_load_is_a_gap_and_receives_everything_after() {
+    let app = Application::on(Broker::Kafka).start();
+    let servers = Servers::of(&app);
+    let mut ledger = None;
+    let followers = Watchers::beside(streams(), &servers, app.topic(), &["topic recreated"], || {
+        let mut anew = Instant::now();
+        let load = Load::new(&servers, "/api/v1/events", Retries::ById).beside(|load| {
+            load.wait_for(50, 201);
+            for _ in 0..rounds(1) {
+                let so_far = load.count(201);
+                app.topic().delete();
+                eventually("it is noticed", || (app.get("/readyz").status() == 503).then_some(()));
+                app.post(&json!({"user": "Ann", "action": "no topic"})).expect(503);
+                if long() {
+                    // Until the posts in flight fail too: 30 s.
+                    load.wait_for(10, 503);
+                }
+                app.topic().make(3);
+                anew = Instant::now();
+                // More than the topics before had: a stream that has read all of it has been told that it is another one.
+                load.wait_for(2 * so_far, 201);
+            }
+        });
+        ledger = Some((anew, load));
+    });
+    let (anew, ledger) = ledger.expect("the load has run");
+    ledger.assert_truthful_since(anew, app.topic());
+    ledger.assert_within(DEADLINE);
+    for follower in followers {
+        assert_eq!((follower.gaps, follower.dropped), (vec!["topic recreated".to_owned(); rounds(1)], 0));
+    }
+    assert_eq!(app.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn partitions_that_are_added_under_load_are_followed() {
+    let app = Application::on(Broker::Kafka).start();
+    assert_nothing_is_lost(&app, &Servers::of(&app), Retries::ById, &[], |load| {
+        load.wait_for(50, 201);
+        for more in 0..rounds(1) {
+            app.topic().grow_to(5 + 2 * more);
+            load.wait_for(200, 201);
+        }
+        // Also by those that write with what they knew.
+        let written = || app.topic().records().iter().any(|record| record.partition > 2);
+        within(HEALING, "the new partitions are written to", || written().then_some(()));
+    })
+    .assert_within(DEADLINE);
+}
+
+#[test]
+fn records_deleted_by_retention_are_a_gap_with_the_exact_count() {
+    let app = Application::on(Broker::Kafka).start();
+    let load = Load::new(&Servers::of(&app), "/api/v1/events", Retries::ById).beside(|load| load.wait_for(200, 201));
+    load.assert_truthful(app.topic());
+    let end = crate::common::Cursor::parse(&app.topic().end());
+    let mut deleted = 0;
+    for (partition, next) in end.0.iter().enumerate() {
+        app.topic().delete_before(partition as i32, next / 2);
+        deleted += next / 2;
+    }
+    let restarted = app.replica().env("FOOTFALL_FEED__EVENTS", "10").start();
+    let followers = Watchers::beside(streams(), &Servers::of(&restarted), app.topic(), &["expired"], || {});
+    for follower in followers {
+        assert_eq!((follower.missed, follower.seen() + follower.missed), (deleted, end.0.iter().sum()));
+        assert_eq!(follower.gaps, ["expired"]);
+    }
+}
+
+// --- All of it, in any order -----------------------------------------------------------------------------------------
+
+/// How long the random sequence lasts in the long form.
+fn minutes() -> u64 {
+    std::env::var("FOOTFALL_CHAOS_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(5)
+}
+
+#[test]
+fn a_random_sequence_of_faults_loses_nothing() {
+    let mut random = Random::seeded();
+    let (to_kafka, to_clients) = (Proxy::start(), Proxy::start());
+    let kafka = Kafka::start_behind(&to_kafka);
+    // Makes the topic, by the way that nothing disturbs.
+    let first = Application::at(kafka.servers()).start();
+    first.kill();
+    let start = || {
+        let behind = first.replica().env("KAFKA_BOOTSTRAP_SERVERS", &to_kafka.address().to_string());
+        let app = behind.env("FOOTFALL_INGEST__DEADLINE", "3s").env("FOOTFALL_FEED__MAX_AGE", "5s");
+        let app = app.start_without_waiting_for_kafka();
+        to_clients.forward_to(app.address);
+        app
+    };
+    let mut app = start();
+    let servers = Servers::at(&[to_clients.address()]);
+    let until = Instant::now() + if long() { Duration::from_secs(60 * minutes()) } else { Duration::ZERO };
+    assert_nothing_is_lost(&first, &servers, Retries::ById, &[], |load| {
+        load.wait_for(20, 201);
+        let mut steps = 0;
+        while steps < 5 || Instant::now() < until {
+            steps += 1;
+            let ms = |ms| Duration::from_millis(ms);
+            let a_while = ms(200 + random.below(2000));
+            let weather = match random.below(5) {
+                0 => Weather::Delay { latency: ms(random.below(200)), jitter: ms(random.below(200)) },
+                1 => Weather::Throttle(2_000 + random.below(50_000)),
+                2 => Weather::CutAfter(random.below(5_000)),
+                3 => Weather::BlackHole,
+                _ => Weather::Refuse,
+            };
+            let fault = random.below(if long() { 8 } else { 6 });
+            println!("{steps}: fault {fault}, {weather:?}, {a_while:?}");
+            match fault {
+                0 | 1 => to_kafka.set(weather),
+                2 | 3 => to_clients.set(weather),
+                4 => {
+                    app.kill();
+                    app = start();
+                }
+                5 => crate::common::application::signal(app.process_id(), "STOP"),
+                6 => {
+                    app.terminate();
+                    app.wait_for_exit(PATIENCE);
+                    app = start();
+                }
+                _ => {
+                    kafka.kill(1);
+                    kafka.restart(1);
+                }
+            }
+            thread::sleep(a_while);
+            crate::common::application::signal(app.process_id(), "CONT");
+            // Every other one stays, for the next to come on top of it.
+            if random.below(2) == 0 {
+                to_kafka.heal();
+                to_clients.heal();
+                load.wait_for(5, 201);
+            }
+        }
+        to_kafka.heal();
+        to_clients.heal();
+        load.wait_for(20, 201);
+    });
+    assert_eq!(app.panics(), Vec::<String>::new());
+}
+
+// --- Clients ---------------------------------------------------------------------------------------------------------
+
+/// A connection that takes next to nothing in: without a small buffer the kernel hides megabytes.
+fn deaf(address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+    socket.connect(&address.into()).expect("a connection");
+    socket.into()
+}
+
+fn ask_for_a_stream(mut client: &TcpStream) {
+    client.write_all(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
+}
+
+/// The value of a series without labels.
+#[track_caller]
+fn metric(app: &Application, name: &str) -> u64 {
+    let text = app.get("/metrics").expect(200).text().to_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned);
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// Waits until the process holds no more than before, but for a few connections of its own to Kafka.
+#[track_caller]
+fn assert_all_is_as_before(app: &Application, before: Resources, most_kib: usize) {
+    let of_its_own = 8;
+    let mut now = before;
+    let back = || {
+        now = Resources::of(app.process_id());
+        let is_back = |now: usize, before: usize| now <= before + of_its_own;
+        (is_back(now.descriptors, before.descriptors) && is_back(now.threads, before.threads)).then_some(())
+    };
+    eventually("its descriptors and threads are those of before", back);
+    println!("before {before:?}, after {now:?}");
+    assert!(now.peak_kib < before.resident_kib + most_kib, "before {before:?}, after {now:?}");
+    assert_eq!(app.panics(), Vec::<String>::new());
+    app.accept(&json!({"user": "Ann", "action": "still here"}));
+}
+
+/// Posts now and then while others misbehave: each is answered as ever.
+#[track_caller]
+fn assert_others_are_served(app: &Application) {
+    let begun = Instant::now();
+    app.accept(&json!({"user": "Ann", "action": "beside"}));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn clients_that_never_read_are_closed_and_do_not_delay_others() {
+    let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__STALLED", "3s").start();
+    let before = Resources::of(app.process_id());
+    let clients: Vec<TcpStream> = (0..rounds(20)).map(|_| deaf(app.address)).collect();
+    clients.iter().for_each(ask_for_a_stream);
+    eventually("their streams are open", || (metric(&app, "footfall_streams") == clients.len() as u64).then_some(()));
+    let big = json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)});
+    let mut other = app.stream("");
+    other.next_frame();
+    // More than the kernel keeps for them.
+    within(HEALING, "their connections are closed", || {
+        app.accept(&big);
+        let begun = Instant::now();
+        other.record();
+        assert!(begun.elapsed() < Duration::from_secs(1), "another client waited for {:?}", begun.elapsed());
+        (metric(&app, "footfall_streams") == 1).then_some(())
+    });
+    drop((clients, other));
+    assert_all_is_as_before(&app, before, 200 * 1024);
+}
+
+/// Bytes that the kernel has for a client and that the client has not acknowledged.
+#[track_caller]
+fn kept_for(client: &TcpStream) -> usize {
+    let port = |text: &str| u16::from_str_radix(text.rsplit(':').next().expect("a port"), 16).expect("a port");
+    let (ours, theirs) = (client.peer_addr().expect("a peer").port(), client.local_addr().expect("an address").port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's connections");
+    let mut connections = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let its = connections.find(|of| port(of[1]) == ours && port(of[2]) == theirs).expect("its connection");
+    let (sending, _receiving) = its[4].split_once(':').expect("two queues");
+    usize::from_str_radix(sending, 16).expect("bytes")
+}
+
+#[test]
+fn the_kernel_keeps_little_for_a_client_that_never_reads() {
+    let app = Application::on(Broker::Embedded).start();
+    let client = deaf(app.address);
+    ask_for_a_stream(&client);
+    eventually("its stream is open", || (metric(&app, "footfall_streams") == 1).then_some(()));
+    let batch = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 16]);
+    let mut most = 0;
+    for _ in 0..20 {
+        app.post(&batch).expect(201);
+        most = most.max(kept_for(&client));
+    }
+    assert!((1..400 * 1024).contains(&most), "{most} bytes");
+}
+
+#[test]
+fn more_clients_than_descriptors_break_nothing_and_it_recovers() {
+    let app = Application::on(Broker::Kafka).open_files(256).start();
+    let before = Resources::of(app.process_id());
+    let mut stream = app.stream("");
+    stream.next_frame();
+    // One that came before the crowd, and keeps its connection.
+    let event = |n: usize| json!({"user": "Ann", "action": "kept", "n": n});
+    let post = |n| app.request("POST", "/api/v1/events").header("Connection", "keep-alive").json(&event(n));
+    let mut kept = post(0).open();
+    kept.next_response("POST").expect(201);
+    stream.record();
+    let crowd: Vec<TcpStream> =
+        (0..250).map(|_| TcpStream::connect(app.address).expect("a place in the queue")).collect();
+    // 256, less 64 for others than clients, less what is left to other addresses: the rest of the crowd is refused.
+    eventually("no place is left", || {
+        app.request("GET", "/livez").try_send().is_none_or(|it| it.status() == 503).then_some(())
+    });
+    let (ticks, begun) = (Resources::of(app.process_id()).ticks, Instant::now());
+    for n in 1..=20 {
+        kept.send_request(&post(n));
+        kept.next_response("POST").expect(201);
+        assert_eq!(stream.record()["value"]["n"], n);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let used = Duration::from_millis(10 * (Resources::of(app.process_id()).ticks - ticks));
+    assert!(used < begun.elapsed() / 2, "it spins: {used:?} of processor time in {:?}", begun.elapsed());
+    drop(crowd);
+    drop((kept, stream));
+    eventually("others are served again", || app.request("GET", "/livez").try_send());
+    assert_all_is_as_before(&app, before, 200 * 1024);
+}
+
+#[test]
+fn misbehaving_clients_do_not_affect_others() {
+    let app = Application::on(Broker::Embedded).start();
+    app.accept(&json!({"user": "Ann", "action": "first"}));
+    let before = Resources::of(app.process_id());
+    let post = "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+
+    // Connected and gone.
+    for _ in 0..rounds(1000) {
+        send(&app, b"");
+    }
+    assert_others_are_served(&app);
+
+    // Half open: they end their side and stay; headers that never end; bodies that stall.
+    let mut idle: Vec<TcpStream> = Vec::new();
+    for _ in 0..rounds(50) {
+        let half = send(&app, b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        half.shutdown(std::net::Shutdown::Write).expect("a connection");
+        idle.push(half);
+        idle.push(send(&app, b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Never: ends"));
+        idle.push(send(&app, format!("{post}Content-Length: 100\r\n\r\n{{\"user\"").as_bytes()));
+    }
+    assert_others_are_served(&app);
+    drop(idle);
+
+    // Several requests at once are answered one by one, in their order.
+    let requests: String = (0..50)
+        .map(|n| {
+            let body = json!({"id": format!("pipelined-{n}"), "user": "Ann", "action": "pipelined"}).to_string();
+            format!("{post}Content-Length: {}\r\n\r\n{body}", body.len())
+        })
+        .collect();
+    let mut pipelined = app.request("GET", "/livez").header("Connection", "keep-alive").open();
+    pipelined.next_response("GET").expect(200);
+    pipelined.send(requests.as_bytes()).expect("an open connection");
+    for n in 0..50 {
+        assert_eq!(pipelined.next_response("POST").expect(201).json()["id"], format!("pipelined-{n}"));
+    }
+    drop(pipelined);
+
+    assert_all_is_as_before(&app, before, 100 * 1024);
+}
+
+#[test]
+fn thousands_of_malformed_requests_leak_nothing() {
+    let app = Application::on(Broker::Embedded).start();
+    app.accept(&json!({"user": "Ann", "action": "first"}));
+    let before = Resources::of(app.process_id());
+    let mut random = Random::seeded();
+    let mut noise = |length: usize| (0..length).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
+    let post = "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    for round in 0..if long() { 100_000 } else { 1000 } {
+        let request = match round % 10 {
+            0 => noise(200),
+            1 => b"GET / HTTP/9.9\r\n\r\n".to_vec(),
+            2 => format!("{post}Content-Length: 3\r\nContent-Length: 4\r\n\r\n{{}}").into(),
+            3 => [post.as_bytes(), b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", &noise(20)].concat(),
+            4 => [post.as_bytes(), b"Content-Length: 40\r\n\r\n", &noise(40)].concat(),
+            5 => [post.as_bytes(), b"Content-Encoding: gzip\r\nContent-Length: 40\r\n\r\n", &noise(40)].concat(),
+            6 => format!("{post}Content-Length: 18446744073709551616\r\n\r\n{{}}").into(),
+            7 => [b"GET /api/v1/events?", &noise(50)[..], b" HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat(),
+            8 => format!("{post}{}\r\n", "X-Many: 1\r\n".repeat(150)).into(),
+            _ => format!("{post}X-Long: {}\r\n\r\n", "x".repeat(500_000)).into(),
+        };
+        let client = send(&app, &request);
+        if round % 50 < 10 {
+            assert_refused(client);
+        }
+        if round % 10_000 == 0 {
+            assert_others_are_served(&app);
+        }
+    }
+    let beside = if long() { 10 } else { 1 };
+    assert_eq!(app.topic().records().len(), 1 + beside);
+    assert_all_is_as_before(&app, before, 100 * 1024);
+}
+
+/// HTTP/2 is not supported: Rocket does not bound the concurrent requests of a connection.
+#[test]
+fn http_2_is_closed_without_an_answer() {
+    let app = Application::on(Broker::Embedded).start();
+    let before = Resources::of(app.process_id());
+    // A header block of no end to speak of, for as many requests as fit, and each of them reset at once.
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let (get, cancel) = ([0x82, 0x84, 0x86, 0x41, 0x01, b'a'], 8_u32.to_be_bytes());
+    let resets: Vec<u8> =
+        (0..5000).flat_map(|n| [frame(1, 5, 2 * n + 1, &get), frame(3, 0, 2 * n + 1, &cancel)].concat()).collect();
+    for _ in 0..rounds(20) {
+        let mut client = send(&app, &[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, b"")[..], &resets].concat());
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut answer = Vec::new();
+        match client.read_to_end(&mut answer) {
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is left open"),
+            Ok(_) => assert_eq!(String::from_utf8_lossy(&answer), ""),
+        }
+    }
+    // Asked for politely, it is not taken up.
+    let upgrade = app.request("GET", "/livez").header("Connection", "Upgrade, HTTP2-Settings").header("Upgrade", "h2c");
+    assert_eq!(upgrade.header("HTTP2-Settings", "AAMAAABkAAQAAP__").send().expect(200).text(), "ok\n");
+    assert_all_is_as_before(&app, before, 20 * 1024);
+}
+
+/// Bodies that are nearly there, streams that are not read, and large batches beside them.
+#[test]
+fn slow_clients_and_large_bodies_stay_within_the_stated_memory() {
+    let app = Application::on(Broker::Kafka).address_space(2 * 1024 * 1024).start();
+    let before = Resources::of(app.process_id());
+    let head = "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 524288\r\n\r\n";
+    let nearly = [head.as_bytes(), &vec![b' '; 500 * 1024]].concat();
+    let slow: Vec<TcpStream> = (0..100).map(|_| send(&app, &nearly)).collect();
+    let deaf: Vec<TcpStream> = (0..50).map(|_| deaf(app.address)).collect();
+    deaf.iter().for_each(ask_for_a_stream);
+    let batch = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 16]);
+    for _ in 0..rounds(20) {
+        app.post(&batch).expect(201);
+    }
+    // Twice the body for each, as its buffer grows by doubling, and 128 MiB for the feed, the queue and all the rest.
+    let bound = before.resident_kib + (slow.len() + Load::THREADS) * 2 * 512 + 128 * 1024;
+    let now = Resources::of(app.process_id());
+    println!("before {before:?}, under load {now:?}");
+    assert!(now.peak_kib < bound, "{} KiB, and not less than {bound}", now.peak_kib);
+    drop((slow, deaf));
+    assert_all_is_as_before(&app, before, bound - before.resident_kib);
+}
+
+/// A connection on which these bytes were sent, if it is not closed already.
+fn send(app: &Application, bytes: &[u8]) -> TcpStream {
+    let mut client = TcpStream::connect(app.address).expect("a connection");
+    let _ = client.write_all(bytes);
+    client
+}
+
+/// It is answered with 4xx, or not at all.
+#[track_caller]
+fn assert_refused(mut client: TcpStream) {
+    let _ = client.shutdown(std::net::Shutdown::Write); // it may have been cut off already
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer); // a reset is an answer too
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{text}");
+}

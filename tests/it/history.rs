@@ -1,0 +1,452 @@
+//! What is in the topic already: a bounded read, page by page, and single records.
+
+use crate::common::http::encoded;
+use crate::common::{Application, Broker, Cursor, NewRecord, assert_same_set, on_every_broker, on_three_brokers};
+use serde_json::{Value, json};
+
+on_every_broker! {
+    history_shows_the_newest_first,
+    history_is_read_from_the_beginning_page_by_page,
+    history_is_read_back_page_by_page,
+    history_starts_at_a_cursor_and_stops_at_another,
+    last_n_returns_the_newest_records,
+    filters_select_the_records_across_pages,
+    an_empty_topic_has_an_empty_history,
+    a_cursor_of_a_gap_row_shows_what_was_not_shown,
+    one_record_is_found_by_partition_and_offset,
+    a_missing_record_is_404,
+    the_page_shows_history_and_links_to_the_next_page,
+    everything_that_matches_is_exported,
+    a_search_streams_matches_and_progress,
+    the_record_page_shows_the_full_record,
+}
+
+on_three_brokers! {
+    history_is_read_from_the_beginning_page_by_page,
+    history_is_read_back_page_by_page,
+    filters_select_the_records_across_pages,
+    one_record_is_found_by_partition_and_offset,
+    everything_that_matches_is_exported,
+    a_search_streams_matches_and_progress,
+}
+
+fn event(n: i64) -> String {
+    let action = ["even", "odd"][n as usize % 2];
+    json!({"user": format!("user-{}", n % 7), "action": action, "n": n}).to_string()
+}
+
+/// Events with `n` from 0 up, a second apart. The embedded broker's timestamps are a constant, hence `ce_time`.
+fn write_in_order(app: &Application, count: i64) {
+    let start = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+    let record = |n: i64| {
+        let time = start + time::Duration::seconds(n);
+        NewRecord::new()
+            .value(event(n))
+            .partition((n * n % 3) as i32)
+            .header("ce_time", time.format(&time::format_description::well_known::Rfc3339).expect("a time"))
+            .timestamp((time.unix_timestamp_nanos() / 1_000_000) as i64)
+    };
+    app.topic().produce_all(&(0..count).map(record).collect::<Vec<_>>());
+}
+
+/// Many events at once, spread over the partitions.
+fn write(app: &Application, count: i64) {
+    let record = |n: i64| NewRecord::new().value(event(n)).partition((n % 3) as i32);
+    app.topic().produce_all(&(0..count).map(record).collect::<Vec<_>>());
+}
+
+#[track_caller]
+fn page(app: &Application, query: &str) -> (Vec<Value>, Option<String>) {
+    let answer = app.get(&format!("/api/v1/events{query}")).expect(200).json();
+    let members: Vec<&String> = answer.as_object().expect("an object").keys().collect();
+    assert_eq!(members, ["events", "next"]);
+    let next = match &answer["next"] {
+        Value::Null => None,
+        Value::String(cursor) => Some(Cursor::parse(cursor).to_string()),
+        other => panic!("next: {other}"),
+    };
+    (answer["events"].as_array().expect("events").clone(), next)
+}
+
+fn numbers(records: &[Value]) -> Vec<i64> {
+    records.iter().map(|record| record["value"]["n"].as_i64().expect("n")).collect()
+}
+
+fn places(records: &[Value]) -> Vec<(i64, i64)> {
+    records
+        .iter()
+        .map(|r| (r["partition"].as_i64().expect("a partition"), r["offset"].as_i64().expect("an offset")))
+        .collect()
+}
+
+fn everything(app: &Application) -> Vec<(i64, i64)> {
+    app.topic().records().iter().map(|record| (i64::from(record.partition), record.offset)).collect()
+}
+
+/// Whether the offsets of every partition only rise, or only fall.
+#[track_caller]
+fn assert_ordered(places: &[(i64, i64)], newest_first: bool) {
+    for partition in 0..3 {
+        let offsets: Vec<i64> = places.iter().filter(|(p, _)| *p == partition).map(|(_, offset)| *offset).collect();
+        let in_order = offsets.windows(2).all(|pair| (pair[0] > pair[1]) == newest_first);
+        assert!(in_order, "partition {partition}: {offsets:?}");
+    }
+}
+
+fn history_shows_the_newest_first(broker: Broker) {
+    let app = Application::on(broker).start();
+    write_in_order(&app, 30);
+    let (records, next) = page(&app, "");
+    assert_eq!((records.len(), next), (30, None));
+    assert_ordered(&places(&records), true);
+    let (same, _) = page(&app, "?from=latest");
+    assert_eq!(same, records);
+    assert_eq!(numbers(&records), (0..30).rev().collect::<Vec<i64>>());
+    let (oldest_first, _) = page(&app, "?order=oldest");
+    assert_eq!(numbers(&oldest_first), (0..30).collect::<Vec<i64>>());
+    let (newest_first, _) = page(&app, "?from=beginning&order=newest");
+    assert_eq!(numbers(&newest_first), (0..30).rev().collect::<Vec<i64>>());
+}
+
+fn history_is_read_from_the_beginning_page_by_page(broker: Broker) {
+    let app = Application::on(broker).start();
+    write(&app, 1000);
+    for limit in [7, 100, 999, 1000] {
+        let (mut found, mut from) = (Vec::new(), "beginning".to_owned());
+        loop {
+            let (records, next) = page(&app, &format!("?from={from}&limit={limit}"));
+            assert!(records.len() <= limit, "{} records", records.len());
+            found.extend(places(&records));
+            match next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        assert_ordered(&found, false);
+        assert_same_set(everything(&app), found);
+    }
+}
+
+fn history_is_read_back_page_by_page(broker: Broker) {
+    let app = Application::on(broker).start();
+    write(&app, 500);
+    let (mut found, mut to) = (Vec::new(), String::new());
+    loop {
+        let (records, next) = page(&app, &format!("?limit=60{to}"));
+        found.extend(places(&records));
+        match next {
+            Some(next) => to = format!("&to={next}"),
+            None => break,
+        }
+    }
+    assert_ordered(&found, true);
+    assert_same_set(everything(&app), found);
+}
+
+fn history_starts_at_a_cursor_and_stops_at_another(broker: Broker) {
+    let app = Application::on(broker).start();
+    write(&app, 90);
+    let expected = |from: [i64; 3], to: [i64; 3]| -> Vec<(i64, i64)> {
+        (0..3).flat_map(|p| (from[p]..to[p]).map(move |offset| (p as i64, offset))).collect()
+    };
+    let (records, next) = page(&app, "?from=0-28.1-30.2-5");
+    assert_eq!(next, None);
+    assert_ordered(&places(&records), false);
+    assert_same_set(expected([28, 30, 5], [30, 30, 30]), places(&records));
+    let (records, _) = page(&app, "?from=0-10.1-0.2-29&to=0-12.1-1.2-30");
+    assert_same_set(expected([10, 0, 29], [12, 1, 30]), places(&records));
+    let (records, next) = page(&app, "?from=0-20.1-20.2-20&to=0-20.1-10.2-20");
+    assert_eq!((records.len(), next), (0, None));
+    // A partition that it does not name starts at 0, one that does not exist has nothing.
+    let (records, _) = page(&app, "?from=0-29");
+    assert_same_set(expected([29, 0, 0], [30, 30, 30]), places(&records));
+}
+
+fn last_n_returns_the_newest_records(broker: Broker) {
+    let app = Application::on(broker).start();
+    write_in_order(&app, 20);
+    let (records, _) = page(&app, "?last=3");
+    assert_eq!(numbers(&records), [19, 18, 17]);
+    let (records, _) = page(&app, "?last=3&order=oldest");
+    assert_eq!(numbers(&records), [17, 18, 19]);
+    let (records, _) = page(&app, "?last=2&action=even");
+    assert_eq!(numbers(&records), [18, 16]);
+    let (records, next) = page(&app, "?last=1000");
+    assert_eq!((records.len(), next), (20, None));
+}
+
+fn filters_select_the_records_across_pages(broker: Broker) {
+    let app = Application::on(broker).start();
+    write(&app, 700);
+    for (query, wanted) in [
+        ("user=user-3", Box::new(|n: i64| n % 7 == 3) as Box<dyn Fn(i64) -> bool>),
+        ("user=user-3&user=user-5", Box::new(|n| n % 7 == 3 || n % 7 == 5)),
+        ("user=user-3&action=odd", Box::new(|n| n % 7 == 3 && n % 2 == 1)),
+        ("partition=1", Box::new(|n| n % 3 == 1)),
+        (&format!("q={}", encoded("\"n\":69")), Box::new(|n| n == 69 || n / 10 == 69)),
+        ("user=nobody", Box::new(|_| false)),
+    ] {
+        let (mut found, mut from) = (Vec::new(), "beginning".to_owned());
+        loop {
+            let (records, next) = page(&app, &format!("?from={from}&limit=10&{query}"));
+            found.extend(numbers(&records));
+            match next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        assert_same_set((0..700).filter(|n| wanted(*n)), found);
+    }
+}
+
+fn an_empty_topic_has_an_empty_history(broker: Broker) {
+    let app = Application::on(broker).start();
+    for query in ["", "?from=beginning", "?last=10", "?from=0-0.1-0.2-0", "?user=John"] {
+        assert_eq!(page(&app, query), (vec![], None), "{query}");
+    }
+}
+
+/// What `dropped` and `gap` name as `from` and `to`.
+fn a_cursor_of_a_gap_row_shows_what_was_not_shown(broker: Broker) {
+    let app = Application::on(broker).start();
+    write(&app, 60);
+    let html =
+        app.request("GET", "/history?from=0-3.1-4.2-5&to=0-5.1-4.2-6").header("Accept", "text/html").send().expect(200);
+    let mut rows: Vec<&str> = html.text().split("id=\"e-").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, ["0-3", "0-4", "2-5"]);
+}
+
+fn one_record_is_found_by_partition_and_offset(broker: Broker) {
+    let app = Application::on(broker).start();
+    write(&app, 10);
+    let receipt = app.accept(&json!({"user": "John", "action": "login"}));
+    let record = app.get(&format!("/api/v1/events/{}/{}", receipt["partition"], receipt["offset"])).expect(200).json();
+    assert_eq!(record["value"], json!({"user": "John", "action": "login"}));
+    assert_eq!((&record["id"], &record["time"], &record["key"]), (&receipt["id"], &receipt["time"], &json!("John")));
+    // The same JSON wherever a record is read out.
+    let (records, _) = page(&app, "?user=John");
+    assert_eq!(records, std::slice::from_ref(&record));
+    assert_eq!(app.stream("?last=1&user=John").record(), record);
+}
+
+fn a_missing_record_is_404(broker: Broker) {
+    let app = Application::on(broker).start();
+    let receipt = app.accept(&json!({"user": "John", "action": "login"}));
+    let (partition, next) = (&receipt["partition"], receipt["offset"].as_i64().expect("an offset") + 1);
+    for path in [
+        format!("{partition}/{next}"),
+        format!("{partition}/9223372036854775807"),
+        "3/0".into(),
+        "99/0".into(),
+        "x/0".into(),
+        "0/x".into(),
+        "-1/0".into(),
+        "0/-1".into(),
+        "0/99999999999999999999".into(),
+        "99999999999/0".into(),
+    ] {
+        let problem = app.get(&format!("/api/v1/events/{path}")).expect(404).problem();
+        assert_eq!(problem["retryable"], false, "{path}");
+    }
+}
+
+#[test]
+fn a_malformed_parameter_is_400() {
+    let app = Application::on(Broker::Embedded).start();
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "limit=-1",
+        "limit=x",
+        "last=0",
+        "last=1001",
+        "last=x",
+        "from=nonsense",
+        "from=0-1.2-3",
+        "to=x",
+        "order=sideways",
+        "since=noon",
+        "since=-15",
+        "partition=x",
+    ] {
+        let problem = app.get(&format!("/api/v1/events?{query}")).expect(400).problem();
+        let name = query.split('=').next().expect("a name");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(name)), "{query}: {problem}");
+    }
+}
+
+#[test]
+fn history_starts_at_a_time() {
+    let app = Application::on(Broker::Kafka).start();
+    let now = time::OffsetDateTime::now_utc();
+    let ms = |minutes: i64| ((now - time::Duration::minutes(minutes)).unix_timestamp_nanos() / 1_000_000) as i64;
+    for (n, minutes) in [240, 120, 60, 30, 10, 1].into_iter().enumerate() {
+        let value = json!({"user": "a", "action": "b", "n": n}).to_string();
+        app.topic().produce(&NewRecord::new().value(value).timestamp(ms(minutes)).partition((n % 3) as i32));
+    }
+    let iso =
+        (now - time::Duration::minutes(45)).format(&time::format_description::well_known::Rfc3339).expect("a time");
+    for since in ["-45m".to_owned(), ms(45).to_string(), encoded(&iso)] {
+        let (records, _) = page(&app, &format!("?since={since}"));
+        assert_eq!(numbers(&records), [3, 4, 5], "{since}");
+    }
+    let (records, _) = page(&app, "?since=-3h&order=newest&limit=2");
+    assert_eq!(numbers(&records), [5, 4]);
+    assert_eq!(page(&app, "?since=-1s"), (vec![], None));
+}
+
+#[test]
+fn the_embedded_broker_answers_501_for_searches_by_time() {
+    let app = Application::on(Broker::Embedded).start();
+    let problem = app.get("/api/v1/events?since=-15m").expect(501).problem();
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("embedded broker")), "{problem}");
+    assert_eq!(problem["retryable"], false);
+    let page = app.request("GET", "/history?since=-15m").header("Accept", "text/html").send().expect(200);
+    assert!(page.text().contains("embedded broker cannot search by time"), "{}", page.text());
+}
+
+/// Deleted by retention: the oldest that is still there is where history begins.
+#[test]
+fn history_starts_at_the_oldest_record() {
+    let app = Application::on(Broker::Kafka).start();
+    write(&app, 90);
+    app.topic().delete_before(0, 25);
+    for from in ["beginning", "0-0.1-29.2-29"] {
+        let (records, _) = page(&app, &format!("?from={from}&partition=0"));
+        assert_eq!(places(&records), (25..30).map(|offset| (0, offset)).collect::<Vec<_>>(), "{from}");
+    }
+    app.get("/api/v1/events/0/24").expect(404).problem();
+    app.get("/api/v1/events/0/25").expect(200);
+}
+
+fn the_page_shows_history_and_links_to_the_next_page(broker: Broker) {
+    let app = Application::on(broker).start();
+    write(&app, 130);
+    let (mut target, mut rows) = ("/history?limit=50".to_owned(), Vec::new());
+    loop {
+        let page = app.request("GET", &target).header("Accept", "text/html").send().expect(200);
+        let ids = page.text().split("id=\"e-").skip(1).filter_map(|rest| rest.split('"').next());
+        rows.extend(ids.map(str::to_owned));
+        let next =
+            page.text().split("rel=\"next\"").nth(1).and_then(|rest| rest.split("href=\"").nth(1)?.split('"').next());
+        match next {
+            Some(next) => target = next.replace("&amp;", "&").replace("&#38;", "&"),
+            None => break,
+        }
+    }
+    assert_same_set(everything(&app).iter().map(|(partition, offset)| format!("{partition}-{offset}")), rows);
+}
+
+// --- Searches and exports ----------------------------------------------------------------------------------------------
+
+fn everything_that_matches_is_exported(broker: Broker) {
+    let app = Application::on(broker).start();
+    write(&app, 3000);
+    app.topic().produce(&NewRecord::new().key("=1+1").value("@SUM(A1), \"quoted\"").partition(0));
+    app.topic().produce(&NewRecord::new().value(vec![0, 159, 146]).partition(0));
+    let all = app.get("/api/v1/events.ndjson?order=oldest").expect(200);
+    assert_eq!(all.header("Content-Type"), Some("application/x-ndjson"));
+    let name = format!("attachment; filename=\"{}.ndjson\"", app.topic().name());
+    assert_eq!(all.header("Content-Disposition"), Some(name.as_str()));
+    let records: Vec<Value> = all.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(records.len(), 3002);
+    let (listed, _) = page(&app, "?from=beginning&limit=1000");
+    assert_same_set(places(&records[..1000]), places(&listed));
+    let some = app.get("/api/v1/events.ndjson?user=user-3&limit=7").expect(200);
+    assert_eq!(some.text().lines().count(), 7);
+
+    let odd = app.get("/api/v1/events.csv?order=oldest&partition=0&offset=1000").expect(200);
+    let lines: Vec<&str> = odd.text().split("\r\n").collect();
+    assert_eq!(lines[0], "time,timestamp,partition,offset,key,id,user,action,value,raw");
+    // A spreadsheet must not run a formula from an event.
+    assert!(lines[1].contains(",0,1000,\"'=1+1\",,,,\"'@SUM(A1), \"\"quoted\"\"\","), "{lines:?}");
+    assert!(lines[2].ends_with(",0,1001,,,,,,AJ+S"), "{lines:?}");
+    assert_eq!(lines[3..], [""]);
+    app.get("/api/v1/events.csv?order=sideways").expect(400);
+    // "These rows" are those of the page, also when others have come since.
+    let shown = app.get("/history?user=user-3&limit=5").expect(200);
+    let link =
+        shown.text().split("These rows: <a href=\"").nth(1).expect("a link").split('"').next().expect("an address");
+    app.topic().produce(&NewRecord::new().value(event(3)).partition(0));
+    let exported = app.get(&link.replace("&amp;", "&").replace("&#38;", "&")).expect(200);
+    for record in exported.text().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")) {
+        let row = format!("id=\"e-{}-{}\"", record["partition"], record["offset"]);
+        assert!(shown.text().contains(&row), "{row} is not on the page");
+    }
+    assert_eq!(exported.text().lines().count(), 5);
+}
+
+fn a_search_streams_matches_and_progress(broker: Broker) {
+    let app = Application::on(broker).start();
+    write(&app, 30_000);
+    let answer = app.get(&format!("/history/search?order=oldest&q={}", encoded("\"n\":29999,"))).expect(200);
+    assert_eq!(answer.header("Content-Type"), Some("text/event-stream"));
+    let rows = answer.text().matches("<li class=\"event\"").count();
+    let done = answer.text().split("event: done\ndata: ").nth(1).expect("its end").lines().next().expect("data");
+    let done: Value = serde_json::from_str(done).expect("JSON");
+    assert_eq!(
+        (rows, &done["found"], &done["scanned"], &done["total"]),
+        (1, &json!(1), &json!(30_000), &json!(30_000))
+    );
+    assert_eq!(done["next"], Value::Null);
+    // Enough matches: it ends there with `next`.
+    let some = app.get("/history/search?order=oldest&limit=3&user=user-1").expect(200);
+    let done = some.text().split("event: done\ndata: ").nth(1).expect("its end").lines().next().expect("data");
+    let done: Value = serde_json::from_str(done).expect("JSON");
+    let (rest, _) = page(&app, &format!("?from={}&user=user-1&limit=1", done["next"].as_str().expect("a cursor")));
+    assert_eq!(rest.len(), 1);
+    assert!(!some.text().contains(&format!("id=\"e-{}-{}\"", rest[0]["partition"], rest[0]["offset"])));
+}
+
+fn the_record_page_shows_the_full_record(broker: Broker) {
+    let app = Application::on(broker).start();
+    let big =
+        r#"{"user":"Zo\u00eb <b>","action":"pay","id":"a-1","amount":12345678901234567890.10,"list":[1,{"x":null}]}"#;
+    let record = NewRecord::new().key("k").value(big).partition(0).header("shop", "Köln").null_header("none");
+    app.topic().produce_all(&[record.clone(), record]);
+    let html = |path: &str| app.request("GET", path).header("Accept", "text/html").send();
+    let page = html("/events/0/1").expect(200);
+    for part in [
+        "Zoë &#60;b&#62;",
+        "12345678901234567890.10",
+        "Köln",
+        "rel=\"prev\" href=\"/events/0/0\"",
+        "newest record",
+        "Send again",
+    ] {
+        assert!(page.text().contains(part), "{part} in {}", page.text());
+    }
+    // Sent again it is another event: without the id.
+    let value = page.text().split("name=\"details\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let details = value.expect("details").replace("&#34;", "\"");
+    assert_eq!(details, r#"{"amount":12345678901234567890.10,"list":[1,{"x":null}]}"#);
+    for path in ["/events/0/2", "/events/9/0", "/events/x/y", "/events/0/-1"] {
+        assert!(html(path).expect(404).text().contains("There is no record"), "{path}");
+    }
+    app.topic().produce(&NewRecord::new().value(vec![0, 159, 146]).partition(0));
+    let odd = html("/events/0/2").expect(200);
+    assert!(odd.text().contains("000000  00 9f 92") && !odd.text().contains("Send again"), "{}", odd.text());
+}
+
+#[test]
+fn history_is_between_two_times_or_from_an_offset() {
+    let app = Application::on(Broker::Kafka).start();
+    write_in_order(&app, 100);
+    let start = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+    let at = |seconds: i64| {
+        let time = start + time::Duration::seconds(seconds);
+        // As a person types it, without a zone: UTC.
+        let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+        encoded(&time.format(&format).expect("a time"))
+    };
+    let (between, _) = page(&app, &format!("?since={}&until={}&limit=1000", at(20), at(40)));
+    let between = numbers(&between);
+    assert!((18..=22).contains(&between.len()), "{between:?}");
+    let (from, _) = page(&app, "?partition=1&offset=5&limit=3");
+    assert_eq!(places(&from), [(1, 5), (1, 6), (1, 7)]);
+    let (back, _) = page(&app, "?partition=1&offset=5&limit=3&order=newest");
+    assert_eq!(places(&back), [(1, 5), (1, 4), (1, 3)]);
+    let problem = app.get("/api/v1/events?offset=5").expect(400).problem();
+    assert!(problem["detail"].as_str().is_some_and(|words| words.contains("needs exactly one partition")), "{problem}");
+}

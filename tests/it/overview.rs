@@ -1,0 +1,166 @@
+//! What the events add up to, as `/overview` and `/api/v1/stats` show it.
+
+use std::time::Duration;
+
+use crate::common::wait::{eventually, within};
+use crate::common::{
+    Application, Broker, Browser, Kafka, NewRecord, Subscription, Topic, on_every_broker, on_three_brokers,
+};
+use serde_json::{Value, json};
+
+on_every_broker! {
+    events_are_counted_by_time_user_and_action,
+    the_page_shows_the_numbers_and_a_table_beside_each_chart,
+}
+
+on_three_brokers! {
+    events_are_counted_by_time_user_and_action,
+}
+
+const HOUR: i64 = 3_600_000;
+
+fn now_ms() -> i64 {
+    (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64
+}
+
+/// `events` events of `users` users: every third is a login.
+fn post(app: &Application, events: usize, users: usize) {
+    let event = |n: usize| {
+        let action = if n.is_multiple_of(3) { "login" } else { "view" };
+        json!({"user": format!("user-{}", n % users), "action": action})
+    };
+    app.post(&json!((0..events).map(event).collect::<Vec<_>>())).expect(201);
+}
+
+/// The statistics, as soon as they have counted so many events of the last day.
+#[track_caller]
+fn stats(app: &Application, events: u64) -> Value {
+    eventually("all events are counted", || {
+        let answer = app.get("/api/v1/stats").expect(200);
+        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+        let stats = answer.json();
+        (stats["last_24h"]["events"] == events && stats["filling"] == false).then_some(stats)
+    })
+}
+
+fn events_are_counted_by_time_user_and_action(broker: Broker) {
+    let app = Application::on(broker).start();
+    let nothing = stats(&app, 0);
+    assert_eq!(
+        nothing["last_15m"],
+        json!({"events": 0, "users": {"estimate": 0, "low": 0, "high": 0}, "top_actions": [], "top_users": []})
+    );
+    post(&app, 30, 4);
+    let stats = stats(&app, 30);
+    for stretch in ["last_15m", "last_24h"] {
+        let stretch = &stats[stretch];
+        assert_eq!(stretch["events"], 30);
+        assert_eq!(stretch["users"], json!({"estimate": 4, "low": 4, "high": 4}));
+        assert_eq!(
+            stretch["top_actions"],
+            json!([{"name": "view", "count": 20, "error": 0}, {"name": "login", "count": 10, "error": 0}])
+        );
+        assert_eq!(stretch["top_users"].as_array().map(Vec::len), Some(4));
+        assert_eq!(stretch["top_users"][0], json!({"name": "user-0", "count": 8, "error": 0}));
+    }
+    assert_eq!(stats["users_now"]["estimate"], 4);
+    assert_eq!((&stats["line_15m"]["step_s"], &stats["line_24h"]["step_s"]), (&json!(5), &json!(300)));
+    assert_eq!(stats["line_24h"]["counts"].as_array().map(Vec::len), Some(288));
+    // Completed steps only.
+    within(Duration::from_secs(30), "the step is over", || {
+        let stats = app.get("/api/v1/stats").expect(200).json();
+        let counts = stats["line_15m"]["counts"].as_array().expect("counts").iter();
+        let sum: u64 = counts.map(|count| count.as_u64().expect("a number")).sum();
+        (sum == 30).then_some(())
+    });
+}
+
+/// More than is read into memory at the start: what lies before is counted beside it, by time.
+#[test]
+fn the_day_before_the_start_is_counted_and_nothing_before_it() {
+    let kafka = Kafka::start();
+    let topic = Topic::named_by_chance(kafka.servers());
+    topic.make(3);
+    let at = |hours: i64, n: i64| {
+        let event = json!({"user": format!("user-{}", n % 5000), "action": format!("hour-{hours}")});
+        NewRecord::new().value(event.to_string()).partition((n % 3) as i32).timestamp(now_ms() - hours * HOUR)
+    };
+    for hours in [30, 5, 1] {
+        topic.produce_all(&(0..8000).map(|n| at(hours, n)).collect::<Vec<_>>());
+    }
+    let app = Application::at(kafka.servers()).topic(&topic).start();
+    let stats = stats(&app, 16_000);
+    assert_eq!(stats["last_15m"]["events"], 0);
+    let users = &stats["last_24h"]["users"];
+    let estimate = users["estimate"].as_u64().expect("a number");
+    assert!(estimate.abs_diff(5000) < 300, "{users}");
+    assert!(users["low"].as_u64() < Some(estimate) && users["high"].as_u64() > Some(estimate), "{users}");
+    let actions = stats["last_24h"]["top_actions"].as_array().expect("actions");
+    assert_eq!(actions.len(), 2, "{actions:?}");
+    let counted: u64 = stats["line_24h"]["counts"].as_array().expect("counts").iter().filter_map(Value::as_u64).sum();
+    assert_eq!(counted, 16_000);
+    let page = app.get("/overview").expect(200).text().to_owned();
+    assert!(page.contains("16,000 events") && page.contains("about 5,0") || page.contains("about 4,9"), "{page}");
+}
+
+#[test]
+fn a_recreated_topic_starts_empty() {
+    let kafka = Kafka::start();
+    let topic = Topic::named_by_chance(kafka.servers());
+    topic.make(3);
+    let app = Application::at(kafka.servers()).topic(&topic).start();
+    post(&app, 9, 3);
+    stats(&app, 9);
+    topic.delete();
+    topic.make(3);
+    within(Duration::from_secs(60), "the new topic is counted", || {
+        (app.get("/api/v1/stats").expect(200).json()["last_24h"]["events"] == 0).then_some(())
+    });
+}
+
+fn the_page_shows_the_numbers_and_a_table_beside_each_chart(broker: Broker) {
+    let app = Application::on(broker).start();
+    app.accept(&json!({"user": "<b>Ann</b> & Co", "action": "a/b?c=d"}));
+    stats(&app, 1);
+    let page = app.get("/overview").expect(200).text().to_owned();
+    assert!(page.contains(r#"aria-current="page">Overview</a>"#), "{page}");
+    assert!(page.contains("1 event<") && page.contains("1 active user<"), "{page}");
+    assert_eq!(page.matches("<svg viewBox").count(), page.matches("As a table").count(), "{page}");
+    assert!(page.contains(r#"href="/?action=a%2Fb%3Fc%3Dd""#), "{page}");
+    assert!(!page.contains("<b>Ann") && page.contains("Ann"), "{page}");
+    assert!(page.len() < 50_000, "{} bytes", page.len());
+    let moving = Subscription::open(app.address, "/stream/overview").next();
+    assert_eq!(moving.event, "message");
+    assert!(moving.data.contains("Top actions"), "{}", moving.data);
+}
+
+#[test]
+fn the_page_updates_by_itself_and_keeps_opened_details_open() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open(&app, "/overview");
+    browser.wait_for_text("#moving", "Live");
+    browser.click("#table-fine summary");
+    post(&app, 12, 3);
+    browser.wait_for_text("#overview .numbers", "12 events");
+    browser.wait_for_text("#top-quarter-Action", "view");
+    browser.wait_for("the line rises", || {
+        let path = browser.js("return document.querySelector('#chart-fine .line').getAttribute('d')");
+        path.as_str().expect("a path").trim_start_matches('M').split('L').any(|place| !place.ends_with(" 100.0"))
+    });
+    assert_eq!(browser.count("#table-fine[open]"), 1);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    app.kill();
+    browser.wait_for_text("#moving", "Server unreachable. Showing data from");
+}
+
+#[test]
+fn the_page_works_without_scripts() {
+    let app = Application::on(Broker::Embedded).start();
+    post(&app, 12, 3);
+    stats(&app, 12);
+    let browser = Browser::without_scripts();
+    browser.open(&app, "/overview");
+    let page = app.get("/overview").expect(200).text().to_owned();
+    assert!(page.contains("no JavaScript") && page.contains("12 events"), "{page}");
+}
