@@ -174,6 +174,8 @@ fn streams_miss_nothing_silently_while_a_partition_gets_its_leader(
 ) {
     // The place is outside memory.
     topic.produce_all(&vec![NewRecord::event("Ann", "before").partition(0); 400]);
+    let written = Frame::position(&format!("0-405.1-{}.2-5", i64::MAX));
+    within(HEALING, "they are read", || (app.stream("").next_frame() == written).then_some(()));
     let unknown = format!("0-5.1-{}.2-5", i64::MAX);
     let mut readers = vec![app.stream_after(&unknown), app.stream("")];
     let stop = AtomicBool::new(false);
