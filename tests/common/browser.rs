@@ -135,6 +135,15 @@ impl Browser {
     #[track_caller]
     pub fn open(&self, app: &Application, path: &str) {
         self.run(self.client.goto(&format!("http://{}{path}", app.address)));
+        self.wait_until_loaded();
+    }
+
+    /// Waits until the event `load` is over. A form that is sent before that replaces the page's entry in the browser's
+    /// history (HTML, "submit a form element"), and Back would then lead further back.
+    #[track_caller]
+    pub fn wait_until_loaded(&self) {
+        let loaded = "return performance.getEntriesByType('navigation')[0]?.loadEventEnd > 0";
+        self.wait_for("the page is loaded", || self.js(loaded) == true);
     }
 
     /// Opens the live page and waits until it is live.

@@ -133,10 +133,7 @@ fn after_back_the_fields_show_the_filters_of_the_page() {
         browser.fill(field, user);
         browser.press_enter();
         browser.wait_for("the address", || browser.location().ends_with(&format!("?user={user}")));
-        // A form that is sent before its page has completely loaded replaces the page's entry in the browser's history
-        // (HTML, "submit a form element"), and Back would then lead further back. That is after the event `load`.
-        let loaded = "return performance.getEntriesByType('navigation')[0].loadEventEnd > 0";
-        browser.wait_for("the page", || browser.js(loaded) == true);
+        browser.wait_until_loaded();
     }
     browser.back();
     browser.wait_for("the filter of before", || browser.value(field) == "Ann");
