@@ -11,9 +11,6 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use footfall_core::{BadCursor, Cursor, Dialect, Filter, Frames, Gap, UNKNOWN};
+pub use footfall_core::{BadCursor, Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};
 pub use ring::{Feed, Metrics, OpenStream, Writer};
 pub use subscription::{Next, Subscription};
-
-/// The reason of a gap over records in partitions that had no leader.
-pub const NO_LEADER: &str = "no leader";

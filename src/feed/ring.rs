@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::encodings::{Cache, Encodings, Slot};
 use super::index::Index;
-use super::{Cursor, Dialect, Filter, Frames, Gap, UNKNOWN};
+use super::{Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};
 use crate::bounds::BLOCK_BYTES;
 use crate::event::Record;
 
@@ -630,14 +630,14 @@ impl Writer {
         let requested = resumed.to_string();
         let missed = (next - resumed.get(partition)).max(0) as u64;
         resumed.set(partition, next);
-        self.gap(Gap { requested, resumed, missed: Some(missed), reason: "expired" }, false);
+        self.gap(Gap { requested, resumed, missed: Some(missed), reason: GapReason::Expired }, false);
     }
 
     /// Starts over after the topic was recreated: drops what is in memory, which belongs to the old topic.
     pub fn restart(&mut self, positions: &[i64]) {
         self.flush();
         let requested = self.feed.read(|ring| ring.head.to_string());
-        let gap = Gap { requested, resumed: Cursor::new(positions), missed: None, reason: "topic recreated" };
+        let gap = Gap { requested, resumed: Cursor::new(positions), missed: None, reason: GapReason::TopicRecreated };
         self.gap(gap, true);
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::ring::{Block, Feed, Lookup, PartitionStart};
-use super::{Cursor, Dialect, Filter, Frames, Gap, NO_LEADER, UNKNOWN};
+use super::{Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};
 use crate::bounds::{NEWEST_BYTES, SLICE};
 
 /// Most blocks that one read looks at before other tasks run: on a quiet topic each record is a block of its own.
@@ -169,7 +169,12 @@ impl Subscription {
         if !self.feed.settle(&mut place) {
             return None;
         }
-        let gap = Gap { requested: self.place.to_string(), resumed: place.clone(), missed: None, reason: NO_LEADER };
+        let gap = Gap {
+            requested: self.place.to_string(),
+            resumed: place.clone(),
+            missed: None,
+            reason: GapReason::NoLeader,
+        };
         let mut out = Vec::new();
         Frames::gap(&mut out, self.dialect, &gap);
         self.feed.metrics().gaps.inc();

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Streams;
 use crate::bounds::{self, Share};
 use crate::event::Record;
-use crate::feed::{Cursor, Dialect, Filter, Frames, Gap, NO_LEADER, Subscription, UNKNOWN};
+use crate::feed::{Cursor, Dialect, Filter, Frames, Gap, GapReason, Subscription, UNKNOWN};
 use crate::kafka::{Cause, HistoryError, State};
 
 /// Bytes of frames that are handed to the connection at once, about.
@@ -90,7 +90,7 @@ fn reach(filter: &Filter, place: &Cursor, to: &Arc<Cursor>, head: &Cursor, leade
     }
     let resumed = place.max(to);
     let missed = Some(place.distance(&resumed));
-    Reach::Never(Gap { requested: place.to_string(), resumed, missed, reason: NO_LEADER })
+    Reach::Never(Gap { requested: place.to_string(), resumed, missed, reason: GapReason::NoLeader })
 }
 
 /// What the read hands over.
@@ -303,7 +303,7 @@ mod tests {
             requested: "0-90.1-5.2-90".into(),
             resumed: Cursor::new([90, 60, 90]),
             missed: Some(55),
-            reason: NO_LEADER,
+            reason: GapReason::NoLeader,
         };
         assert_eq!(reach([90, 5, 90], false), Reach::Never(gap));
     }

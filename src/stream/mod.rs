@@ -21,12 +21,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use follower::Follower;
-pub use pulse::{Beat, Pulse};
+pub use pulse::{Beat, Bye, Pulse, Status};
 pub use start::Start;
 
 use crate::bounds::{self, Address, Busy, Share, Shares};
 use crate::config::FeedSettings;
-use crate::feed::{Dialect, Feed, Filter, OpenStream};
+use crate::feed::{Dialect, Feed, Filter, GapReason, OpenStream};
 use crate::kafka::{Reads, State};
 use pace::Pace;
 
@@ -79,7 +79,7 @@ pub enum OpenError {
     Unchecked,
     /// A strict request whose cursor leads to a gap.
     #[error("`{requested}` cannot be resumed: {reason}")]
-    NotResumable { requested: String, reason: &'static str },
+    NotResumable { requested: String, reason: GapReason },
 }
 
 /// Counts a stream as open until it is dropped.

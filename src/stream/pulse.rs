@@ -5,11 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, Sleep, interval_at, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use utoipa::ToSchema;
 
 use super::Streams;
 use crate::event::time::format_ms;
@@ -29,15 +30,42 @@ pub struct Pulse {
     /// Whether the state at the start of the stream was looked at.
     looked: bool,
     /// The status that the client has.
-    reported: Option<Value>,
+    reported: Option<Status>,
 }
 
 /// One message that is not an event.
 pub enum Beat {
     Heartbeat,
-    Status(Value),
+    Status(Status),
     /// The last message, with the reason.
     Bye(&'static str),
+}
+
+/// `event: status`. Why no records come, and when that is over.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(examples(json!({"broker": "away", "since": "2026-11-23T12:00:00.000Z", "reason": "connection refused"})))]
+pub struct Status {
+    broker: BrokerState,
+    #[schema(required)]
+    reason: Option<String>,
+    #[schema(required, format = DateTime)]
+    since: Option<String>,
+}
+
+/// Whether Kafka answers, and whether of all partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum BrokerState {
+    Up,
+    Impaired,
+    Away,
+}
+
+/// `event: bye`. The server closes now; resume with the last id.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"reason": "shutdown"})))]
+pub struct Bye {
+    reason: &'static str,
 }
 
 impl Pulse {
@@ -56,7 +84,7 @@ impl Pulse {
             kafka: dialect.map(|_| streams.kafka.clone()),
             reports_writes: is_page,
             looked: false,
-            reported: (!is_page).then(up),
+            reported: (!is_page).then_some(UP),
         }
     }
 
@@ -88,24 +116,23 @@ impl Pulse {
     }
 
     /// The broker's status, if it differs from the one that the client has.
-    fn new_status(&mut self) -> Option<Value> {
+    fn new_status(&mut self) -> Option<Status> {
         let reports_writes = self.reports_writes;
         let status = match &*self.kafka.as_mut()?.borrow_and_update() {
             State::Up(topic) => {
                 let concerns = |it: &&Trouble| reports_writes || it.cause.stops_streams() || it.cause == Cause::HeldUp;
                 let troubles: Vec<Trouble> = topic.troubles.iter().filter(concerns).cloned().collect();
                 match describe_troubles(&troubles) {
-                    None => up(),
-                    Some(reason) => json!({"broker": "impaired", "since": null, "reason": reason}),
+                    None => UP,
+                    reason => Status { broker: BrokerState::Impaired, reason, since: None },
                 }
             }
             State::Connecting { since_ms, reason, .. } | State::Away { since_ms, reason, .. } => {
-                json!({"broker": "away", "since": format_ms(*since_ms), "reason": reason})
+                Status { broker: BrokerState::Away, reason: Some(reason.clone()), since: Some(format_ms(*since_ms)) }
             }
         };
         let known = self.reported.as_ref().is_some_and(|reported| {
-            let same_reason = status["broker"] == "away" || reported["reason"] == status["reason"];
-            reported["broker"] == status["broker"] && same_reason
+            reported.broker == status.broker && (status.broker == BrokerState::Away || reported.reason == status.reason)
         });
         if known {
             return None;
@@ -115,9 +142,7 @@ impl Pulse {
     }
 }
 
-fn up() -> Value {
-    json!({"broker": "up", "since": null, "reason": null})
-}
+const UP: Status = Status { broker: BrokerState::Up, reason: None, since: None };
 
 impl Beat {
     /// The message; `place` is the client's, where it is known.
@@ -126,7 +151,7 @@ impl Beat {
         match self {
             Beat::Heartbeat => Frames::heartbeat(&mut out, dialect, place),
             Beat::Status(status) => Frames::control(&mut out, dialect, "status", place, status),
-            Beat::Bye(reason) => Frames::control(&mut out, dialect, "bye", place, &json!({"reason": reason})),
+            Beat::Bye(reason) => Frames::control(&mut out, dialect, "bye", place, &Bye { reason }),
         }
         out.into()
     }

@@ -10,7 +10,7 @@ use super::follower::RETRY_AFTER;
 use crate::bounds::Address;
 use crate::event::Record;
 use crate::event::time::format_ms;
-use crate::feed::{Cursor, Filter, Gap, NO_LEADER, UNKNOWN};
+use crate::feed::{Cursor, Filter, Gap, GapReason, UNKNOWN};
 use crate::kafka::{History, HistoryError, HistoryRange, Marks, ReadError, ReadKind};
 
 /// Characters of a malformed cursor that its gap repeats.
@@ -60,7 +60,8 @@ pub async fn resolve(streams: &Streams, address: Address, start: &Start, filter:
     let place = match start {
         Start::Now => return now.into(),
         Start::Malformed(text) => {
-            let gap = Gap { requested: text.clone(), resumed: now.clone(), missed: None, reason: "malformed cursor" };
+            let gap =
+                Gap { requested: text.clone(), resumed: now.clone(), missed: None, reason: GapReason::MalformedCursor };
             return Resolved { place: now, gap: Some(gap) };
         }
         Start::Last(count) => return last(streams, address, filter, *count).await.into(),
@@ -85,7 +86,7 @@ async fn since(streams: &Streams, address: Address, ms: i64, now: Cursor) -> Res
         return resolved;
     }
     let resumed = resolved.place;
-    let gap = Gap { requested: format_ms(ms), resumed: resumed.clone(), missed: None, reason: NO_LEADER };
+    let gap = Gap { requested: format_ms(ms), resumed: resumed.clone(), missed: None, reason: GapReason::NoLeader };
     Resolved { place: resumed, gap: Some(gap) }
 }
 
@@ -97,7 +98,7 @@ async fn locate(streams: &Streams, address: Address, place: Cursor, now: &Cursor
         gap: Some(Gap { requested: requested.clone(), resumed, missed, reason }),
     };
     if place.partitions() > now.partitions() {
-        return gap(now.clone(), None, "unknown partition");
+        return gap(now.clone(), None, GapReason::UnknownPartition);
     }
     let mut place = place;
     place.grow(now.partitions());
@@ -111,7 +112,7 @@ async fn locate(streams: &Streams, address: Address, place: Cursor, now: &Cursor
         settled = true;
     }
     if settled {
-        return gap(place, None, NO_LEADER);
+        return gap(place, None, GapReason::NoLeader);
     }
     if streams.feed.remembers(&place) && now.covers(&place) {
         return place.into();
@@ -121,18 +122,18 @@ async fn locate(streams: &Streams, address: Address, place: Cursor, now: &Cursor
     let (lows, highs) = (Cursor::new(lows), Cursor::new(highs));
     if !highs.covers(&place) {
         // It has offsets that the topic never had: it is of another topic of the same name.
-        return gap(lows, None, "topic recreated");
+        return gap(lows, None, GapReason::TopicRecreated);
     }
     if place.distance(&highs) > streams.settings.max_catch_up {
         let resumed = streams.feed.oldest().max(&place);
         let missed = place.distance(&resumed);
-        return gap(resumed, Some(missed), "too far behind");
+        return gap(resumed, Some(missed), GapReason::TooFarBehind);
     }
     if place.covers(&lows) {
         return place.into();
     }
     let missed = place.distance(&lows);
-    gap(place.max(&lows), Some(missed), "expired")
+    gap(place.max(&lows), Some(missed), GapReason::Expired)
 }
 
 /// The offsets between which `place` has to lie. The bounds of a partition without a leader, or of one that the place does not

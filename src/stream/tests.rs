@@ -135,7 +135,7 @@ async fn the_last_records_that_match_come_from_memory() {
 async fn a_place_that_does_not_exist_is_a_gap() {
     let mut room = Room::new(FeedSettings::default());
     room.publish(0..3);
-    for (start, reason) in [("yesterday", "malformed cursor"), ("0-1.1-1", "unknown partition")] {
+    for (start, reason) in [("yesterday", GapReason::MalformedCursor), ("0-1.1-1", GapReason::UnknownPartition)] {
         let mut client = room.follow(Start::after(start)).await;
         client.expect(r#"{"type":"position","cursor":null}"#).await;
         let gap = format!(r#""type":"gap","cursor":"0-3","missed":null,"reason":"{reason}","requested":"{start}""#);

@@ -1,11 +1,20 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A place in the topic: the next offset of every partition, by partition number from 0.
+use serde::{Serialize, Serializer};
+
+/// A place in the topic, the next offset of every partition: `<partition>-<offset>` for each partition in turn from 0 on,
+/// joined by dots.
 ///
-/// Written `0-812.1-790.2-455`. It needs no server state and means the same on every replica. A partition that a
-/// cursor does not name was added later and starts at 0.
+/// It needs no server state and means the same on every replica. A partition that a cursor does not name was added later
+/// and starts at 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(
+    value_type = String,
+    pattern = r"^0-(0|[1-9][0-9]{0,17})(\.[1-9][0-9]{0,3}-(0|[1-9][0-9]{0,17}))*$",
+    examples("0-812.1-790.2-455"),
+))]
 pub struct Cursor(Vec<i64>);
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -79,6 +88,12 @@ impl Cursor {
             out.push(b'-');
             out.extend_from_slice(digits.format(next.unsigned_abs()).as_bytes());
         }
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

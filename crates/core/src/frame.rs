@@ -1,11 +1,12 @@
 //! What a stream says as bytes: Server-Sent Events (WHATWG HTML, section 9.2), or a JSON object a line. An event's frame
 //! is encoded once and shared by all who want it; it carries the cursor after it.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use memchr::memmem;
-use serde_json::{Map, Value};
+use serde::Serialize;
 
 use crate::Cursor;
 use crate::record::{Record, json};
@@ -27,16 +28,64 @@ pub struct Frames {
     html: fn(&Record) -> String,
 }
 
-/// Records that cannot be shown any more: told to the client, never skipped in silence.
-#[derive(Debug, Clone, PartialEq)]
+/// `event: gap`. The start that was asked for cannot be had; the stream continues at `resumed`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(
+    examples(json!({"requested": "0-5", "resumed": "0-42", "missed": 37, "reason": "expired"})),
+))]
 pub struct Gap {
+    /// Records of the topic before filtering; null if it cannot be known.
+    #[cfg_attr(feature = "schema", schema(required))]
+    pub missed: Option<u64>,
+    pub reason: GapReason,
     /// What was asked for; as it came if it was no cursor.
     pub requested: String,
     pub resumed: Cursor,
-    /// How many records lie between, where that can be known.
-    pub missed: Option<u64>,
-    pub reason: &'static str,
 }
+
+/// Why the start that was asked for cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum GapReason {
+    #[serde(rename = "expired")]
+    Expired,
+    #[serde(rename = "too far behind")]
+    TooFarBehind,
+    #[serde(rename = "topic recreated")]
+    TopicRecreated,
+    #[serde(rename = "unknown partition")]
+    UnknownPartition,
+    #[serde(rename = "malformed cursor")]
+    MalformedCursor,
+    #[serde(rename = "no leader")]
+    NoLeader,
+}
+
+impl fmt::Display for GapReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// `event: dropped`. The client had everything once and then read too slowly; the records from `from` up to `to` were not
+/// sent. `event: skipped`: they were not sent because the client asked for no more than a rate.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(
+    examples(json!({"count": 1200, "from": "0-812.1-790.2-455", "to": "0-1290.1-1502.2-465"})),
+))]
+pub struct Dropped<'a> {
+    /// Of `dropped`: records of the topic before filtering. Of `skipped`: records that match the filter.
+    count: u64,
+    from: &'a Cursor,
+    to: &'a Cursor,
+}
+
+/// `event: position`. Nothing but the `id`: the stream has come so far. Without an `id` the cursor is not known yet.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(max_properties = 0, examples(json!({}))))]
+pub struct Position {}
 
 impl Frames {
     pub fn new(html: fn(&Record) -> String) -> Self {
@@ -83,7 +132,7 @@ impl Frames {
     /// Moves the client's place without an event of the topic. It has data, because some parsers dispatch a block without
     /// data too, and a name, so that `onmessage` does not get it.
     pub fn position(out: &mut Vec<u8>, dialect: Dialect, cursor: Option<&Cursor>) {
-        Self::control(out, dialect, "position", cursor, &Value::Object(Map::new()));
+        Self::control(out, dialect, "position", cursor, &Position {});
     }
 
     /// A sign of life. As a Server-Sent Event it is a comment without an empty line behind it: for some parsers an empty
@@ -128,31 +177,24 @@ impl Frames {
     }
 
     pub fn gap(out: &mut Vec<u8>, dialect: Dialect, gap: &Gap) {
-        let data = serde_json::json!({
-            "requested": gap.requested,
-            "resumed": gap.resumed.to_string(),
-            "missed": gap.missed,
-            "reason": gap.reason,
-        });
-        Self::control(out, dialect, "gap", Some(&gap.resumed), &data);
+        Self::control(out, dialect, "gap", Some(&gap.resumed), gap);
     }
 
     /// This client was too slow: `count` records between two places were not sent.
     pub fn dropped(out: &mut Vec<u8>, dialect: Dialect, count: u64, from: &Cursor, to: &Cursor) {
-        let data = serde_json::json!({"count": count, "from": from.to_string(), "to": to.to_string()});
-        Self::control(out, dialect, "dropped", Some(to), &data);
+        Self::control(out, dialect, "dropped", Some(to), &Dropped { count, from, to });
     }
 
     /// This client asked for no more than a rate: `count` records between two places that it would have got were left out.
     pub fn skipped(out: &mut Vec<u8>, dialect: Dialect, count: u64, from: &Cursor, to: &Cursor) {
-        let data = serde_json::json!({"count": count, "from": from.to_string(), "to": to.to_string()});
-        Self::control(out, dialect, "skipped", Some(to), &data);
+        Self::control(out, dialect, "skipped", Some(to), &Dropped { count, from, to });
     }
 
     /// A control message, whose data is an object with members: an event with a name, which `onmessage` does not get, or
     /// a line of that type.
-    pub fn control(out: &mut Vec<u8>, dialect: Dialect, name: &str, cursor: Option<&Cursor>, data: &Value) {
-        let data = data.to_string();
+    pub fn control(out: &mut Vec<u8>, dialect: Dialect, name: &str, cursor: Option<&Cursor>, data: &impl Serialize) {
+        // Every message has text for keys, and no number that JSON lacks.
+        let data = serde_json::to_string(data).unwrap_or_default();
         if dialect == Dialect::Lines {
             line(out, name, cursor);
             let members = data.strip_prefix('{').unwrap_or("}");

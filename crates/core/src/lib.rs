@@ -11,10 +11,12 @@ mod filter;
 mod frame;
 pub mod query_string;
 pub mod record;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod value;
 
 pub use cursor::{BadCursor, Cursor, UNKNOWN};
 pub use event::EventId;
 pub use filter::Filter;
-pub use frame::{Dialect, Frames, Gap};
+pub use frame::{Dialect, Dropped, Frames, Gap, GapReason, Position};
 pub use record::Record;

@@ -3,7 +3,7 @@
 use super::event_stream::{Frame, Message, Parser};
 use super::json;
 use crate::record::{Record, json as record_json};
-use crate::{Cursor, Dialect, Frames, Gap};
+use crate::{Cursor, Dialect, Frames, Gap, GapReason};
 
 /// The frames of a stream, parsed strictly: the bytes come in two pieces that are cut at `cut`.
 pub fn frames(bytes: &[u8], cut: usize) -> Vec<Frame> {
@@ -54,7 +54,7 @@ pub fn stream(data: &[u8]) {
             }
             3 => {
                 let missed = part.map(|part| part.len() as u64);
-                let gap = Gap { requested: text.clone(), resumed: place.clone(), missed, reason: "expired" };
+                let gap = Gap { requested: text.clone(), resumed: place.clone(), missed, reason: GapReason::Expired };
                 Frames::gap(&mut out, Dialect::Json, &gap);
                 let data = serde_json::json!({"requested": text, "resumed": id, "missed": missed, "reason": "expired"});
                 expected.push(message("gap", data.to_string()));

@@ -1,7 +1,11 @@
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 /// An event's identity: 1 to 128 visible ASCII characters (0x21 to 0x7E).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(pattern = "^[!-~]{1,128}$", examples("order-977-paid")))]
 pub struct EventId(Box<str>);
 
 impl EventId {
@@ -36,6 +40,12 @@ impl Default for EventId {
 impl std::borrow::Borrow<str> for EventId {
     fn borrow(&self) -> &str {
         &self.0
+    }
+}
+
+impl Serialize for EventId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
