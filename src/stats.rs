@@ -13,6 +13,7 @@ use datasketches::frequencies::{ErrorType, FrequentItemsSketch};
 use datasketches::hll::{HllSketch, HllType, HllUnion};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::event::Record;
 use crate::event::time::{format_ms, now_ms};
@@ -138,17 +139,19 @@ impl Timeline {
 }
 
 /// Events by steps of time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Points {
     /// When the first step starts.
+    #[schema(format = DateTime)]
     pub start: String,
     /// Seconds per step.
     pub step_s: i64,
+    /// Events of each step that is over, oldest first.
     pub counts: Vec<u64>,
 }
 
 /// A name and its count.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Named {
     pub name: String,
     /// An upper bound; the true count is at least this minus `error`.
@@ -157,7 +160,7 @@ pub struct Named {
 }
 
 /// A number of distinct users: the estimate, and bounds with 95 % confidence.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Users {
     pub estimate: u64,
     pub low: u64,
@@ -175,7 +178,7 @@ impl From<&HllUnion> for Users {
 }
 
 /// The events of a period up to now.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Stretch {
     pub events: u64,
     pub users: Users,
@@ -184,12 +187,15 @@ pub struct Stretch {
 }
 
 /// All statistics at one moment.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Stats)]
 pub struct Snapshot {
+    #[schema(format = DateTime)]
     pub now: String,
     /// Every event since then is counted; a day ago, unless the topic holds more than is read at the start.
+    #[schema(format = DateTime)]
     pub since: String,
-    /// Whether the last day is still being read.
+    /// Whether the last day is still being read from Kafka.
     pub filling: bool,
     /// Over the last ten whole seconds.
     pub events_per_second: f64,

@@ -39,7 +39,8 @@ pub enum Shape {
 }
 
 /// What the client waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "lowercase", default = "all")]
 pub enum Ack {
     /// The acknowledgement of all in-sync replicas.
     All,

@@ -29,7 +29,7 @@ pub use partitioner::partition_of;
 pub use producer::{Completion, Delivered, Message, ProduceError, Producer, Wanted};
 pub use reads::{ReadError, ReadKind, Reads};
 pub use snapshot::{
-    BrokerSummary, ClusterSummary, InspectError, Inspector, Missing, PartitionDetail, Snapshot, TopicDetail,
+    BrokerSummary, ClusterSummary, InspectError, Inspector, Missing, Part, PartitionDetail, Snapshot, TopicDetail,
 };
 pub use watch::{Cluster, PartitionState, State, TopicId, TopicState};
 

@@ -5,14 +5,17 @@
 //! nothing is requested. If one part fails (a missing ACL, the embedded broker), the others are still complete.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use footfall_core::schema::Partition;
 use rdkafka::admin::AdminClient;
 use rdkafka::bindings as sys;
 use rdkafka::metadata::Metadata;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
+use utoipa::ToSchema;
 
 use super::admin::groups::{self, Groups, Standing};
 use super::admin::next_records::Looked;
@@ -53,54 +56,83 @@ pub struct Snapshot {
     pub problems: Vec<Missing>,
 }
 
-/// A part that is missing or incomplete, and why.
-#[derive(Debug, Clone, Serialize)]
+/// A part that is missing or incomplete, and why: an ACL that is missing, a broker that does not answer.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Missing {
-    pub part: &'static str,
+    pub part: Part,
     pub detail: String,
 }
 
-#[derive(Debug, Clone, Default, Serialize)]
+/// A part of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    Cluster,
+    Offsets,
+    Groups,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct ClusterSummary {
+    /// Null with the embedded broker.
+    #[schema(required)]
     pub id: Option<String>,
     /// Id of the broker that takes administrative requests. With KRaft every broker does, and Kafka names any of them.
+    #[schema(required)]
     pub controller: Option<i32>,
     /// Sorted by id.
     pub brokers: Vec<BrokerSummary>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct BrokerSummary {
     pub broker: i32,
     pub host: String,
     pub port: u16,
+    #[schema(required)]
     pub rack: Option<String>,
 }
 
 /// Our topic.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct TopicDetail {
     pub topic: String,
     pub partitions: Vec<PartitionDetail>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct PartitionDetail {
+    #[schema(value_type = Partition)]
     pub partition: i32,
-    /// Ids of brokers. Without a leader the partition can be neither read nor written.
+    /// Id of the broker that takes writes. Null: the partition can be neither read nor written.
+    #[schema(required)]
     pub leader: Option<i32>,
+    /// Ids of the brokers that have a copy.
     pub replicas: Vec<i32>,
+    /// Ids of the brokers whose copy is complete.
     pub in_sync: Vec<i32>,
-    /// Offset of the oldest record that was not deleted, and the offset of the next record to be written.
+    /// Offset of the oldest record that was not deleted.
+    #[schema(required)]
     pub first_offset: Option<i64>,
+    /// Offset of the next record to be written.
+    #[schema(required)]
     pub next_offset: Option<i64>,
     /// The difference of the two offsets. At least the number of records: compaction and transactions leave offsets
     /// without a record.
+    #[schema(required)]
     pub records: Option<i64>,
-    /// The records times the mean size (key, value and headers) of the latest ones in memory. librdkafka cannot request
-    /// Kafka's own figure (it has no DescribeLogDirs), which is smaller because of compression.
+    /// The records times the mean size (key, value and headers) of the latest ones in memory; null if there are none.
+    // Kafka's own figure is smaller because of compression; librdkafka cannot request it (it has no DescribeLogDirs).
+    #[schema(required)]
     pub bytes_estimate: Option<u64>,
-    /// Over the last 10 s at most; `None` until there are two snapshots at least 0.5 s apart.
+    /// Over the last 10 s at most; null until there are two snapshots at least 0.5 s apart.
+    #[schema(required)]
     pub records_per_second: Option<f64>,
 }
 
@@ -185,7 +217,7 @@ impl Inspector {
             },
         };
         if let Some(detail) = groups.as_ref().ok().and_then(|groups| groups.problem.clone()) {
-            problems.push(Missing { part: "groups", detail });
+            problems.push(Missing { part: Part::Groups, detail });
         }
         let mut names = topics::names(&metadata);
         let topics_left_out = names.len().saturating_sub(TOPICS);
@@ -195,7 +227,7 @@ impl Inspector {
         places.extend(groups.iter().flat_map(|groups| groups.places(&metadata)));
         // Requested after the committed offsets, so that a lag is never negative.
         let offsets = topics::offsets(&self.admin, places, ANSWER_WITHIN).unwrap_or_else(|error| {
-            problems.push(Missing { part: "offsets", detail: error.to_string() });
+            problems.push(Missing { part: Part::Offsets, detail: error.to_string() });
             Offsets::new()
         });
         let topic = self.topic(&metadata, &offsets, known);
@@ -213,7 +245,7 @@ impl Inspector {
         let described = match self.embedded {
             true => None,
             false => describe_cluster(&self.admin)
-                .map_err(|error| problems.push(Missing { part: "cluster", detail: error.to_string() }))
+                .map_err(|error| problems.push(Missing { part: Part::Cluster, detail: error.to_string() }))
                 .ok(),
         };
         let mut cluster = described.unwrap_or_else(|| ClusterSummary {

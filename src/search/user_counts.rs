@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Searches;
 use crate::bounds::{ACTION_BYTES, ACTIONS};
@@ -57,21 +58,27 @@ pub struct UserCounts {
     other: u64,
 }
 
-/// The sums.
-#[derive(Debug, Serialize, PartialEq)]
+/// What the events of a user add up to.
+#[derive(Debug, Serialize, PartialEq, ToSchema)]
 pub struct Counts {
+    /// The earliest `time` of these events.
+    #[schema(required, format = DateTime)]
     pub first_seen: Option<String>,
+    /// The latest `time` of these events.
+    #[schema(required, format = DateTime)]
     pub last_seen: Option<String>,
     pub events: u64,
     /// The most frequent first.
+    #[schema(max_items = 100)]
     pub actions: Vec<ActionCount>,
-    /// Events of all other actions, and those without any.
+    /// Events of all other actions, and those without an action.
     pub other: u64,
 }
 
-#[derive(Debug, Serialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq, ToSchema)]
 pub struct ActionCount {
     pub action: String,
+    #[schema(minimum = 1)]
     pub events: u64,
 }
 

@@ -5,7 +5,8 @@
 use rocket::Request;
 use rocket::http::{ContentType, Header, Status};
 use rocket::response::{Responder, Result};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::answer::Answer;
 use super::trace::Trace;
@@ -16,73 +17,63 @@ use crate::limits::HeavyWorkError;
 use crate::search::SearchError;
 use crate::stream::OpenError;
 
-/// What went wrong, as `type` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    NotJson,
-    BadParameter,
-    BadRequest,
-    CrossSite,
-    NotFound,
-    MethodNotAllowed,
-    RequestTimeout,
-    TooLarge,
-    UriTooLong,
-    UnsupportedType,
-    Misdirected,
-    UpgradeRequired,
-    InvalidEvent,
-    IdReused,
-    Refused,
-    TooManyRequests,
-    HeadersTooLarge,
-    Internal,
-    NotImplemented,
-    Unavailable,
-    HeldUp,
-    Timeout,
+macro_rules! kinds {
+    ($($kind:ident $slug:tt $status:literal $title:literal $retryable:literal;)+) => {
+        /// What went wrong. More types may be added: treat an unknown one by its `status`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+        #[schema(as = ProblemType)]
+        pub enum Kind {
+            $(#[serde(rename = $slug)] $kind),+
+        }
+
+        impl Kind {
+            /// Status, title, and whether the same request may succeed later.
+            fn facts(self) -> (u16, &'static str, bool) {
+                match self {
+                    $(Kind::$kind => ($status, $title, $retryable)),+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    NotJson "/problems/not-json" 400 "Not JSON" false;
+    BadParameter "/problems/bad-parameter" 400 "Invalid parameter" false;
+    BadRequest "/problems/bad-request" 400 "Invalid request" false;
+    CrossSite "/problems/cross-site" 403 "Cross-site request blocked" false;
+    NotFound "/problems/not-found" 404 "Not found" false;
+    MethodNotAllowed "/problems/method-not-allowed" 405 "Method not allowed" false;
+    RequestTimeout "/problems/request-timeout" 408 "Request timed out" true;
+    TooLarge "/problems/too-large" 413 "Too large" false;
+    UriTooLong "/problems/uri-too-long" 414 "URI too long" false;
+    UnsupportedType "/problems/unsupported-type" 415 "Content type not supported" false;
+    Misdirected "/problems/misdirected" 421 "Unknown host name" false;
+    UpgradeRequired "/problems/upgrade-required" 426 "WebSocket only" false;
+    InvalidEvent "/problems/invalid-event" 422 "Invalid event" false;
+    IdReused "/problems/id-reused" 422 "Id already used by another event" false;
+    Refused "/problems/refused-by-kafka" 422 "Rejected by Kafka" false;
+    TooManyRequests "/problems/too-many-requests" 429 "Too many events" true;
+    HeadersTooLarge "/problems/headers-too-large" 431 "Headers too large" false;
+    Internal "/problems/internal" 500 "Internal error" true;
+    NotImplemented "/problems/not-possible-here" 501 "Not supported by this broker" false;
+    Unavailable "/problems/unavailable" 503 "Temporarily unavailable" true;
+    HeldUp "/problems/held-up" 503 "Blocked by an open transaction" true;
+    Timeout "/problems/timeout" 504 "No answer from Kafka in time" true;
 }
 
 impl Kind {
-    /// Slug of `type`, status, title, and whether the same request may succeed later.
-    fn facts(self) -> (&'static str, u16, &'static str, bool) {
-        match self {
-            Kind::NotJson => ("not-json", 400, "Not JSON", false),
-            Kind::BadParameter => ("bad-parameter", 400, "Invalid parameter", false),
-            Kind::BadRequest => ("bad-request", 400, "Invalid request", false),
-            Kind::CrossSite => ("cross-site", 403, "Cross-site request blocked", false),
-            Kind::NotFound => ("not-found", 404, "Not found", false),
-            Kind::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed", false),
-            Kind::RequestTimeout => ("request-timeout", 408, "Request timed out", true),
-            Kind::TooLarge => ("too-large", 413, "Too large", false),
-            Kind::UriTooLong => ("uri-too-long", 414, "URI too long", false),
-            Kind::UnsupportedType => ("unsupported-type", 415, "Content type not supported", false),
-            Kind::Misdirected => ("misdirected", 421, "Unknown host name", false),
-            Kind::UpgradeRequired => ("upgrade-required", 426, "WebSocket only", false),
-            Kind::InvalidEvent => ("invalid-event", 422, "Invalid event", false),
-            Kind::IdReused => ("id-reused", 422, "Id already used by another event", false),
-            Kind::Refused => ("refused-by-kafka", 422, "Rejected by Kafka", false),
-            Kind::TooManyRequests => ("too-many-requests", 429, "Too many events", true),
-            Kind::HeadersTooLarge => ("headers-too-large", 431, "Headers too large", false),
-            Kind::Internal => ("internal", 500, "Internal error", true),
-            Kind::NotImplemented => ("not-possible-here", 501, "Not supported by this broker", false),
-            Kind::Unavailable => ("unavailable", 503, "Temporarily unavailable", true),
-            Kind::HeldUp => ("held-up", 503, "Blocked by an open transaction", true),
-            Kind::Timeout => ("timeout", 504, "No answer from Kafka in time", true),
-        }
-    }
-
     pub fn status(self) -> u16 {
-        self.facts().1
+        self.facts().0
     }
 
     pub fn title(self) -> &'static str {
-        self.facts().2
+        self.facts().1
     }
 
     /// Whether the same request may succeed later.
     pub fn retryable(self) -> bool {
-        self.facts().3
+        self.facts().2
     }
 
     fn of_failure(failure: &Failure) -> Self {
@@ -105,11 +96,21 @@ pub fn status(verdict: &Verdict) -> u16 {
     }
 }
 
-#[derive(Debug, Serialize)]
-pub struct IndexedError {
-    pub index: usize,
-    #[serde(flatten)]
-    pub error: FieldError,
+/// One thing that is wrong with an event.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FieldError)]
+struct IndexedError {
+    /// The event's place in the array; 0 for one event.
+    index: usize,
+    /// JSON Pointer into the event.
+    pointer: String,
+    detail: String,
+}
+
+impl IndexedError {
+    fn new(index: usize, FieldError { pointer, detail }: FieldError) -> Self {
+        IndexedError { index, pointer, detail }
+    }
 }
 
 /// A problem details object.
@@ -119,35 +120,48 @@ pub struct Problem {
     detail: String,
     errors: Vec<IndexedError>,
     /// The id to retry with, where the outcome is unknown.
-    id: Option<String>,
+    id: Option<EventId>,
     headers: Vec<(&'static str, String)>,
 }
 
-#[derive(Serialize)]
+/// A problem (RFC 9457). Decide by `status`, and by `type` where a status has several; docs/api.md lists the types.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem, examples(json!({
+    "type": "/problems/invalid-event",
+    "title": "Invalid event",
+    "status": 422,
+    "detail": "one field is invalid",
+    "retryable": false,
+    "errors": [{"index": 0, "pointer": "/user", "detail": "must not be blank"}],
+    "request_id": "019ab0b6-7d7a-7f00-9d3e-0c8a1b2c3d4e",
+})))]
 pub struct Body<'a> {
     #[serde(rename = "type")]
-    slug: String,
+    kind: Kind,
     title: &'static str,
     status: u16,
     detail: &'a str,
     retryable: bool,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [IndexedError],
+    /// With 504: the event may or may not have been written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<&'static str>,
+    #[schema(nullable = false)]
+    outcome: Option<Outcome>,
+    /// With 504: the id to retry with, as `Idempotency-Key` if the body has none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
+    #[schema(nullable = false)]
+    id: Option<&'a EventId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     request_id: Option<&'a str>,
 }
 
-/// An event of an array that was not accepted, or a message of a WebSocket that was not.
-#[derive(Serialize)]
-struct ResultBody<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    retryable: bool,
-    problem: Body<'a>,
+/// What is known of an event for which there was no acknowledgement.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Unknown,
 }
 
 impl Problem {
@@ -187,7 +201,7 @@ impl Problem {
 
     fn with_errors(mut self, index: usize, errors: Vec<FieldError>) -> Self {
         let room = crate::bounds::ERRORS.saturating_sub(self.errors.len());
-        self.errors.extend(errors.into_iter().take(room).map(|error| IndexedError { index, error }));
+        self.errors.extend(errors.into_iter().take(room).map(|error| IndexedError::new(index, error)));
         self
     }
 
@@ -195,18 +209,19 @@ impl Problem {
     pub fn of_failure(failure: &Failure, id: &EventId) -> Self {
         let kind = Kind::of_failure(failure);
         let mut problem = Problem::new(kind, failure.to_string());
-        problem.id = (kind == Kind::Timeout).then(|| id.to_string());
+        problem.id = (kind == Kind::Timeout).then(|| id.clone());
         problem
-    }
-
-    /// The problem among the results of an array, with its status, or in a message that has the status itself.
-    pub fn body_of_result(&self, status: Option<u16>) -> impl Serialize {
-        ResultBody { status, retryable: self.kind.retryable(), problem: self.body(None) }
     }
 
     /// The answer of a WebSocket, as the body and the headers that it has instead of a response.
     pub fn answer(&self) -> Answer {
-        let answer = Answer::json(self.kind.status(), &self.body_of_result(None));
+        #[derive(Serialize)]
+        struct Message<'a> {
+            retryable: bool,
+            problem: &'a Problem,
+        }
+        let body = Message { retryable: self.kind.retryable(), problem: self };
+        let answer = Answer::json(self.kind.status(), &body);
         match self.retry_after() {
             Some(seconds) => answer.header("Retry-After", seconds),
             None => answer,
@@ -228,18 +243,25 @@ impl Problem {
     }
 
     pub fn body<'a>(&'a self, request_id: Option<&'a str>) -> Body<'a> {
-        let (slug, status, title, retryable) = self.kind.facts();
+        let (status, title, retryable) = self.kind.facts();
         Body {
-            slug: format!("/problems/{slug}"),
+            kind: self.kind,
             title,
             status,
             detail: &self.detail,
             retryable,
             errors: &self.errors,
-            outcome: (self.kind == Kind::Timeout).then_some("unknown"),
-            id: self.id.as_deref(),
+            outcome: (self.kind == Kind::Timeout).then_some(Outcome::Unknown),
+            id: self.id.as_ref(),
             request_id,
         }
+    }
+}
+
+/// The body without a request id, as it is among the results of an array and in the messages of a WebSocket.
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.body(None).serialize(serializer)
     }
 }
 
@@ -253,10 +275,10 @@ impl From<Refused> for Problem {
         let mut problem = Problem::new(kind, refused.to_string());
         match refused {
             Refused::WrongType(detail) => {
-                problem.errors.push(IndexedError { index: 0, error: FieldError::new("", detail) });
+                problem.errors.push(IndexedError::new(0, FieldError::new("", detail)));
             }
             Refused::TooLarge { index, .. } => {
-                problem.errors.push(IndexedError { index, error: FieldError::new("", refused.to_string()) });
+                problem.errors.push(IndexedError::new(index, FieldError::new("", refused.to_string())));
             }
             _ => {}
         }

@@ -6,11 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use footfall_core::{Dropped, Gap, Position};
 use rocket::Route;
 
 use super::access::{RouteKind, guard};
 use super::method_not_allowed::not_allowed;
+use super::pages::progress::{FailureMessage, ProgressMessage};
+use super::receipt::{Queued, Receipt};
 use super::{api, assets, pages};
+use crate::stream::{Bye, Status};
 
 macro_rules! table {
     (described { $($kind:ident $($handler:ident)::+;)+ } bare { $($bare_kind:ident $($bare:ident)::+;)+ }) => {
@@ -24,7 +28,21 @@ macro_rules! table {
 
         /// The described routes as operations.
         #[derive(utoipa::OpenApi)]
-        #[openapi(paths($($($handler)::+),+))]
+        #[openapi(
+            paths($($($handler)::+),+),
+            // Those that only schemas written by hand name.
+            components(schemas(
+                Bye,
+                Dropped,
+                FailureMessage,
+                Gap,
+                Position,
+                ProgressMessage,
+                Queued,
+                Receipt,
+                Status,
+            )),
+        )]
         pub struct Operations;
     };
 }

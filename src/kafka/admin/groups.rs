@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
 use std::time::{Duration, Instant};
 
+use footfall_core::schema::Partition;
 use rdkafka::admin::AdminClient;
 use rdkafka::bindings as sys;
 use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::metadata::Metadata;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::next_records::{Ahead, Looked};
 use super::topics::{self, Offsets, Place, offsets};
@@ -29,7 +31,8 @@ pub struct Groups {
     pub problem: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// A consumer group.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Group {
     pub group: String,
     /// Kafka's name: `Stable`, `Empty`, `PreparingRebalance` and so on.
@@ -37,23 +40,29 @@ pub struct Group {
     /// `classic`, or `consumer` (KIP-848).
     #[serde(rename = "type")]
     pub kind: String,
+    #[schema(required)]
     pub assignor: Option<String>,
     /// Id of the broker that coordinates the group.
+    #[schema(required)]
     pub coordinator: Option<i32>,
     pub members: Vec<Member>,
-    /// Offsets, over all partitions whose lag is known; `None` if none is. Never less than the records that the group
-    /// still has to read.
+    /// Offsets that the group has not read, over all partitions whose lag is known; null if none is. Never less than the
+    /// records that the group still has to read.
+    #[schema(required)]
     pub lag: Option<i64>,
     /// Milliseconds, of the partition with the largest lag.
+    #[schema(required)]
     pub lag_ms: Option<i64>,
     /// Partitions that a member has or for which an offset is committed, sorted.
     pub partitions: Vec<GroupPartition>,
-    /// Why something about the group is not known, as a sentence.
+    /// Why something about the group is not known, as a sentence. Left out if all is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub problem: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// A member of a consumer group.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Member {
     pub id: String,
     pub client_id: String,
@@ -62,33 +71,46 @@ pub struct Member {
 }
 
 /// A partition that a member has.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub struct Assigned {
     pub topic: String,
+    #[schema(value_type = Partition)]
     pub partition: i32,
 }
 
-#[derive(Debug, Clone, Default, Serialize)]
+/// A partition that a consumer group reads.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct GroupPartition {
     pub topic: String,
+    #[schema(value_type = Partition)]
     pub partition: i32,
     /// The offset at which the group continues.
+    #[schema(required)]
     pub committed: Option<i64>,
-    /// The partition's first offset that was not deleted, and its next one.
+    /// The partition's first offset that was not deleted.
+    #[schema(required)]
     pub first: Option<i64>,
+    /// The partition's next offset.
+    #[schema(required)]
     pub end: Option<i64>,
     /// Offsets from where the group continues to the end, without deleted ones. On our topic it starts at the next
-    /// record that exists; compaction and transactions can still make it more than the records.
+    /// record that exists; compaction and transactions can still make it more than the records. Null: see `problem`.
+    #[schema(required)]
     pub lag: Option<i64>,
-    /// Milliseconds since the next record that exists was written; 0 without lag, `None` if that record was not read.
+    /// Milliseconds since the next record that exists was written, by Kafka's timestamp; only of our topic. 0 without lag,
+    /// null until that record was read.
+    #[schema(required)]
     pub lag_ms: Option<i64>,
-    /// Milliseconds for which a member with a lag has not committed, since the first snapshot that shows it; `None` if
+    /// Milliseconds for which a member with a lag has not committed, since the first snapshot that shows it; null if
     /// it commits, has nothing to read or is seen for the first time.
+    #[schema(required)]
     pub stalled_ms: Option<u64>,
     /// Id of the member that has the partition.
+    #[schema(required)]
     pub member: Option<String>,
-    /// Why the lag is not known, or what happened to the committed offset, as a sentence.
+    /// Why the lag is not known, or what happened to the committed offset, as a sentence. Left out if all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub problem: Option<String>,
 }
 

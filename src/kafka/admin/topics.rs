@@ -18,12 +18,13 @@ use super::{Op, Owned, Unanswered};
 use crate::kafka::{Connection, HistoryError, QUESTION, Quiet, admin, connection_errors};
 
 /// A topic with the records that it holds now.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 pub struct TopicSummary {
     pub topic: String,
     pub partitions: usize,
     /// Next offset minus first offset, over all partitions: at least the number of records, more if compaction and
-    /// transactions left offsets without a record. `None` if a partition does not answer.
+    /// transactions left offsets without a record. Null if a partition does not answer.
+    #[schema(required)]
     pub records: Option<i64>,
 }
 

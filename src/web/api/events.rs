@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rocket::http::{ContentType, HeaderMap};
 use rocket::request::{FromRequest, Outcome, Request};
 use rocket::{State, get, post};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::event::cloudevents::{self, HTTP_PREFIX, HTTP_REQUIRED};
 use crate::event::{FieldError, Format, Parsed};
@@ -144,7 +145,7 @@ fn max_body(ingest: &Ingest) -> usize {
             headers(("Idempotent-Replayed" = String)),
             examples(("one" = (value = json!(openapi::queued())))),
         ),
-        (status = 207, description = "The items of an array have different statuses.", body = openapi::Results),
+        (status = 207, description = "The items of an array have different statuses.", body = receipt::Results),
         openapi::BadBody,
         openapi::TooLarge,
         openapi::UnsupportedType,
@@ -178,6 +179,18 @@ pub fn ack(text: Option<&str>) -> Result<Ack, Problem> {
     }
 }
 
+/// The answer to the tutorial's call.
+#[derive(Serialize, ToSchema)]
+struct TutorialAnswer {
+    message: TutorialMessage,
+}
+
+#[derive(Serialize, ToSchema)]
+enum TutorialMessage {
+    #[serde(rename = "Sent to Kafka!")]
+    Sent,
+}
+
 /// The tutorial's call
 ///
 /// One event; also answered with a slash at the end of the path.
@@ -189,7 +202,7 @@ pub fn ack(text: Option<&str>) -> Result<Ack, Problem> {
         (
             status = 200,
             description = "Acknowledged by Kafka.",
-            body = openapi::TutorialAnswer,
+            body = TutorialAnswer,
             example = json!({"message": "Sent to Kafka!"}),
         ),
         openapi::BadBody,
@@ -225,7 +238,7 @@ pub async fn tutorial(
         other => other.into(),
     })?;
     receipt::answer(connection.topic(), verdicts)?;
-    Ok(Answer::json(200, &json!({"message": "Sent to Kafka!"})))
+    Ok(Answer::json(200, &TutorialAnswer { message: TutorialMessage::Sent }))
 }
 
 /// This description
@@ -233,7 +246,7 @@ pub async fn tutorial(
     operation_id = "description",
     tag = "operations",
     responses(
-        (status = 200, description = "OpenAPI 3.1.", body = openapi::OpenApiDocument),
+        (status = 200, description = "OpenAPI 3.1.", body = Object),
     )
 )]
 #[get("/api/openapi.json")]

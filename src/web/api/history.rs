@@ -59,12 +59,10 @@ pub fn request(parameters: &QueryString, default: usize, most: usize) -> Result<
 #[utoipa::path(
     operation_id = "readHistory",
     tag = "events",
-    params(openapi::Range, openapi::PageSize, openapi::Filter),
+    params(openapi::HistoryPage),
     responses(
         (status = 200, description = "The records, and where to go on.", body = openapi::Page),
-        openapi::BadParameter,
-        openapi::NoTimeIndex,
-        openapi::ReadUnavailable,
+        openapi::SearchFailures,
     )
 )]
 #[get("/api/v1/events")]
@@ -137,18 +135,10 @@ pub async fn record(
 #[utoipa::path(
     operation_id = "exportNdjson",
     tag = "events",
-    params(openapi::Range, openapi::ExportSize, openapi::Filter),
+    params(openapi::Export),
     responses(
-        (
-            status = 200,
-            description = "All that matches, as it is found. It ends early, and not as HTTP says that an answer \
-                           ends, if it could not be read whole.",
-            content_type = "application/x-ndjson",
-            body = String,
-        ),
-        openapi::BadParameter,
-        openapi::NoTimeIndex,
-        openapi::ReadUnavailable,
+        (status = 200, description = openapi::EXPORT, content_type = "application/x-ndjson", body = String),
+        openapi::SearchFailures,
     )
 )]
 #[get("/api/v1/events.ndjson")]
@@ -169,18 +159,10 @@ pub async fn ndjson(
 #[utoipa::path(
     operation_id = "exportCsv",
     tag = "events",
-    params(openapi::Range, openapi::ExportSize, openapi::Filter),
+    params(openapi::Export),
     responses(
-        (
-            status = 200,
-            description = "All that matches, as it is found. It ends early, and not as HTTP says that an answer \
-                           ends, if it could not be read whole.",
-            content_type = "text/csv",
-            body = String,
-        ),
-        openapi::BadParameter,
-        openapi::NoTimeIndex,
-        openapi::ReadUnavailable,
+        (status = 200, description = openapi::EXPORT, content_type = "text/csv", body = String),
+        openapi::SearchFailures,
     )
 )]
 #[get("/api/v1/events.csv")]

@@ -12,6 +12,7 @@ use crate::kafka::{Connection, State as Kafka, Trouble, stops_all};
 use crate::telemetry::Metrics;
 use crate::web::guards::KafkaState;
 use crate::web::openapi;
+use crate::web::problem;
 use crate::web::query::Parameters;
 
 /// Whether the process can answer
@@ -54,7 +55,7 @@ pub fn livez() -> &'static str {
             description = "Every post would be rejected, or no new stream would get records; the text says why, as \
                            `cause: sentence`. A problem if too many connections are open or the server is shutting \
                            down.",
-            content((String = "text/plain"), (openapi::Problem = "application/problem+json")),
+            content((String = "text/plain"), (problem::Body = "application/problem+json")),
         ),
     )
 )]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rocket::{State, get};
 
+use crate::stats::Snapshot;
 use crate::web::answer::Answer;
-use crate::web::openapi;
 use crate::web::pages::overview::Overviews;
 
 /// What the last day's events add up to
@@ -13,7 +13,7 @@ use crate::web::pages::overview::Overviews;
     operation_id = "readStats",
     tag = "operations",
     responses(
-        (status = 200, description = "Counts as of now.", body = openapi::Stats),
+        (status = 200, description = "Counts as of now.", body = Snapshot),
     )
 )]
 #[get("/api/v1/stats")]

@@ -45,7 +45,7 @@ impl<'r> FromRequest<'r> for LastEventId {
 #[utoipa::path(
     operation_id = "followEvents",
     tag = "streams",
-    params(openapi::LastEventId, openapi::Start, openapi::Filter),
+    params(openapi::Follow),
     responses(
         (
             status = 200,
@@ -54,8 +54,7 @@ impl<'r> FromRequest<'r> for LastEventId {
             body = openapi::StreamEvent,
             example = json!(openapi::STREAM),
         ),
-        openapi::BadParameter,
-        openapi::NoStream,
+        openapi::FollowFailures,
     )
 )]
 #[get("/api/v1/stream")]
@@ -75,16 +74,10 @@ pub async fn api(
 #[utoipa::path(
     operation_id = "pageStream",
     tag = "pages",
-    params(openapi::LastEventId, openapi::Start, openapi::Filter),
+    params(openapi::Follow),
     responses(
-        (
-            status = 200,
-            description = "The stream.",
-            content_type = "text/event-stream",
-            body = openapi::PageStreamEvent,
-        ),
-        openapi::BadParameter,
-        openapi::NoStream,
+        (status = 200, description = "The stream.", content_type = "text/event-stream", body = openapi::PageStreamEvent),
+        openapi::FollowFailures,
     )
 )]
 #[get("/stream")]

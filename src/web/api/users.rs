@@ -1,7 +1,9 @@
 //! What one user's events add up to, for programs.
 
+use footfall_core::schema::Partition;
 use rocket::{State, get};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::bounds::{Address, PAGE_SCAN};
 use crate::feed::Cursor;
@@ -11,18 +13,25 @@ use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::{Parameters, bad};
 
-#[derive(Serialize)]
-struct UserBody<'a> {
+/// What one user did.
+#[derive(Serialize, ToSchema)]
+struct UserSummary<'a> {
     user: &'a str,
+    /// The partition of the user's key.
+    #[schema(value_type = Partition)]
     partition: i32,
     #[serde(flatten)]
     counts: Counts,
+    /// Records that were looked at.
     scanned: u64,
     /// The partitions that were looked at.
+    #[schema(value_type = Vec<Partition>)]
     partitions: Vec<i32>,
-    /// Whether every record of every partition before `to` was looked at.
+    /// Whether every record of every partition, or every one before `to`, was looked at.
     complete: bool,
-    next: Option<String>,
+    /// The `to` of the next request; null if there is nothing left in the partitions that are looked at.
+    #[schema(required)]
+    next: Option<Cursor>,
 }
 
 /// Where the parameters say that a user's events are counted: `partitions=all`, or nothing.
@@ -44,7 +53,7 @@ pub fn scope(searches: &Searches, user: &str, parameters: &Parameters) -> Result
     tag = "events",
     params(openapi::User, openapi::CountUpTo, openapi::Partitions),
     responses(
-        (status = 200, description = "The sums, and where to go on.", body = openapi::Person),
+        (status = 200, description = "The sums, and where to go on.", body = UserSummary),
         openapi::BadParameter,
         openapi::ReadUnavailable,
     )
@@ -67,9 +76,9 @@ pub async fn user(
     });
     let ((page, counts), _) = read.await?;
     let (count, scanned) = (page.range.to.len(), page.end.scanned);
-    let next = page.end.next.map(|next| Cursor::new(next).to_string());
+    let next = page.end.next.map(Cursor::new);
     let partitions: Vec<i32> = scope.partition().map_or_else(|| (0..count as i32).collect(), |one| vec![one]);
     let complete = next.is_none() && partitions.len() == count;
-    let body = UserBody { user, partition, counts, scanned, partitions, complete, next };
+    let body = UserSummary { user, partition, counts, scanned, partitions, complete, next };
     Ok(Answer::json(200, &body).header("Cache-Control", "no-store"))
 }

@@ -104,7 +104,7 @@ impl Handshake {
 #[utoipa::path(
     operation_id = "openSocket",
     tags = ["streams", "events"],
-    params(openapi::LastEventId, openapi::Start, openapi::Filter),
+    params(openapi::Follow),
     responses(
         (
             status = 101,
@@ -113,9 +113,8 @@ impl Handshake {
                            valid, not UTF-8 or too large.",
             headers(("Sec-WebSocket-Accept" = String)),
         ),
-        openapi::BadParameter,
+        openapi::FollowFailures,
         openapi::UpgradeRequired,
-        openapi::NoStream,
     )
 )]
 #[get("/api/v1/ws")]

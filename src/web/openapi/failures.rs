@@ -1,5 +1,4 @@
-//! The answers that are problems: each with the statement when it is given, and with an example that is made as the server
-//! makes it.
+//! The responses that are problems: when each is given, and an example that the server's own code generates.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +15,12 @@ use crate::web::problem::{Kind, Problem};
 const ID: &str = "019ab0b6-7d78-7c52-a4d0-3f1f6b8f7a10";
 const REQUEST_ID: &str = "019ab0b6-7d7a-7f00-9d3e-0c8a1b2c3d4e";
 
-/// An answer that is a problem, as `components.responses` has it.
+/// A response that is a problem, a component of the description.
 pub struct Described {
     pub name: &'static str,
     says: &'static str,
     problem: fn() -> Problem,
-    /// The schema of what is answered instead, as `application/json`, where every item of an array failed so.
+    /// The schema of the response, as `application/json`, where every item of an array failed for this reason.
     results: Option<&'static str>,
 }
 
@@ -43,7 +42,7 @@ macro_rules! failures {
             }
         )+
 
-        /// What any route may answer, before its handler sees the request.
+        /// The responses that any route may give before its handler sees the request.
         pub const ANY_ROUTE: &[Described] = &[$(Described {
             name: stringify!($any),
             says: $any_says,
@@ -51,7 +50,7 @@ macro_rules! failures {
             results: None,
         }),+];
 
-        /// What the handlers answer that name it.
+        /// The responses of the handlers that name them.
         pub const SOME_ROUTES: &[Described] = &[$(Described {
             name: stringify!($name),
             says: $says,
@@ -178,7 +177,7 @@ impl Described {
         (self.problem)().kind.status().to_string()
     }
 
-    /// The response; outside the API it may be a page.
+    /// The response. That of a page may also be HTML.
     pub fn response(&self, page: bool) -> Value {
         let problem = (self.problem)();
         let mut headers = json!({"X-Request-Id": reference("headers", "X-Request-Id")});

@@ -1,10 +1,14 @@
-//! The description of the interface (OpenAPI 3.1): `/api/openapi.json` and `docs/openapi.json`.
+//! The description of the HTTP interface (OpenAPI 3.1): `/api/openapi.json` and `docs/openapi.json`.
 //!
-//! utoipa makes the operations out of the handlers in the table of routes: path and method of Rocket's attribute, doc
-//! comment, and `#[utoipa::path]` with parameters and answers. Here is added what concerns every route: the answers that
-//! any of them may give, `X-Request-Id`, and pages where an answer of the API would be a problem. `schemas.json` has the
-//! schemas of what is parsed and written by hand.
+//! utoipa generates it. An operation comes from a handler in the table of routes: path and method from Rocket's attribute,
+//! texts from the doc comment, parameters and responses from `#[utoipa::path]`. A schema comes from the type that is
+//! serialised (`utoipa::ToSchema`); only types that are parsed or written by hand have schemas written by hand
+//! (`schemas.rs`, `schemas.json`).
+//!
+//! This module adds what every route has: the responses that any route may give, the header `X-Request-Id`, links, and HTML
+//! as the second media type of the problems of pages.
 
+mod answers;
 mod failures;
 mod parameters;
 mod schemas;
@@ -17,20 +21,21 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
+pub use answers::*;
 pub use failures::*;
 pub use parameters::*;
 pub use schemas::*;
 
-/// Path to where `components` has it.
+/// A reference to a component.
 fn reference(section: &str, name: &str) -> Value {
     json!({"$ref": format!("#/components/{section}/{name}")})
 }
 
-/// The description as it is served. It is made when somebody first asks for it.
+/// The description as it is served, generated at the first request.
 pub struct Description(LazyLock<String>);
 
 impl Description {
-    /// A description of the operations that `make` gives.
+    /// The description that `make` generates.
     pub fn new(make: fn() -> String) -> Self {
         Description(LazyLock::new(make))
     }
@@ -40,7 +45,7 @@ impl Description {
     }
 }
 
-/// The description of these operations: JSON, indented.
+/// Returns the description of these operations as indented JSON.
 pub fn text(operations: OpenApi) -> String {
     format!("{:#}\n", document(operations))
 }
@@ -80,7 +85,7 @@ fn document(operations: OpenApi) -> Value {
     document
 }
 
-/// The members of an object; none of what is no object.
+/// The members of an object. Replaces a value that is not an object by an empty one.
 fn members(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = json!({});
@@ -88,7 +93,7 @@ fn members(value: &mut Value) -> &mut Map<String, Value> {
     value.as_object_mut().expect("it is an object now")
 }
 
-/// Joins the lines of descriptions, which are as long as the lines of the source; paragraphs stay.
+/// Joins the lines of each paragraph of the descriptions, which have the line breaks of the source.
 fn join_lines(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -107,24 +112,24 @@ fn join_lines(value: &mut Value) {
     }
 }
 
-/// Adds to an operation what each has.
+/// Adds what every operation has, and removes what utoipa adds too much.
 fn complete(operation: &mut Value, page: bool) {
-    // The library adds the path's parameters once more, from the arguments of the handler.
+    // utoipa adds the parameters of the path a second time, from the arguments of the handler.
     let mut described = HashSet::new();
     if let Some(parameters) = operation["parameters"].as_array_mut() {
         let place = |parameter: &Value| (parameter["in"].to_string(), parameter["name"].to_string());
         parameters.retain(|parameter| described.insert(place(parameter)));
     }
     for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
-        // An empty value is none; several values may be repeated, and are not empty.
+        // An empty value counts as a missing parameter. A parameter with several values is repeated instead.
         if parameter["in"] == "query" && parameter["schema"]["type"] != "array" {
             parameter["allowEmptyValue"] = json!(true);
-            // Numbers of any size are parsed: `minimum` and `maximum` are the bounds, not the width of a type.
+            // The server parses numbers of any size: `minimum` and `maximum` are the bounds, not the width of a type.
             if parameter["schema"]["type"] == "integer" {
                 members(&mut parameter["schema"]).remove("format");
             }
         }
-        // A path's parameters are always there, and no other one has to be.
+        // Only the parameters of a path are required.
         if parameter["in"] != "path" {
             members(parameter).remove("required");
         }
@@ -165,7 +170,7 @@ fn headers() -> Value {
             "schema": {"type": "string"},
         },
         "Retry-After": {
-            "description": "Seconds to wait before the next try.",
+            "description": "Seconds to wait before the next attempt.",
             "schema": {"type": "integer", "minimum": 0},
         },
         "Allow": {"description": "The methods that work here.", "schema": {"type": "string"}},
@@ -182,12 +187,12 @@ fn headers() -> Value {
     })
 }
 
-/// A record and its page, by the members of an answer.
+/// Values for the parameters of a linked operation.
 const PLACE: &[(&str, &str)] = &[("partition", "$response.body#/partition"), ("offset", "$response.body#/offset")];
 const SENT_USER: &[(&str, &str)] = &[("path.user", "$request.body#/user")];
 const READ_USER: &[(&str, &str)] = &[("path.user", "$response.body#/value/user")];
 
-/// Operation and status, name, operation that follows, its parameters, description.
+/// The responses that have the link (operation and status), name, operation it leads to, parameters, description.
 type Link = (
     &'static [(&'static str, &'static str)],
     &'static str,
@@ -196,7 +201,7 @@ type Link = (
     &'static str,
 );
 
-/// Where a client may go on from an answer.
+/// The links from responses to other operations (OpenAPI 3.1, Link Object).
 const LINKS: &[Link] = &[
     (
         &[("sendEvents", "201"), ("sendForm", "201")],

@@ -1,26 +1,55 @@
-//! The parameters, in the groups that handlers share.
+//! The parameters of requests, in the groups that handlers share. All but those of a path may be left out.
 
 #![expect(dead_code, reason = "the fields describe; `Parameters` parses")]
 
-use utoipa::IntoParams;
+use footfall_core::schema::{Offset, Partition};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
-use super::schemas::{Cursor, EventId, From, Offset, Partition, Time};
+use super::schemas::{From, Time};
+use crate::event::EventId;
+use crate::feed::Cursor;
+use crate::ingest::Ack;
+
+macro_rules! groups {
+    ($($(#[$doc:meta])* $name:ident: $($member:ident)+;)+) => {
+        $(
+            $(#[$doc])*
+            pub enum $name {}
+
+            impl IntoParams for $name {
+                fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+                    [$($member::into_params(&place)),+].concat()
+                }
+            }
+        )+
+    };
+}
+
+groups! {
+    /// What a stream takes.
+    Follow: LastEventId Start Filter;
+    /// What a page of history takes.
+    HistoryPage: Range PageSize Filter;
+    /// What an export takes.
+    Export: Range ExportSize Filter;
+}
 
 /// Which records are wanted.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Only records whose `user` equals it. Several: any of them.
-    #[param(required = false, max_items = 10, explode = true, example = json!(["John"]))]
+    #[param(max_items = 10, explode = true, example = json!(["John"]))]
     user: Vec<String>,
     /// Only records whose `action` equals it. Several: any of them.
-    #[param(required = false, max_items = 10, explode = true, example = json!(["login"]))]
+    #[param(max_items = 10, explode = true, example = json!(["login"]))]
     action: Vec<String>,
     /// Only records of this partition. Several: any of them.
-    #[param(required = false, max_items = 10, explode = true, example = json!([1]))]
+    #[param(max_items = 10, explode = true, example = json!([1]))]
     partition: Vec<Partition>,
     /// Only records whose value contains these bytes (UTF-8, case-sensitive). Several: any of them.
-    #[param(required = false, max_items = 10, explode = true, example = json!(["/cart"]))]
+    #[param(max_items = 10, explode = true, example = json!(["/cart"]))]
     q: Vec<String>,
 }
 
@@ -30,7 +59,7 @@ pub struct Filter {
 pub struct LastEventId {
     /// The cursor after the last frame that arrived: `after` as a header. Goes before every other start; an empty one counts
     /// as none.
-    #[param(required = false, rename = "Last-Event-ID", example = "0-812.1-790.2-455")]
+    #[param(rename = "Last-Event-ID", example = "0-812.1-790.2-455")]
     last_event_id: String,
 }
 
@@ -39,20 +68,20 @@ pub struct LastEventId {
 #[into_params(parameter_in = Query)]
 pub struct Start {
     /// Start at this cursor. One that is no cursor is reported as a `gap`, with `strict` it is 400.
-    #[param(required = false, example = "0-812.1-790.2-455")]
+    #[param(example = "0-812.1-790.2-455")]
     after: String,
     /// Start at a time, by the records' timestamps.
-    #[param(required = false, example = "-15m")]
+    #[param(example = "-15m")]
     since: Time,
     /// Start with the newest this many records that match the filter.
-    #[param(required = false, minimum = 1, maximum = 1000, example = 10)]
+    #[param(minimum = 1, maximum = 1000, example = 10)]
     last: u32,
     /// Answer 400 to a cursor for which there would be a `gap`. `0` and `false` mean no, anything else means yes, also no
     /// value.
-    #[param(required = false, example = "1")]
+    #[param(example = "1")]
     strict: String,
     /// Events a second. Of more than that only the newest are sent, and `skipped` counts the others.
-    #[param(required = false, minimum = 0, maximum = 100_000)]
+    #[param(minimum = 0, maximum = 100_000)]
     max_rate: u32,
 }
 
@@ -61,23 +90,30 @@ pub struct Start {
 #[into_params(parameter_in = Query)]
 pub struct Range {
     /// Where to start.
-    #[param(required = false, default = "latest", example = "beginning")]
+    #[param(default = "latest", example = "beginning")]
     from: From,
     /// Start at a time, by the records' timestamps.
-    #[param(required = false, example = "-15m")]
+    #[param(example = "-15m")]
     since: Time,
     /// Only records before this time.
-    #[param(required = false, example = "-5m")]
+    #[param(example = "-5m")]
     until: Time,
     /// The offset to begin with. Only beside exactly one `partition`, else 400.
-    #[param(required = false)]
     offset: Offset,
     /// The cursor at which to stop; the end if it is left out.
-    #[param(required = false, example = "0-812.1-790.2-455")]
+    #[param(example = "0-812.1-790.2-455")]
     to: Cursor,
     /// What comes first. Default: `oldest` with `since`, `offset`, `from=beginning` and `from=<cursor>`, else `newest`.
-    #[param(required = false)]
-    order: super::schemas::Order,
+    #[param(inline)]
+    order: Order,
+}
+
+/// What comes first.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum Order {
+    Newest,
+    Oldest,
 }
 
 /// How much a page has.
@@ -85,11 +121,11 @@ pub struct Range {
 #[into_params(parameter_in = Query)]
 pub struct PageSize {
     /// Records in the answer.
-    #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: u32,
     /// The newest this many records: `limit`, counted from the end. With `order=oldest` it is 400 if they are not all found
     /// within a page's bounds.
-    #[param(required = false, minimum = 1, maximum = 1000)]
+    #[param(minimum = 1, maximum = 1000)]
     last: u32,
 }
 
@@ -98,10 +134,10 @@ pub struct PageSize {
 #[into_params(parameter_in = Query)]
 pub struct ExportSize {
     /// Records at most; without it, all that match.
-    #[param(required = false, minimum = 1)]
+    #[param(minimum = 1)]
     limit: u64,
     /// The newest this many records.
-    #[param(required = false, minimum = 1)]
+    #[param(minimum = 1)]
     last: u64,
 }
 
@@ -127,8 +163,15 @@ pub struct User {
 #[into_params(parameter_in = Query)]
 pub struct Partitions {
     /// `all` looks through all partitions; left out, only that of the user's key is looked at.
-    #[param(required = false)]
-    partitions: super::schemas::AllPartitions,
+    #[param(inline)]
+    partitions: AllPartitions,
+}
+
+/// All partitions.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum AllPartitions {
+    All,
 }
 
 /// Where a count of a user's events stops.
@@ -137,7 +180,6 @@ pub struct Partitions {
 pub struct CountUpTo {
     /// The cursor before which to count: the `next` of the request before; the end if it is left out. The sums are of this
     /// piece only.
-    #[param(required = false)]
     to: Cursor,
 }
 
@@ -146,8 +188,8 @@ pub struct CountUpTo {
 #[into_params(parameter_in = Query)]
 pub struct AckParameter {
     /// `none`: answer 202 after validation, without waiting for Kafka.
-    #[param(required = false)]
-    ack: super::schemas::Ack,
+    #[param(inline)]
+    ack: Ack,
 }
 
 /// The headers of a submission.
@@ -155,35 +197,50 @@ pub struct AckParameter {
 #[into_params(parameter_in = Header)]
 pub struct SubmissionHeaders {
     /// The `id` of a single event that has none. 400 beside an array.
-    #[param(required = false, rename = "Idempotency-Key")]
+    #[param(rename = "Idempotency-Key")]
     idempotency_key: EventId,
-    #[param(required = false, rename = "Content-Encoding")]
-    content_encoding: super::schemas::ContentEncoding,
+    #[param(rename = "Content-Encoding", inline)]
+    content_encoding: ContentEncoding,
     /// Written into the records' headers.
-    #[param(required = false)]
     traceparent: String,
     /// Written into the records' headers.
-    #[param(required = false)]
     tracestate: String,
     /// CloudEvents, binary mode: `1.0`. Ignored in the other modes.
-    #[param(required = false, rename = "ce-specversion")]
+    #[param(rename = "ce-specversion")]
     ce_specversion: String,
     /// CloudEvents, binary mode: The event's `id`, with `ce-source` its identity. Ignored in the other modes.
-    #[param(required = false, rename = "ce-id")]
+    #[param(rename = "ce-id")]
     ce_id: String,
     /// CloudEvents, binary mode: The `source`, a URI-reference. Ignored in the other modes.
-    #[param(required = false, rename = "ce-source")]
+    #[param(rename = "ce-source")]
     ce_source: String,
     /// CloudEvents, binary mode: The `type`; stands in for a missing `action` of the data. Ignored in the other modes.
-    #[param(required = false, rename = "ce-type")]
+    #[param(rename = "ce-type")]
     ce_type: String,
     /// CloudEvents, binary mode: The `subject`; stands in for a missing `user` of the data. Ignored in the other modes.
-    #[param(required = false, rename = "ce-subject")]
+    #[param(rename = "ce-subject")]
     ce_subject: String,
     /// CloudEvents, binary mode: When it happened, as RFC 3339. Ignored in the other modes.
-    #[param(required = false, rename = "ce-time")]
+    #[param(rename = "ce-time")]
     ce_time: String,
     /// CloudEvents, binary mode: The `dataschema`, a URI. Ignored in the other modes.
-    #[param(required = false, rename = "ce-dataschema")]
+    #[param(rename = "ce-dataschema")]
     ce_dataschema: String,
+}
+
+/// The encodings of a body.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum ContentEncoding {
+    Gzip,
+    Identity,
+}
+
+/// Rows that a count sends.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RowCount {
+    /// Rows to send, the newest first.
+    #[param(maximum = 50, default = 0)]
+    limit: u32,
 }

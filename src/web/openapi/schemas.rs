@@ -1,21 +1,18 @@
-//! The schemas of what is parsed or written by hand, from `schemas.json`: events, records, frames of streams. A type with
-//! the name of a schema stands for it in the attributes of handlers and of types that are serialised.
+//! The schemas of what is parsed or written by hand: events, records, frames of streams. Those of all other types are derived
+//! from the types (`utoipa::ToSchema`). Tests check what the server writes against both.
 
 use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// All of them, by name.
-pub fn written_by_hand() -> Value {
-    serde_json::from_str(include_str!("schemas.json")).expect("schemas.json is JSON: a test reads it")
-}
+use super::reference;
 
 macro_rules! written_by_hand {
     ($($name:ident)+) => {
         $(
             pub enum $name {}
 
-            // A name for a reference: the schema itself is put in from the file.
+            // Only the name counts, for a reference: `written_by_hand` has the schema.
             impl PartialSchema for $name {
                 fn schema() -> RefOr<Schema> {
                     RefOr::default()
@@ -30,72 +27,102 @@ macro_rules! written_by_hand {
     };
 }
 
+// A type for each schema that handlers and other types name.
 written_by_hand! {
-    Ack AllPartitions CloudEvent CloudEvents ContentEncoding Cursor OpenApiDocument Event EventId Events Form From
-    Groups MovingEvent Offset Order Page PageStreamEvent Partition Person Problem QueuedOrResults Receipt
-    ReceiptOrResults Record Results Rows SearchEvent Stats StreamEvent Time Topics TutorialAnswer
+    CloudEvent CloudEvents Event Events From Name OverviewEvent Page PageStreamEvent QueuedOrResults ReceiptOrResults Record
+    SearchEvent StreamEvent Time
 }
 
-/// The receipt of the examples.
-pub fn receipt() -> Value {
+/// All schemas that are written by hand, by name.
+pub fn written_by_hand() -> Value {
+    let mut schemas: Value =
+        serde_json::from_str(include_str!("schemas.json")).expect("schemas.json is JSON: a test reads it");
+    let controls = [
+        ("position", "Position"),
+        ("gap", "Gap"),
+        ("dropped", "Dropped"),
+        ("skipped", "Dropped"),
+        ("status", "Status"),
+        ("bye", "Bye"),
+    ];
+    let reports = [("progress", "ProgressMessage"), ("done", "ProgressMessage"), ("failed", "FailureMessage")];
+    let html = json!({"type": "string", "contentMediaType": "text/html"});
+    let resumable = json!({
+        "id": {
+            "$ref": "#/components/schemas/Cursor",
+            "description": "The cursor after it, which `Last-Event-ID` resumes from.",
+        },
+        "retry": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "Milliseconds, in the first event: how long to wait before connecting again.",
+        },
+    });
+    schemas["StreamEvent"] = server_sent_event("`/api/v1/stream`", json_text("Record"), &controls, &resumable);
+    schemas["PageStreamEvent"] = server_sent_event("`/stream`", html.clone(), &controls, &resumable);
+    schemas["SearchEvent"] = server_sent_event("a page's search or count", html, &reports, &json!({}));
+    schemas["SocketMessage"] = socket_message(&controls);
+    schemas
+}
+
+/// Text that is JSON of this schema.
+fn json_text(schema: &str) -> Value {
     json!({
-        "id": "019ab0b6-7d78-7c52-a4d0-3f1f6b8f7a10",
-        "topic": "user_activity",
-        "partition": 1,
-        "offset": 812,
-        "time": "2026-11-23T12:00:00.120Z",
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": reference("schemas", schema),
     })
 }
 
-/// The same among the results of an array.
-pub fn receipt_of_many() -> Value {
-    let mut receipt = receipt();
-    receipt["status"] = json!(201);
-    receipt
+/// An event of a stream, by its fields: one without a name has `message` as its data, one of `controls` the schema that is
+/// beside its name. `others` are the fields beside name and data.
+fn server_sent_event(stream: &str, message: Value, controls: &[(&str, &str)], others: &Value) -> Value {
+    let mut schema = json!({
+        "type": "object",
+        "description": format!("One event of {stream}, by its fields."),
+        "required": ["data"],
+        "properties": others,
+        "oneOf": [{"properties": {"event": {"const": "message"}, "data": message}}],
+    });
+    schema["properties"]["data"] = json!({"type": "string"});
+    schema["properties"]["event"] = json!({
+        "type": "string",
+        "default": "message",
+        "description": "Its name; left out where it is `message`.",
+    });
+    let controls = controls.iter().map(|(name, data)| {
+        json!({"required": ["event"], "properties": {"event": {"const": name}, "data": json_text(data)}})
+    });
+    schema["oneOf"].as_array_mut().expect("an array").extend(controls);
+    schema
 }
 
-/// The answer to `ack=none` of the examples.
-pub fn queued() -> Value {
-    json!({
-        "id": "019ab0b6-7d78-7c52-a4d0-3f1f6b8f7a10",
-        "topic": "user_activity",
-        "time": "2026-11-23T12:00:00.120Z",
-    })
+/// What a WebSocket sends: a record, or a control message with the members of its schema.
+fn socket_message(controls: &[(&str, &str)]) -> Value {
+    let head = |kind: &str| {
+        json!({
+            "type": "object",
+            "required": ["type", "cursor"],
+            "properties": {
+                "type": {"type": "string", "const": kind},
+                "cursor": {
+                    "oneOf": [reference("schemas", "Cursor"), {"type": "null"}],
+                    "description": "The place after this message; null as long as Kafka has not answered since the server \
+                                    started.",
+                },
+            },
+        })
+    };
+    let mut event = head("event");
+    event["required"] = json!(["type", "cursor", "record"]);
+    event["properties"]["record"] = reference("schemas", "Record");
+    let mut messages = vec![event, reference("schemas", "SocketAnswer")];
+    messages.extend(controls.iter().map(|(name, data)| match *data {
+        "Position" => head(name), // no member beside those of every message
+        data => json!({"allOf": [head(name), reference("schemas", data)]}),
+    }));
+    json!({"description": "What a WebSocket sends.", "oneOf": messages})
 }
-
-/// Two events of the examples.
-pub fn several_events() -> Value {
-    json!([
-        {"user": "Ann", "action": "login"},
-        {"user": "Ann", "action": "checkout", "total": 31.5},
-    ])
-}
-
-/// The beginning and the end of a stream.
-pub const STREAM: &str = concat!(
-    "retry: 3000\n",
-    "event: position\n",
-    "data: {}\n",
-    "id: 0-978.1-812.2-455\n",
-    "\n",
-    "data: {\"topic\":\"user_activity\",\"partition\":1,\"offset\":812,\"timestamp\":\"2026-11-23T12:00:00.123Z\",\"key\":\"John\",\"id\":\"019ab0b6-7d78-7c52-a4d0-3f1f6b8f7a10\",\"time\":\"2026-11-23T12:00:00.120Z\",\"headers\":{\"traceparent\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\"},\"value\":{\"user\":\"John\",\"action\":\"login\"}}\n",
-    "id: 0-978.1-813.2-455\n",
-    "\n",
-    "event: bye\n",
-    "data: {\"reason\":\"shutdown\"}\n",
-    "id: 0-978.1-813.2-455\n",
-    "\n",
-);
-
-/// An answer of `/readyz?verbose`.
-pub const READY: &str = concat!(
-    "[+] kafka: embedded broker answers\n",
-    "[+] topic: user_activity, 3 partitions, 3 with a leader\n",
-    "[+] tail: reads, at 0-812.1-790.2-455\n",
-    "[!] embedded broker: events are kept in memory until the process ends\n",
-    "[+] posts: ok\n",
-    "[+] streams: ok\n",
-);
 
 #[test]
 fn every_name_has_a_schema() {

@@ -8,6 +8,7 @@ use rocket::http::{Header, Status};
 use rocket::request::{FromRequest, Outcome, Request};
 use rocket::response::Redirect;
 use rocket::{Responder, State, post};
+use utoipa::ToSchema;
 
 use super::Html;
 use super::live::{self, FormError, SendForm};
@@ -20,17 +21,26 @@ use crate::web::body::Body;
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
-use crate::web::receipt::ReceiptBody;
+use crate::web::receipt::Receipt;
 
 /// Bytes that a form may have beside its event: an event that is a little too large is reported beside its field.
 const FORM_BESIDE_EVENT: usize = 64 * 1024;
 
 /// The fields of the form as they were sent.
-#[derive(Default)]
+#[derive(Default, ToSchema)]
+#[schema(as = Form)]
 struct Typed {
+    /// White space around it is cut off.
+    #[schema(value_type = openapi::Name)]
     user: String,
+    /// White space around it is cut off.
+    #[schema(value_type = openapi::Name)]
     action: String,
+    /// Blank, or a JSON object whose members are added.
+    #[schema(required = false)]
     details: String,
+    /// The event's id: sent again, the form is the same event. What was changed since gets another id.
+    #[schema(required = false, max_length = 128, pattern = "^[!-~]*$")]
     id: String,
 }
 
@@ -144,12 +154,12 @@ pub fn form_bytes(event: usize) -> usize {
     operation_id = "sendForm",
     tag = "pages",
     request_body(
-        content = openapi::Form,
+        content = Typed,
         content_type = "application/x-www-form-urlencoded",
         example = json!({"user": "John", "action": "login", "details": "{\"page\":\"/cart\"}"}),
     ),
     responses(
-        (status = 201, description = "Sent, to a client that asks for `application/json`.", body = openapi::Receipt),
+        (status = 201, description = "Sent, to a client that asks for `application/json`.", body = Receipt),
         (status = 303, description = "Sent; the page follows.", headers(("Location" = String))),
         openapi::BadForm,
         openapi::UnsupportedType,
@@ -187,8 +197,7 @@ pub async fn submit(
             return Ok(Submitted::Redirect(Box::new(Redirect::to(to))));
         }
         Ok(Verdict::Written { id, at, .. }) => {
-            let receipt = ReceiptBody::alone(connection.topic(), &id, at);
-            return Ok(Submitted::Json(Answer::json(201, &receipt)));
+            return Ok(Submitted::Json(Answer::json(201, &Receipt::new(connection.topic(), id, at))));
         }
         Ok(Verdict::Invalid(errors)) if head.wants_html => {
             if errors.iter().any(|error| error.pointer == "/id") {

@@ -7,7 +7,7 @@ use super::ROWS;
 use super::progress::SearchProgress;
 use crate::bounds::{Address, FIRST_LOOK};
 use crate::event::Record;
-use crate::feed::{Cursor, Dialect, Frames};
+use crate::feed::{Cursor, Frames};
 use crate::kafka::HistoryRange;
 use crate::search::{Format, Progress, Reader, Request, SearchError, Searches};
 use crate::web::api::history::request;
@@ -138,16 +138,8 @@ impl HistoryPage {
 #[utoipa::path(
     operation_id = "historyPage",
     tag = "pages",
-    params(openapi::Range, openapi::PageSize, openapi::Filter),
-    responses(
-        (
-            status = 200,
-            description = "The page; also, with a sentence why there is nothing, while the broker is unreachable.",
-            content_type = "text/html",
-            body = String,
-        ),
-        openapi::BadParameter,
-    )
+    params(openapi::HistoryPage),
+    responses(openapi::HtmlOrNotice, openapi::BadParameter,)
 )]
 #[get("/history")]
 pub async fn page(
@@ -198,7 +190,7 @@ fn rest(parameters: &Parameters, newest_first: bool, next: &[i64], limit: usize)
 #[utoipa::path(
     operation_id = "searchHistory",
     tag = "pages",
-    params(openapi::Range, openapi::PageSize, openapi::Filter),
+    params(openapi::HistoryPage),
     responses(
         (
             status = 200,
@@ -206,9 +198,7 @@ fn rest(parameters: &Parameters, newest_first: bool, next: &[i64], limit: usize)
             content_type = "text/event-stream",
             body = openapi::SearchEvent,
         ),
-        openapi::BadParameter,
-        openapi::NoTimeIndex,
-        openapi::ReadUnavailable,
+        openapi::SearchFailures,
     )
 )]
 #[get("/history/search")]
@@ -237,8 +227,7 @@ impl Format for Rows {
     }
 
     fn report(&mut self, out: &mut Vec<u8>, progress: Progress<'_>) -> bool {
-        let (name, data) = self.progress.event(self.found, progress);
-        Frames::control(out, Dialect::Html, name, None, &data);
+        self.progress.write(out, self.found, None, progress);
         true
     }
 }

@@ -7,6 +7,7 @@ use rocket::{State, get};
 
 use super::{Html, html};
 use crate::kafka::{Group, GroupPartition, InspectError, Inspector, Member, PartitionDetail, Snapshot, TopicSummary};
+use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::views::{Broker, Frame, cut, sentence, size, thousands};
 
@@ -32,18 +33,7 @@ struct KafkaPage {
 }
 
 /// The cluster, the topic's partitions and the consumer groups
-#[utoipa::path(
-    operation_id = "kafkaPage",
-    tag = "pages",
-    responses(
-        (
-            status = 200,
-            description = "The page; also, with a sentence why there is nothing, while the broker is unreachable.",
-            content_type = "text/html",
-            body = String,
-        ),
-    )
-)]
+#[utoipa::path(operation_id = "kafkaPage", tag = "pages", responses(openapi::HtmlOrNotice))]
 #[get("/kafka")]
 pub async fn page(inspector: &State<Arc<Inspector>>, frame: Frame) -> Result<Html, Problem> {
     let snapshot = inspector.snapshot().await;

@@ -111,10 +111,7 @@ impl SendForm {
     operation_id = "livePage",
     tag = "pages",
     params(openapi::Filter),
-    responses(
-        (status = 200, description = "The page.", content_type = "text/html", body = String),
-        openapi::BadParameter,
-    )
+    responses(openapi::Html, openapi::BadParameter,)
 )]
 #[get("/")]
 pub async fn page(parts: LiveParts<'_>, parameters: Parameters) -> Result<Html, Problem> {

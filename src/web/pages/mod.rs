@@ -6,7 +6,7 @@ pub mod history;
 pub mod kafka;
 pub mod live;
 pub mod overview;
-mod progress;
+pub mod progress;
 pub mod record;
 pub mod user;
 

@@ -85,14 +85,7 @@ impl Overviews {
 }
 
 /// Rate, top actions, top and active users
-#[utoipa::path(
-    operation_id = "overviewPage",
-    tag = "pages",
-    responses(
-        (status = 200, description = "The page.", content_type = "text/html", body = String),
-        openapi::BadParameter,
-    )
-)]
+#[utoipa::path(operation_id = "overviewPage", tag = "pages", responses(openapi::Html, openapi::BadParameter,))]
 #[get("/overview")]
 pub fn page(overviews: &State<Arc<Overviews>>, frame: Frame) -> Result<Html, Problem> {
     let shown = Shown { snapshot: overviews.snapshot() };
@@ -110,7 +103,7 @@ pub fn page(overviews: &State<Arc<Overviews>>, frame: Frame) -> Result<Html, Pro
             status = 200,
             description = "The stream, until either side closes.",
             content_type = "text/event-stream",
-            body = openapi::MovingEvent,
+            body = openapi::OverviewEvent,
         ),
         openapi::NoStream,
     )

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::event::time::format_ms;
-use crate::feed::Cursor;
+use crate::feed::{Cursor, Dialect, Frames};
 use crate::kafka::{End, HistoryRange};
-use crate::search::Progress;
+use crate::search::{Counts, Progress};
 
 /// The progress of a search as the events of a page.
 pub struct SearchProgress {
@@ -15,30 +16,65 @@ pub struct SearchProgress {
     started_at: Instant,
 }
 
+/// `event: progress` and, at the end, `event: done`. How far a search or a count is.
+#[derive(Serialize, ToSchema)]
+pub struct ProgressMessage {
+    /// Of a count: the sums so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    counts: Option<Counts>,
+    /// Records that were found.
+    found: u64,
+    /// The place at which the search continues; null if it looked at everything.
+    #[schema(required)]
+    next: Option<Cursor>,
+    /// Records a second.
+    rate: u64,
+    /// The time up to which everything was looked at. Left out at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
+    reached: Option<String>,
+    /// Records that were looked at.
+    scanned: u64,
+    /// Offsets in range.
+    total: u64,
+}
+
+/// `event: failed`. Why a search or a count ended early.
+#[derive(Serialize, ToSchema)]
+pub struct FailureMessage<'a> {
+    /// Of a count: the sums so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    counts: Option<Counts>,
+    detail: &'a str,
+    /// Records that were found.
+    found: u64,
+}
+
 impl SearchProgress {
     pub fn new(range: &HistoryRange) -> Self {
         SearchProgress { range: range.clone(), started_at: Instant::now() }
     }
 
-    /// The name of the event and its data; `found` records were found so far.
-    pub fn event(&self, found: u64, progress: Progress<'_>) -> (&'static str, Value) {
-        let rate = |scanned: u64| (scanned as f64 / self.started_at.elapsed().as_secs_f64().max(0.001)) as u64;
-        let place = |next: &[i64]| Cursor::new(next).to_string();
-        match progress {
-            Progress::Searching { scanned, left, next, reached_ms } => (
-                "progress",
-                json!({"scanned": scanned, "total": scanned + left, "found": found, "rate": rate(scanned),
-                    "reached": reached_ms.map(format_ms), "next": place(next)}),
-            ),
-            Progress::Done(End { scanned, next }) => {
-                let total = scanned + next.as_deref().map_or(0, |next| self.range.left(next));
-                (
-                    "done",
-                    json!({"scanned": scanned, "total": total, "found": found, "rate": rate(*scanned),
-                        "next": next.as_deref().map(place)}),
-                )
+    /// Appends the event of the page; `found` records were found so far, and a count has its sums.
+    pub fn write(&self, out: &mut Vec<u8>, found: u64, counts: Option<Counts>, progress: Progress<'_>) {
+        let (name, scanned, total, next, reached) = match progress {
+            Progress::Searching { scanned, left, next, reached_ms } => {
+                ("progress", scanned, scanned + left, Some(next), reached_ms.map(format_ms))
             }
-            Progress::Failed(why) => ("failed", json!({"detail": why, "found": found})),
-        }
+            Progress::Done(End { scanned, next }) => {
+                let left = next.as_deref().map_or(0, |next| self.range.left(next));
+                ("done", *scanned, scanned + left, next.as_deref(), None)
+            }
+            Progress::Failed(detail) => {
+                let message = FailureMessage { counts, detail, found };
+                return Frames::control(out, Dialect::Html, "failed", None, &message);
+            }
+        };
+        let rate = (scanned as f64 / self.started_at.elapsed().as_secs_f64().max(0.001)) as u64;
+        let next = next.map(Cursor::new);
+        let message = ProgressMessage { counts, found, next, rate, reached, scanned, total };
+        Frames::control(out, Dialect::Html, name, None, &message);
     }
 }

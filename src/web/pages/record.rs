@@ -50,11 +50,7 @@ struct Again {
     operation_id = "recordPage",
     tag = "pages",
     params(openapi::Place),
-    responses(
-        (status = 200, description = "The page.", content_type = "text/html", body = String),
-        openapi::NotFound,
-        openapi::ReadUnavailable,
-    )
+    responses(openapi::Html, openapi::NotFound, openapi::ReadUnavailable,)
 )]
 #[get("/events/<partition>/<offset>")]
 pub async fn record(

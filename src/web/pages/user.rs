@@ -7,14 +7,13 @@ use askama::Template;
 use footfall_core::query_string::QueryBuilder;
 use rocket::http::Status;
 use rocket::{State, get};
-use serde_json::json;
 
 use super::progress::SearchProgress;
 use super::{Html, ROWS, html};
 use crate::bounds::{Address, FIRST_LOOK, MERGE_BYTES};
 use crate::event::Record;
 use crate::event::time::parse_ms;
-use crate::feed::{Cursor, Dialect, Frames};
+use crate::feed::{Cursor, Frames};
 use crate::search::{Counts, Format, Progress, Request, Scope, Searches, UserCounts};
 use crate::web::api::users::scope;
 use crate::web::guards::RequestId;
@@ -118,16 +117,7 @@ fn events(number: u64) -> String {
     operation_id = "userPage",
     tag = "pages",
     params(openapi::User, openapi::Partitions),
-    responses(
-        (
-            status = 200,
-            description = "The page; also of a user without events, and, with a sentence why there is nothing, \
-                           while the broker is unreachable.",
-            content_type = "text/html",
-            body = String,
-        ),
-        openapi::BadParameter,
-    )
+    responses(openapi::HtmlOrNotice, openapi::BadParameter,)
 )]
 #[get("/users/<user>")]
 pub async fn page(
@@ -206,12 +196,7 @@ async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) ->
 #[utoipa::path(
     operation_id = "countOn",
     tag = "pages",
-    params(
-        openapi::User,
-        openapi::CountUpTo,
-        openapi::Partitions,
-        ("limit" = openapi::Rows, Query, description = "Rows to send, the newest first."),
-    ),
+    params(openapi::User, openapi::CountUpTo, openapi::Partitions, openapi::RowCount),
     responses(
         (status = 200, description = "The count.", content_type = "text/event-stream", body = openapi::SearchEvent),
         openapi::BadParameter,
@@ -251,12 +236,10 @@ impl Format for Sums {
     }
 
     fn report(&mut self, out: &mut Vec<u8>, progress: Progress<'_>) -> bool {
-        let (name, mut data) = self.progress.event(self.counts.events(), progress);
         let mut counts = self.counts.sum();
         // As rows show them.
         counts.actions.iter_mut().for_each(|one| one.action = cut(&one.action, usize::MAX));
-        data["counts"] = json!(counts);
-        Frames::control(out, Dialect::Html, name, None, &data);
+        self.progress.write(out, self.counts.events(), Some(counts), progress);
         true
     }
 }

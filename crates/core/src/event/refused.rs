@@ -24,7 +24,7 @@ impl Limits {
 }
 
 /// One thing that is wrong with an event, and where: a JSON pointer (RFC 6901) into it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     pub pointer: String,
     pub detail: String,
