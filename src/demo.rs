@@ -141,12 +141,12 @@ struct Shop {
 
 impl Shop {
     fn new(traffic: Traffic) -> Self {
-        Shop { traffic, dice: Dice::new(), sessions: Vec::new() }
+        Shop { traffic, dice: Dice(fastrand::Rng::new()), sessions: Vec::new() }
     }
 
     /// Time until the next event, as in a Poisson process.
     fn pause(&mut self) -> Duration {
-        Duration::from_secs_f64(-(1.0 - self.dice.unit()).ln() / self.traffic.rate)
+        Duration::from_secs_f64(-(1.0 - self.dice.0.f64()).ln() / self.traffic.rate)
     }
 
     /// What happens next: a body as it would be posted.
@@ -156,7 +156,7 @@ impl Shop {
         let room = self.sessions.len() < most.min(self.traffic.users as usize / 4 + 1);
         let index = match self.sessions.is_empty() || (room && self.dice.chance(25)) {
             true => self.comes(),
-            false => self.dice.below(self.sessions.len() as u32) as usize,
+            false => self.dice.0.usize(..self.sessions.len()),
         };
         let (text, stays) = self.sessions[index].goes_on(&mut self.dice);
         if !stays {
@@ -339,29 +339,12 @@ fn cents(product: u32) -> u32 {
     product * 37 % 190 * 100 + 590
 }
 
-/// Random numbers (SplitMix64): good enough for a shop that isn't one.
-struct Dice(u64);
+/// The chances of the shop.
+struct Dice(fastrand::Rng);
 
 impl Dice {
-    fn new() -> Self {
-        Dice(uuid::Uuid::now_v7().as_u128() as u64)
-    }
-
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 up to 1, without 1.
-    fn unit(&mut self) -> f64 {
-        (self.roll() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
     fn below(&mut self, bound: u32) -> u32 {
-        (self.unit() * f64::from(bound)) as u32
+        self.0.u32(..bound)
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -369,12 +352,12 @@ impl Dice {
     }
 
     fn one<'a>(&mut self, list: &[&'a str]) -> &'a str {
-        list[self.below(list.len() as u32) as usize]
+        list[self.0.usize(..list.len())]
     }
 
     /// One of 1 to `count`, the first the most often: Zipf's law with the exponent 1.
     fn popular(&mut self, count: u32) -> u32 {
-        ((f64::from(count) + 1.0).powf(self.unit()) as u32).clamp(1, count)
+        ((f64::from(count) + 1.0).powf(self.0.f64()) as u32).clamp(1, count)
     }
 }
 

@@ -9,72 +9,42 @@ pub fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
-/// Sub-buckets of a power of two: a value is kept to 1/64 of itself.
-const FINE: u32 = 6;
+/// Latencies in microseconds, to 0.1 % each.
+#[derive(Clone)]
+pub struct Histogram(hdrhistogram::Histogram<u64>);
 
-/// Latencies in microseconds, to 1.6 % each.
-#[derive(Clone, Default)]
-pub struct Histogram {
-    counts: Vec<u64>,
-    total: u64,
-    max: u64,
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram(hdrhistogram::Histogram::new(3).expect("three digits are a valid precision"))
+    }
 }
 
 impl Histogram {
     pub fn record(&mut self, us: u64) {
-        let index = Self::index(us);
-        if index >= self.counts.len() {
-            self.counts.resize(index + 1, 0);
-        }
-        self.counts[index] += 1;
-        self.total += 1;
-        self.max = self.max.max(us);
+        self.0 += us;
     }
 
     pub fn merge(&mut self, other: &Histogram) {
-        if self.counts.len() < other.counts.len() {
-            self.counts.resize(other.counts.len(), 0);
-        }
-        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
-            *mine += theirs;
-        }
-        self.total += other.total;
-        self.max = self.max.max(other.max);
+        self.0 += &other.0;
     }
 
     pub fn count(&self) -> u64 {
-        self.total
+        self.0.len()
     }
 
-    fn index(us: u64) -> usize {
-        let shift = (64 - us.leading_zeros()).saturating_sub(FINE + 1);
-        ((u64::from(shift) << FINE) + (us >> shift)) as usize
-    }
-
-    /// The middle of the bucket in which the quantile lies.
     pub fn quantile(&self, q: f64) -> u64 {
-        let rank = (self.total as f64 * q).ceil().max(1.0) as u64;
-        let mut seen = 0;
-        for (index, count) in self.counts.iter().enumerate() {
-            seen += count;
-            if seen >= rank {
-                let shift = (index >> FINE).saturating_sub(1) as u32;
-                let low = (index as u64 - (u64::from(shift) << FINE)) << shift;
-                return (low + (1 << shift) / 2).min(self.max);
-            }
-        }
-        self.max
+        self.0.value_at_quantile(q)
     }
 
     /// Milliseconds: median, 99th percentile, worst.
     pub fn json(&self) -> Value {
-        match self.total {
+        match self.count() {
             0 => json!({"count": 0}),
             count => json!({
                 "count": count,
                 "p50": ms(self.quantile(0.5)),
                 "p99": ms(self.quantile(0.99)),
-                "max": ms(self.max),
+                "max": ms(self.0.max()),
             }),
         }
     }

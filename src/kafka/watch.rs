@@ -273,8 +273,7 @@ impl Watcher {
     fn create(&mut self, partitions: i32, replication: i32) {
         let topic = NewTopic::new(self.health.topic(), partitions, TopicReplication::Fixed(replication));
         let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN)).request_timeout(Some(ANSWER_WITHIN));
-        let created = futures_util::FutureExt::boxed(self.admin.create_topics([&topic], &options));
-        match block_on(created) {
+        match pollster::block_on(self.admin.create_topics([&topic], &options)) {
             Ok(results) => match results.into_iter().next() {
                 Some(Ok(_)) => tracing::info!(kafka.topic = self.health.topic(), partitions, "topic created"),
                 // Another replica of Footfall created it first.
@@ -299,7 +298,7 @@ impl Watcher {
         self.configured = Some(Instant::now());
         let topic = [ResourceSpecifier::Topic(self.health.topic())];
         let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
-        let described = block_on(futures_util::FutureExt::boxed(self.admin.describe_configs(&topic, &options)));
+        let described = pollster::block_on(self.admin.describe_configs(&topic, &options));
         let Ok(described) = described else { return }; // what was known stays
         let config = described.into_iter().next().and_then(Result::ok);
         self.health.configured(config.map_or_else(TopicConfig::default, |config| {
@@ -407,22 +406,4 @@ unsafe fn rights(topic: *const sys::rd_kafka_TopicDescription_t) -> Rights {
     let operations = unsafe { std::slice::from_raw_parts(operations, count) };
     let may = |operation| Some(operations.contains(&operation));
     Rights { read: may(RD_KAFKA_ACL_OPERATION_READ), write: may(RD_KAFKA_ACL_OPERATION_WRITE) }
-}
-
-/// Waits for a future on this thread, which belongs to no runtime.
-fn block_on<T>(mut future: futures_util::future::BoxFuture<'_, T>) -> T {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Arc::new(Unpark(std::thread::current())).into();
-    let mut context = std::task::Context::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(value) => return value,
-            std::task::Poll::Pending => std::thread::park(),
-        }
-    }
 }

@@ -1,7 +1,6 @@
 //! What a stream sends without an event: heartbeats, changes of Kafka's state, and the last message.
 
 use std::future::pending;
-use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -75,8 +74,7 @@ impl Pulse {
         let is_page = dialect == Some(Dialect::Html);
         let settings = &streams.settings;
         // Less up to a fifth, at random, so that clients that connected together do not reconnect together.
-        let random = (RandomState::new().hash_one(()) % 1000) as f64 / 1000.0;
-        let age = settings.max_age.mul_f64(1.0 - random / 5.0);
+        let age = settings.max_age.mul_f64(1.0 - fastrand::f64() / 5.0);
         Pulse {
             heartbeat: interval_at(Instant::now() + settings.heartbeat, settings.heartbeat),
             end: Box::pin(sleep(age)),

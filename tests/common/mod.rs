@@ -87,32 +87,14 @@ pub fn assert_same_set<T: Eq + Hash + Debug + Clone>(
     );
 }
 
-/// A generator of random numbers (SplitMix64) whose seed a failing test shows, so that it can be repeated with
-/// FOOTFALL_TEST_SEED.
-pub struct Random(u64);
-
-impl Random {
-    pub fn seeded() -> Self {
-        let seed = match std::env::var("FOOTFALL_TEST_SEED") {
-            Ok(seed) => seed.parse().expect("FOOTFALL_TEST_SEED is a number"),
-            Err(_) => uuid::Uuid::now_v7().as_u128() as u64,
-        };
-        println!("FOOTFALL_TEST_SEED={seed}");
-        Random(seed)
-    }
-
-    /// Letters that do not compress well.
-    pub fn text(&mut self, length: usize) -> String {
-        (0..length).map(|_| char::from(b'a' + self.below(26) as u8)).collect()
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
+/// Random numbers whose seed a failing test shows, so that it can be repeated with FOOTFALL_TEST_SEED.
+pub fn random() -> fastrand::Rng {
+    let seed = match std::env::var("FOOTFALL_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("FOOTFALL_TEST_SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    };
+    println!("FOOTFALL_TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
 }
 
 /// A name that no other test uses.

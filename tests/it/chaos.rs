@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::wait::{PATIENCE, eventually, within};
 use crate::common::{
-    Application, Broker, HEALING, Kafka, Ledger, Load, Output, Proxy, Random, Resources, Retries, Servers, Watchers,
-    Weather,
+    Application, Broker, HEALING, Kafka, Ledger, Load, Output, Proxy, Resources, Retries, Servers, Watchers, Weather,
+    random,
 };
 use serde_json::json;
 
@@ -393,7 +393,7 @@ fn minutes() -> u64 {
 
 #[test]
 fn a_random_sequence_of_faults_loses_nothing() {
-    let mut random = Random::seeded();
+    let mut random = random();
     let (to_kafka, to_clients) = (Proxy::start(), Proxy::start());
     let kafka = Kafka::start_behind(&to_kafka);
     // Makes the topic, by the way that nothing disturbs.
@@ -415,15 +415,15 @@ fn a_random_sequence_of_faults_loses_nothing() {
         while steps < 5 || Instant::now() < until {
             steps += 1;
             let ms = |ms| Duration::from_millis(ms);
-            let a_while = ms(200 + random.below(2000));
-            let weather = match random.below(5) {
-                0 => Weather::Delay { latency: ms(random.below(200)), jitter: ms(random.below(200)) },
-                1 => Weather::Throttle(2_000 + random.below(50_000)),
-                2 => Weather::CutAfter(random.below(5_000)),
+            let a_while = ms(200 + random.u64(..2000));
+            let weather = match random.u64(..5) {
+                0 => Weather::Delay { latency: ms(random.u64(..200)), jitter: ms(random.u64(..200)) },
+                1 => Weather::Throttle(2_000 + random.u64(..50_000)),
+                2 => Weather::CutAfter(random.u64(..5_000)),
                 3 => Weather::BlackHole,
                 _ => Weather::Refuse,
             };
-            let fault = random.below(if long() { 8 } else { 6 });
+            let fault = random.u64(..if long() { 8 } else { 6 });
             println!("{steps}: fault {fault}, {weather:?}, {a_while:?}");
             match fault {
                 0 | 1 => to_kafka.set(weather),
@@ -446,7 +446,7 @@ fn a_random_sequence_of_faults_loses_nothing() {
             thread::sleep(a_while);
             crate::common::application::signal(app.process_id(), "CONT");
             // Every other one stays, for the next to come on top of it.
-            if random.below(2) == 0 {
+            if random.bool() {
                 to_kafka.heal();
                 to_clients.heal();
                 load.wait_for(5, 201);
@@ -636,8 +636,8 @@ fn thousands_of_malformed_requests_leak_nothing() {
     let app = Application::on(Broker::Embedded).start();
     app.accept(&json!({"user": "Ann", "action": "first"}));
     let before = Resources::of(app.process_id());
-    let mut random = Random::seeded();
-    let mut noise = |length: usize| (0..length).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
+    let mut random = random();
+    let mut noise = |length: usize| (0..length).map(|_| random.u8(..)).collect::<Vec<u8>>();
     let post = "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     for round in 0..if long() { 100_000 } else { 1000 } {
         let request = match round % 10 {

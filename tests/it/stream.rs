@@ -8,8 +8,8 @@ use crate::common::http::{Arrival, Chunks, encoded};
 use crate::common::sse::Parser;
 use crate::common::wait::{PATIENCE, eventually};
 use crate::common::{
-    Application, Broker, Builder, Cursor, Follower, Frame, Message, NewRecord, Random, on_every_broker,
-    on_three_brokers,
+    Application, Broker, Builder, Cursor, Follower, Frame, Message, NewRecord, on_every_broker, on_three_brokers,
+    random,
 };
 use serde_json::{Value, json};
 
@@ -829,7 +829,7 @@ impl Drop for Stop<'_> {
 
 fn a_client_cut_off_a_hundred_times_misses_and_repeats_nothing(broker: Broker) {
     const CUTS: usize = 100;
-    let mut random = Random::seeded();
+    let mut random = random();
     // Memory holds less than is written during some of the cuts, so that both ways of resuming are taken.
     let start = |builder: Builder| builder.env("FOOTFALL_FEED__EVENTS", "200").start();
     let app = start(Application::on(broker));
@@ -845,10 +845,10 @@ fn a_client_cut_off_a_hundred_times_misses_and_repeats_nothing(broker: Broker) {
         for _ in 0..CUTS {
             // Some bytes, and a cut anywhere in them.
             let deadline = Instant::now() + PATIENCE;
-            let mut bytes = random.below(40_000) as usize;
+            let mut bytes = random.usize(..40_000);
             while bytes > 0 {
                 writer.let_write(follower.seen() + 80);
-                let piece = bytes.min(1 + random.below(3000) as usize);
+                let piece = bytes.min(random.usize(1..=3000));
                 bytes -= piece;
                 assert_eq!(stream.take_in(deadline, piece), Arrival::Bytes);
                 for frame in stream.received_frames() {
@@ -857,10 +857,10 @@ fn a_client_cut_off_a_hundred_times_misses_and_repeats_nothing(broker: Broker) {
                     }
                 }
             }
-            let meanwhile = writer.written() + random.below(4) as i64 * 80;
+            let meanwhile = writer.written() + random.i64(0..4) * 80;
             writer.let_write(meanwhile);
             eventually("events are written while the client is away", || (writer.written() >= meanwhile).then_some(()));
-            let address = addresses[random.below(addresses.len() as u64) as usize];
+            let address = addresses[random.usize(..addresses.len())];
             stream = stream.reconnect_to(address);
         }
         drop(stop);

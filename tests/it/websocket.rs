@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::application::signal;
 use crate::common::http::Response;
 use crate::common::wait::{PATIENCE, eventually};
-use crate::common::{Application, Broker, Cursor, Follower, Kafka, Random, Socket, on_every_broker, on_three_brokers};
+use crate::common::{Application, Broker, Cursor, Follower, Kafka, Socket, on_every_broker, on_three_brokers, random};
 use serde_json::{Value, json};
 use tungstenite::Message as Frame;
 
@@ -646,7 +646,7 @@ fn a_slow_client_gets_the_exact_dropped_count(broker: Broker) {
 
 fn a_socket_cut_off_repeatedly_misses_and_repeats_nothing(broker: Broker) {
     const CUTS: usize = 30;
-    let mut random = Random::seeded();
+    let mut random = random();
     // Memory holds more than is written during one round, so that nothing is dropped, and less than during some of the
     // cuts, so that both ways of resuming are taken.
     let app = Application::on(broker).env("FOOTFALL_FEED__EVENTS", "300").start();
@@ -654,8 +654,8 @@ fn a_socket_cut_off_repeatedly_misses_and_repeats_nothing(broker: Broker) {
     let mut socket = Socket::open_with(app.address, "", &[("Last-Event-ID", BEGINNING)]);
     let mut posted = 0;
     for _ in 0..CUTS {
-        let events = 10 * random.below(20) as i64;
-        let wanted = follower.seen() + random.below(1 + (posted + events - follower.seen()) as u64) as i64;
+        let events = 10 * random.i64(0..20);
+        let wanted = random.i64(follower.seen()..=posted + events);
         thread::scope(|scope| {
             scope.spawn(|| (0..events / 10).for_each(|_| post_events(&app, 10)));
             follower.take_until(wanted, || socket.next());
