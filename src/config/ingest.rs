@@ -14,7 +14,8 @@ settings! {
         /// Largest body of a request, also after decompression. At least `ingest.max_event`. A larger one is answered 413.
         pub max_body: ByteUnit = ByteUnit::Kibibyte(512), in "1B"..="64MiB";
         /// Largest event. A larger one is answered 413. A Kafka broker accepts messages up to 1 MB by default.
-        pub max_event: ByteUnit = ByteUnit::Kibibyte(32), in "1B"..="900KiB";
+        pub max_event: ByteUnit = ByteUnit::Kibibyte(32), in "1B"..="900KiB",
+            because "a Kafka broker accepts messages up to 1 MB by default";
         /// Most events in one request. A longer array is answered 413.
         pub max_batch: usize = 500, in 1..=10_000;
         /// How long a request waits for Kafka to acknowledge its events. After that the answer is 504.

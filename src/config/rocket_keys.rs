@@ -4,7 +4,7 @@ use rocket::Config;
 use rocket::figment::Figment;
 
 use super::Invalid;
-use super::provenance::explain;
+use super::provenance::{explain, located};
 use super::table::{Key, Kind, Table};
 
 /// Keys that Rocket or its companions read and that `Config::PARAMETERS` of Rocket 0.5 does not list.
@@ -25,18 +25,21 @@ pub const ROCKET: Table = Table {
             ],
             kind: Kind::Text,
             bounds: None,
+            reason: "",
         },
         Key {
             name: "port",
             doc: &[" TCP port to listen on. 0: the system chooses one, and the log names it."],
             kind: Kind::Number,
             bounds: Some(["0", "65535"]),
+            reason: "",
         },
         Key {
             name: "keep_alive",
             doc: &[" Seconds that an idle connection stays open for its next request. 0 closes it after each request."],
             kind: Kind::Number,
             bounds: None,
+            reason: "",
         },
         Key {
             name: "ip_header",
@@ -46,6 +49,7 @@ pub const ROCKET: Table = Table {
             ],
             kind: Kind::Switch,
             bounds: None,
+            reason: "",
         },
     ],
 };
@@ -69,6 +73,10 @@ pub(super) fn is_known(key: &str) -> bool {
 
 /// Checks Rocket's keys. Rocket itself would only say that it cannot extract them.
 pub(super) fn check(figment: &Figment) -> Result<(), Invalid> {
+    if figment.contains("tls") {
+        let tls = located(figment, "tls");
+        return Err(Invalid(format!("{tls}: Footfall speaks only HTTP; remove it and put a proxy with TLS in front")));
+    }
     let whole = Figment::from(Config::default()).merge(figment.clone()).select(figment.profile().clone());
     whole.extract::<Config>().map(|_| ()).map_err(|error| explain(&whole, error))
 }

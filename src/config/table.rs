@@ -31,6 +31,8 @@ pub struct Key {
     pub kind: Kind,
     /// The smallest and the largest value, as an operator would write them.
     pub bounds: Option<[&'static str; 2]>,
+    /// Why these are the bounds, where it is not plain.
+    pub reason: &'static str,
 }
 
 /// How the value of a setting is written and shown.
@@ -71,7 +73,7 @@ kinds! {
 }
 
 /// Makes the struct of a table, its `Default`, and its description as `TABLE`. A key is written
-/// `pub name: Type = default, in least..=most;`, where the bounds may be missing.
+/// `pub name: Type = default, in least..=most, because reason;`, where bounds and reason may be missing.
 macro_rules! settings {
     (
         $table:literal;
@@ -80,7 +82,7 @@ macro_rules! settings {
             $(
                 $(#[doc = $doc:literal])+
                 $(#[serde($($serde:tt)+)])?
-                pub $key:ident: $Type:ty = $default:expr $(, in $least:literal..=$most:literal)?;
+                pub $key:ident: $Type:ty = $default:expr $(, in $least:literal..=$most:literal)? $(, because $reason:literal)?;
             )+
         }
     ) => {
@@ -113,6 +115,7 @@ macro_rules! settings {
                     doc: &[$($doc),+],
                     kind: <$Type as $crate::config::table::Setting>::KIND,
                     bounds: settings!(@bounds $($least, $most)?),
+                    reason: concat!($($reason)?),
                 }),+],
             };
         }
@@ -130,9 +133,12 @@ impl Key {
             (Some(least), Some(most)) => self.measure(&self.show(value)).is_some_and(|n| (least..=most).contains(&n)),
             _ => false,
         };
+        if within {
+            return Ok(());
+        }
         let text = self.show(value);
-        let text = text.trim_matches('"');
-        if within { Ok(()) } else { Err(format!("expected {least} to {most}, not {text}")) }
+        let reason = if self.reason.is_empty() { String::new() } else { format!(" ({})", self.reason) };
+        Err(format!("expected {least} to {most}{reason}, not {}", text.trim_matches('"')))
     }
 
     /// A value as a number: nanoseconds of a duration, bytes of a size.

@@ -491,7 +491,11 @@ fn an_invalid_configuration_stops_the_start_with_one_line() {
         (vec![("FOOTFALL_FEED__EVENTS", "many")], "feed.events", "whole number"),
         (vec![("FOOTFALL_FEED__EVENTS", "-1")], "feed.events", "not negative"),
         (vec![("FOOTFALL_FEED__BYTES", "10 bananas")], "feed.bytes", "16MiB"),
-        (vec![("FOOTFALL_INGEST__MAX_EVENT", "2MiB")], "ingest.max_event", "900"),
+        (
+            vec![("FOOTFALL_INGEST__MAX_EVENT", "2MiB")],
+            "ingest.max_event",
+            "expected 1B to 900KiB (a Kafka broker accepts messages up to 1 MB by default), not 2MiB",
+        ),
         (vec![("FOOTFALL_INGEST__MAX_BODY", "1KiB")], "ingest.max_body", "ingest.max_event"),
         (
             vec![("FOOTFALL_INGEST__LINGER", "1s"), ("FOOTFALL_INGEST__DEADLINE", "500ms")],
@@ -522,6 +526,7 @@ fn an_invalid_configuration_stops_the_start_with_one_line() {
         (vec![("ROCKET_WORKERS", "many")], "workers", "whole number"),
         (vec![("ROCKET_LIMITS", "{json=\"1 banana\"}")], "limits", "size"),
         (vec![("ROCKET_PROT", "80")], "prot", "ROCKET_PROT"),
+        (vec![("ROCKET_TLS", r#"{certs="a.pem", key="b.pem"}"#)], "`tls` (environment variable ROCKET_TLS)", "a proxy"),
         (vec![("FOOTFALL_LOG__FORMAT", "xml")], "log.format", "json"),
         (vec![("FOOTFALL_LOG__LEVEL", "loud=very")], "log.level", "info"),
         (

@@ -89,9 +89,6 @@ impl Base {
 /// sender is shown. Without that header: browsers send Fetch Metadata only over HTTPS or to their own machine.
 fn is_https(request: &Request, host: Option<&Authority>) -> bool {
     let header = |name| request.headers().get_one(name);
-    if request.rocket().config().tls_enabled() {
-        return true;
-    }
     match header("X-Forwarded-Proto").and_then(|list| list.split(',').next()) {
         Some(first) => first.trim().eq_ignore_ascii_case("https"),
         None => header("Sec-Fetch-Site").is_some() && host.is_some_and(|host| !host.is_loopback()),
