@@ -6,9 +6,9 @@
 
 use bytes::Bytes;
 
-use super::{Ingest, Verdict};
+use super::{Failure, Ingest, Verdict};
 use crate::bounds::{Address, SMALL_BODY};
-use crate::event::{Event, EventId, FieldError, Format, Limits, Parsed, Refused, parse, time, trace};
+use crate::event::{Checked, Event, EventId, FieldError, Format, Limits, Parsed, Refused, parse, time, trace};
 use crate::limits::HeavyWorkError;
 
 /// Events as they come in, with what their sender says about them.
@@ -26,8 +26,10 @@ pub struct Submission<'a> {
 pub enum Events {
     /// A body as it was sent.
     Body { bytes: Bytes, format: Format, shape: Shape },
-    /// Events of a format that only the caller knows: a form, a CloudEvent in the headers of a request.
+    /// Events of a format that only the caller knows: a CloudEvent in the headers of a request.
     Parsed(Parsed),
+    /// The event of the page's form. If the form was changed since its key was used, it is a new event with a new id.
+    Form(Box<Checked>),
 }
 
 /// What a body may be.
@@ -81,6 +83,7 @@ impl Ingest {
     pub async fn submit(&self, submission: Submission<'_>) -> Result<Verdicts, SubmitError> {
         let Submission { events, ack, idempotency_key, client, trace } = submission;
         let address = client.unwrap_or_else(|| Address::new(None));
+        let is_form = matches!(events, Events::Form(_));
         let parsed = self.parse(events, address).await?;
         let is_array = matches!(parsed, Parsed::Many(_));
         let (mut events, invalid) = match parsed {
@@ -91,6 +94,7 @@ impl Ingest {
                 Err(errors) => (Vec::new(), vec![(0, errors)]),
             },
         };
+        let renews_id = is_form && events.first().is_some_and(|event| !event.id_was_given);
         if let (Some(key), Some(event)) = (idempotency_key, events.first_mut()) {
             name_by_key(event, key)?;
         }
@@ -103,7 +107,12 @@ impl Ingest {
                 return Err(SubmitError::RateLimited { retry_after_s });
             }
             add_trace(&mut events, trace);
+            let again = renews_id.then(|| events.clone());
             verdicts = self.deliver(events, ack, address).await;
+            if let (Some(mut events), [Verdict::Failed { failure: Failure::IdReused, .. }]) = (again, &verdicts[..]) {
+                events.iter_mut().for_each(|event| event.id = EventId::new());
+                verdicts = self.deliver(events, ack, address).await;
+            }
         }
         for (index, errors) in invalid {
             verdicts.insert(index, Verdict::Invalid(errors));
@@ -126,6 +135,7 @@ impl Ingest {
         let (bytes, format, shape) = match events {
             Events::Body { bytes, format, shape } => (bytes, format, shape),
             Events::Parsed(parsed) => return Ok(parsed),
+            Events::Form(checked) => return Ok(Parsed::One(checked)),
         };
         let limits = self.limits();
         let parsed = match bytes.len() <= SMALL_BODY {

@@ -125,6 +125,21 @@ fn a_form_that_is_sent_again_is_one_event_until_it_is_changed() {
 }
 
 #[test]
+fn a_changed_form_counts_once_for_the_rate_limit() {
+    let app = Application::on(Broker::Embedded)
+        .env("FOOTFALL_INGEST__RATE_LIMIT", "1")
+        .env("FOOTFALL_INGEST__MAX_BATCH", "2")
+        .start();
+    for action in ["login", "logout"] {
+        submit(&app, &[("user", "Ann"), ("action", action), ("id", "of-the-form")]).expect(303);
+    }
+    assert_eq!(app.topic().records().len(), 2);
+    let counted = app.get("/metrics").text().to_owned();
+    assert!(counted.contains(r#"footfall_events_total{outcome="acknowledged"} 2"#), "{counted}");
+    assert!(!counted.contains("id_reused"), "{counted}");
+}
+
+#[test]
 fn an_event_of_the_largest_size_fits_into_the_form() {
     let app = Application::on(Broker::Embedded).env("FOOTFALL_INGEST__MAX_EVENT", "300KiB").start();
     let details = format!("{{\"x\":\"{}\"}}", "ü".repeat(140 * 1024));

@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use super::Html;
 use super::live::{self, FormError, SendForm};
 use crate::bounds::Address;
-use crate::event::{EventId, FieldError, Parsed, parse_form};
-use crate::ingest::{Ack, Events, Failure, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
+use crate::event::{EventId, FieldError, parse_form};
+use crate::ingest::{Ack, Events, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
 use crate::kafka::Connection;
 use crate::web::answer::Answer;
 use crate::web::body::Body;
@@ -86,32 +86,28 @@ impl Typed {
         client: Address,
         wrong: Vec<FieldError>,
     ) -> Result<Verdict, SubmitError> {
-        let verdict = self.attempt(ingest, client, wrong).await?;
-        match &verdict {
-            Verdict::Failed { id, failure: Failure::IdReused } if id.as_str() == self.id => {
-                self.id = EventId::new().to_string();
-                self.attempt(ingest, client, Vec::new()).await
-            }
-            _ => Ok(verdict),
-        }
-    }
-
-    async fn attempt(&self, ingest: &Ingest, client: Address, wrong: Vec<FieldError>) -> Result<Verdict, SubmitError> {
         let checked = match wrong.is_empty() {
             true => parse_form(&self.user, &self.action, &self.details, &ingest.limits()),
             false => Err(wrong),
         };
+        let names_id = checked.as_ref().is_ok_and(|event| event.id_was_given);
         let submission = Submission {
-            events: Events::Parsed(Parsed::One(Box::new(checked))),
+            events: Events::Form(Box::new(checked)),
             ack: Ack::All,
             idempotency_key: Some(self.id.as_str()).filter(|id| !id.is_empty()),
             client: Some(client),
             trace: [None, None],
         };
-        match ingest.submit(submission).await? {
-            Verdicts::One(verdict) => Ok(verdict),
-            Verdicts::Many(_) => Err(SubmitError::WrongShape(Shape::One)),
+        let verdict = match ingest.submit(submission).await? {
+            Verdicts::One(verdict) => verdict,
+            Verdicts::Many(_) => return Err(SubmitError::WrongShape(Shape::One)),
+        };
+        if let Verdict::Failed { id, .. } = &verdict
+            && !names_id
+        {
+            self.id = id.to_string();
         }
+        Ok(verdict)
     }
 }
 

@@ -13,7 +13,7 @@ pub mod trace;
 pub use fields::is_blank;
 pub use form::parse_form;
 pub use id::EventId;
-pub use refused::{FieldError, Limits, Refused};
+pub use refused::{Checked, FieldError, Limits, Refused};
 pub use submitted::{Format, Parsed, parse};
 
 use bytes::Bytes;
