@@ -4,6 +4,7 @@
 //! Functions that may block say so; async callers run them in `spawn_blocking`.
 
 mod admin;
+mod background;
 mod connection;
 mod connection_errors;
 mod consumer;
@@ -33,4 +34,5 @@ pub use snapshot::{
 };
 pub use watch::{Cluster, PartitionState, State, TopicId, TopicState};
 
+use background::{BackgroundThread, Stop};
 use connection::{QUESTION, Quiet, log_client, or_set};

@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -16,7 +14,7 @@ use tokio::sync::watch;
 
 use super::admin::{self, Op, Owned};
 use super::health::{Cause, Health, HeldUp, Rights, TopicConfig, Trouble, YET, stops_all};
-use super::{Connection, Quiet};
+use super::{BackgroundThread, Connection, Quiet, Stop};
 use crate::config::KafkaSettings;
 use crate::event::time::now_ms;
 
@@ -124,8 +122,7 @@ pub struct Cluster {
     state: watch::Receiver<State>,
     health: Health,
     admin: Arc<AdminClient<Quiet>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _thread: BackgroundThread,
 }
 
 impl Cluster {
@@ -142,7 +139,6 @@ impl Cluster {
         let health = Health::new(sender, connection.servers(), &connection.topic, user);
         let admin = AdminClient::from_config_and_context(&config, Quiet)?;
         let admin = Arc::new(admin);
-        let stop = Arc::new(AtomicBool::new(false));
         let watcher = Watcher {
             admin: admin.clone(),
             embedded: connection.is_embedded(),
@@ -151,10 +147,9 @@ impl Cluster {
             first_seen: None,
             configured: None,
             leaderless: HashMap::new(),
-            stop: stop.clone(),
         };
-        let thread = std::thread::Builder::new().name("kafka-watch".into()).spawn(move || watcher.run())?;
-        Ok(Cluster { state, health, admin, stop, thread: Some(thread) })
+        let thread = BackgroundThread::start("kafka-watch", move |stop| watcher.run(&stop))?;
+        Ok(Cluster { state, health, admin, _thread: thread })
     }
 
     pub(super) fn health(&self) -> Health {
@@ -178,16 +173,6 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join(); // a panic of it was printed
-        }
-    }
-}
-
 struct Watcher {
     admin: Arc<AdminClient<Quiet>>,
     embedded: bool,
@@ -200,7 +185,6 @@ struct Watcher {
     configured: Option<Instant>,
     /// Since when partitions have had no leader.
     leaderless: HashMap<usize, Instant>,
-    stop: Arc<AtomicBool>,
 }
 
 enum Question {
@@ -213,8 +197,8 @@ enum Question {
 }
 
 impl Watcher {
-    fn run(mut self) {
-        while !self.stop.load(Ordering::Relaxed) {
+    fn run(mut self, stop: &Stop) {
+        while !stop.is_requested() {
             let asked = Instant::now();
             let described = if self.embedded { self.metadata() } else { self.describe() };
             let next = match described {

@@ -7,8 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -26,7 +25,7 @@ use crate::event::time::now_ms;
 use crate::kafka::admin::topics;
 use crate::kafka::health::{Health, Reading};
 use crate::kafka::watch::{TopicId, TopicState};
-use crate::kafka::{Cluster, Connection, ConnectionError, QUESTION, State};
+use crate::kafka::{BackgroundThread, Cluster, Connection, ConnectionError, QUESTION, State, Stop};
 
 /// Receives what the tail reads. Called on the tail's thread.
 pub trait Sink: Send + 'static {
@@ -55,8 +54,7 @@ pub trait Sink: Send + 'static {
 pub struct Tail {
     lag: Arc<AtomicU64>,
     reached: Reached,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _thread: BackgroundThread,
 }
 
 impl Tail {
@@ -75,7 +73,6 @@ impl Tail {
         let lag = Arc::new(AtomicU64::new(0));
         let context = TailContext { lag: lag.clone(), health: cluster.health() };
         let fetcher = Arc::new(Fetcher::new(&config, context.clone())?);
-        let stop = Arc::new(AtomicBool::new(false));
         let reached = Reached::default();
         let reader = Reader {
             fetcher,
@@ -93,15 +90,14 @@ impl Tail {
             late: BTreeMap::new(),
             preload,
             cluster: cluster.state(),
-            stop: stop.clone(),
             cut_off: None,
             out_of_range: None,
             unassigned: false,
             failing: false,
             sink,
         };
-        let thread = std::thread::Builder::new().name("kafka-tail".into()).spawn(move || reader.run())?;
-        Ok(Tail { lag, reached, stop, thread: Some(thread) })
+        let thread = BackgroundThread::start("kafka-tail", move |stop| reader.run(&stop))?;
+        Ok(Tail { lag, reached, _thread: thread })
     }
 
     /// How far the tail has read.
@@ -112,15 +108,6 @@ impl Tail {
     /// Records of the topic that were not read yet, at most five seconds old.
     pub fn lag(&self) -> Arc<AtomicU64> {
         self.lag.clone()
-    }
-}
-
-impl Drop for Tail {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // a panic of it was printed
-        }
     }
 }
 
@@ -161,7 +148,6 @@ struct Reader<S> {
     late: BTreeMap<i32, i64>,
     preload: usize,
     cluster: watch::Receiver<State>,
-    stop: Arc<AtomicBool>,
     /// Since when the topic ends before what was read: its new id may become known only a moment later.
     cut_off: Option<Instant>,
     /// When Kafka was last asked where the partitions start and end, because a requested offset does not exist; `None`
@@ -175,8 +161,8 @@ struct Reader<S> {
 }
 
 impl<S: Sink> Reader<S> {
-    fn run(mut self) {
-        while !self.stop.load(Ordering::Relaxed) {
+    fn run(mut self, stop: &Stop) {
+        while !stop.is_requested() {
             if self.cluster.has_changed().unwrap_or(false) || self.positions.is_empty() {
                 self.follow_the_topic();
             }

@@ -6,9 +6,7 @@
 //! aborted. The sink is notified when the tail has passed an offset, and can then compare.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
@@ -23,7 +21,7 @@ use crate::event::Record;
 use crate::kafka::admin::topics;
 use crate::kafka::health::{Health, HeldUp, Reading};
 use crate::kafka::watch::{TopicId, TopicState};
-use crate::kafka::{Cluster, Connection, ConnectionError, Quiet, State};
+use crate::kafka::{BackgroundThread, Cluster, Connection, ConnectionError, Quiet, State, Stop};
 
 /// How often the ends of the partitions are requested.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -102,8 +100,7 @@ impl Reached {
 
 /// Reads until it is dropped.
 pub struct Uncommitted {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _thread: BackgroundThread,
 }
 
 impl Uncommitted {
@@ -118,7 +115,7 @@ impl Uncommitted {
     ) -> Result<Self, ConnectionError> {
         if connection.is_embedded() {
             sink.caught_up();
-            return Ok(Uncommitted { stop: Arc::default(), thread: None });
+            return Ok(Uncommitted { _thread: BackgroundThread::default() });
         }
         Self::read(connection, cluster, tail, preload, sink)
     }
@@ -130,7 +127,6 @@ impl Uncommitted {
         preload: usize,
         sink: impl UncommittedSink,
     ) -> Result<Self, ConnectionError> {
-        let stop = Arc::new(AtomicBool::new(false));
         let mut config = connection.reader(&[("queued.min.messages", "10000"), ("queued.max.messages.kbytes", "1024")]);
         config.set("isolation.level", "read_uncommitted");
         config.set("enable.partition.eof", "true");
@@ -149,21 +145,9 @@ impl Uncommitted {
             positions: BTreeMap::new(),
             fetcher: None,
             needed: Instant::now(),
-            stop: stop.clone(),
             sink,
         };
-        let thread = std::thread::Builder::new().name("kafka-ids".into()).spawn(move || reader.run())?;
-        Ok(Uncommitted { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Uncommitted {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join(); // a panic of it was printed
-        }
+        Ok(Uncommitted { _thread: BackgroundThread::start("kafka-ids", move |stop| reader.run(&stop))? })
     }
 }
 
@@ -191,14 +175,13 @@ struct Reader<S> {
     fetcher: Option<Fetcher<Quiet>>,
     /// When a partition was last read.
     needed: Instant,
-    stop: Arc<AtomicBool>,
     sink: S,
 }
 
 impl<S: UncommittedSink> Reader<S> {
-    fn run(mut self) {
+    fn run(mut self, stop: &Stop) {
         let mut asked: Option<Instant> = None;
-        while !self.stop.load(Ordering::Relaxed) {
+        while !stop.is_requested() {
             let every = if self.caught_up || self.knows_ends() { ASK_EVERY } else { AT_START };
             let wait = asked.map_or(Duration::ZERO, |asked| every.saturating_sub(asked.elapsed()));
             let most = if self.caught_up { LOOK_UP } else { AT_START };

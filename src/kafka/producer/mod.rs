@@ -20,9 +20,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -34,7 +33,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use tokio::sync::watch;
 
 use super::health::Health;
-use super::{Cluster, Connection, ConnectionError, State, connection_errors, or_set, partition_of};
+use super::{
+    BackgroundThread, Cluster, Connection, ConnectionError, State, Stop, connection_errors, or_set, partition_of,
+};
 use crate::bounds::{QUEUE_KIB, UNAWAITED_BATCH_BYTES};
 use crate::config::IngestSettings;
 
@@ -135,9 +136,8 @@ struct Ticket {
 pub struct Producer {
     queue: Arc<SendQueue>,
     topic: watch::Receiver<State>,
-    stop: Arc<AtomicBool>,
     /// They take the delivery reports.
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<BackgroundThread>,
 }
 
 type Client = BaseProducer<Reports>;
@@ -186,17 +186,15 @@ impl Producer {
             messages: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
         });
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut producer = Producer { queue, topic: cluster.state(), stop, threads: Vec::new() };
+        let mut producer = Producer { queue, topic: cluster.state(), threads: Vec::new() };
         for (which, linger) in
             [(ClientKind::Single, settings.linger), (ClientKind::Burst, settings.linger.max(BURST_LINGER))]
         {
             let mut config = config.clone();
             config.set("linger.ms", (linger.as_secs_f64() * 1000.0).to_string());
-            let keeper = ClientThread { queue: producer.queue.clone(), which, config, stop: producer.stop.clone() };
+            let keeper = ClientThread { queue: producer.queue.clone(), which, config };
             let client = keeper.connect()?;
-            let keep = move || keeper.run(client);
-            producer.threads.push(std::thread::Builder::new().name("kafka-reports".into()).spawn(keep)?);
+            producer.threads.push(BackgroundThread::start("kafka-reports", move |stop| keeper.run(client, &stop))?);
         }
         Ok(producer)
     }
@@ -240,10 +238,8 @@ impl Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join(); // a panic of it was printed
-        }
+        // The threads are dropped next, one after the other.
+        self.threads.iter().for_each(BackgroundThread::request_stop);
     }
 }
 
@@ -252,7 +248,6 @@ struct ClientThread {
     queue: Arc<SendQueue>,
     which: ClientKind,
     config: ClientConfig,
-    stop: Arc<AtomicBool>,
 }
 
 impl ClientThread {
@@ -264,17 +259,17 @@ impl ClientThread {
         Ok(client)
     }
 
-    fn run(self, mut client: Arc<Client>) {
+    fn run(self, mut client: Arc<Client>, stop: &Stop) {
         let (mut started, mut pause) = (Instant::now(), REPLACE_AFTER);
         let mut failed = false;
-        while !self.stop.load(Ordering::Relaxed) {
+        while !stop.is_requested() {
             client.poll(CHECK_EVERY);
             if let Some((code, reason)) = client.client().fatal_error() {
                 failed = true;
                 tracing::debug!(kafka.error = %code, reason, "fatal error of a producer");
                 self.queue.health.producer(self.which as usize, Some((code, &reason)));
                 self.end(client);
-                match self.replace(&mut pause) {
+                match self.replace(&mut pause, stop) {
                     Some(next) => client = next,
                     None => return,
                 }
@@ -300,11 +295,11 @@ impl ClientThread {
     }
 
     /// Returns the next client, after a pause; `None` if the producer is being dropped.
-    fn replace(&self, pause: &mut Duration) -> Option<Arc<Client>> {
+    fn replace(&self, pause: &mut Duration, stop: &Stop) -> Option<Arc<Client>> {
         loop {
             let (started, denied) = (Instant::now(), self.queue.health.rights().write == Some(false));
             while started.elapsed() < *pause {
-                if self.stop.load(Ordering::Relaxed) {
+                if stop.is_requested() {
                     return None;
                 }
                 if denied && self.queue.health.rights().write == Some(true) {
