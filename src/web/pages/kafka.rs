@@ -9,7 +9,7 @@ use super::{Html, html};
 use crate::kafka::{Group, GroupPartition, InspectError, Inspector, Member, PartitionDetail, Snapshot, TopicSummary};
 use crate::web::openapi;
 use crate::web::problem::Problem;
-use crate::web::views::{Broker, Frame, cut, sentence, size, thousands};
+use crate::web::views::{self, Broker, Frame, HUES, cut, sentence, size, thousands};
 
 /// Bounds of the page: the rest is in the API.
 const TOPICS: usize = 50;
@@ -22,8 +22,6 @@ const LANE: usize = 36;
 /// A member that does not commit for this long although there is a lag does not look healthy. Kafka's clients commit every
 /// 5 s by default.
 const STALLED_MS: u64 = 15_000;
-/// Hues that `app.css` defines; neighbours of the picture are to differ.
-const HUES: usize = 24;
 
 #[derive(Template)]
 #[template(path = "kafka.html")]
@@ -198,7 +196,7 @@ impl Picture {
             return format!(
                 "No commit for {} although there are unread records: the program hangs, fails at a record, or waits for an open \
                  transaction.",
-                duration(&Some(stalled as i64))
+                views::duration(stalled)
             );
         }
         let mut words = match members {
@@ -224,47 +222,37 @@ fn short(member: &Member) -> String {
     format!("{} {}", cut(&member.client_id, 24), id.chars().take(8).collect::<String>())
 }
 
+/// Neighbours of the picture differ.
 fn hue(member: &usize) -> usize {
-    (member * 7 + 11) % HUES
+    (member * 7 + 11) % HUES as usize
 }
 
 fn name(text: &str) -> String {
     cut(text, NAME_CHARS)
 }
 
-/// `1,204`, or a dash where it is not known.
+/// A number as text, or a dash where it is not known.
+fn known<T: Copy>(number: &Option<T>, text: impl FnOnce(T) -> String) -> String {
+    number.map_or_else(|| "–".to_owned(), text)
+}
+
 fn count(number: &Option<i64>) -> String {
-    number.map_or_else(|| "–".to_owned(), |n| thousands(n.max(0) as u64))
+    known(number, |n| thousands(n.max(0) as u64))
 }
 
 fn number(number: &Option<i32>) -> String {
-    number.map_or_else(|| "–".to_owned(), |n| n.to_string())
+    known(number, |n| n.to_string())
 }
 
 /// `≈ 31 kB`.
 fn bytes(bytes: &Option<u64>) -> String {
-    bytes.map_or_else(|| "–".to_owned(), |n| format!("≈ {}", size(n as usize)))
+    known(bytes, |n| format!("≈ {}", size(n as usize)))
 }
 
-/// `12.5/s`.
 fn rate(rate: &Option<f64>) -> String {
-    match rate {
-        None => "–".to_owned(),
-        Some(rate) if *rate < 10.0 && *rate > 0.0 => format!("{rate:.1}/s"),
-        Some(rate) => format!("{}/s", thousands(*rate as u64)),
-    }
+    known(rate, views::rate)
 }
 
-/// `350 ms`, `12 s`, `3 min`, `5 h`, `40 d`.
 fn duration(ms: &Option<i64>) -> String {
-    match ms {
-        None => "–".to_owned(),
-        Some(ms @ 1..1_000) => format!("{ms} ms"),
-        Some(ms) => match ms / 1000 {
-            s @ 0..120 => format!("{s} s"),
-            s @ 120..7_200 => format!("{} min", s / 60),
-            s @ 7_200..172_800 => format!("{} h", s / 3_600),
-            s => format!("{} d", thousands((s / 86_400) as u64)),
-        },
-    }
+    known(ms, |ms| views::duration(ms.max(0) as u64))
 }

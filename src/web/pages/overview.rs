@@ -26,7 +26,7 @@ use crate::stream::Streams;
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::Parameters;
-use crate::web::views::{Broker, Frame, thousands, user_page};
+use crate::web::views::{Broker, Frame, count_of, rate, thousands, user_page};
 
 /// Between two times that it is summed up: that takes a moment, and nobody reads faster.
 const EVERY: Duration = Duration::from_secs(1);
@@ -206,7 +206,7 @@ impl<'a> Chart<'a> {
     fn words(&self) -> String {
         let seconds = (self.points.counts.len() as i64 * self.points.step_s).max(1) as f64;
         let mean = rate(self.events as f64 / seconds);
-        format!("{} · avg {mean} · peak {}", events(self.events), rate(self.most()))
+        format!("{} · avg {mean} · peak {}", count_of(self.events, "event"), rate(self.most()))
     }
 
     /// Rows of the table beside it: time, events, and events a second, newest first.
@@ -234,25 +234,6 @@ fn nice(number: f64) -> f64 {
             }
         }
         top *= 10.0;
-    }
-}
-
-/// `1 event`, `1,204 events`.
-fn events(number: u64) -> String {
-    format!("{} event{}", thousands(number), plural(number))
-}
-
-fn plural(number: u64) -> &'static str {
-    if number == 1 { "" } else { "s" }
-}
-
-/// `0.04/s`, `2,140/s`.
-fn rate(number: f64) -> String {
-    match number {
-        n if n > 0.0 && n < 0.005 => "under 0.01/s".to_owned(),
-        n if n > 0.0 && n < 0.1 => format!("{n:.2}/s"),
-        n if n > 0.0 && n < 10.0 => format!("{n:.1}/s"),
-        n => format!("{}/s", thousands(n.round() as u64)),
     }
 }
 
@@ -295,11 +276,11 @@ impl Shown {
     /// `1,204 active users`, or `about 1,204` where the sketch has begun to estimate.
     fn users(&self, users: &Users) -> String {
         let about = if users.low == users.high { "" } else { "about " };
-        format!("{about}{} active user{}", thousands(users.estimate), plural(users.estimate))
+        format!("{about}{}", count_of(users.estimate, "active user"))
     }
 
     fn events(&self, number: &u64) -> String {
-        events(*number)
+        count_of(*number, "event")
     }
 
     fn bounds(&self, users: &Users) -> Option<String> {

@@ -21,7 +21,9 @@ use crate::web::long_answer::Streamed;
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
-use crate::web::views::{Broker, Filters, Frame, Row, Stamp, Who, cut, event_html, sentence, thousands, user_page};
+use crate::web::views::{
+    Broker, Filters, Frame, Row, Stamp, Who, count_of, cut, event_html, sentence, thousands, user_page,
+};
 
 #[derive(Template)]
 #[template(path = "person.html")]
@@ -84,7 +86,7 @@ impl Found {
         let (scanned, total, of) = (thousands(self.scanned), thousands(self.total), self.of_partitions());
         match (&self.rest, self.scanned) {
             (Some(_), _) => {
-                let so_far = events(self.counts.events);
+                let so_far = count_of(self.counts.events, "event");
                 format!("Counted {scanned} of {total} records{of}, newest first; {so_far} so far.")
             }
             (None, 0) => format!("No records{of}."),
@@ -106,10 +108,6 @@ impl Found {
 /// `1,204`; askama gives references.
 fn number(number: &u64) -> String {
     thousands(*number)
-}
-
-fn events(number: u64) -> String {
-    format!("{} {}", thousands(number), if number == 1 { "event" } else { "events" })
 }
 
 /// One user's events and what they add up to, live

@@ -81,6 +81,32 @@ pub fn size(bytes: usize) -> String {
     }
 }
 
+/// `0.04/s`, `2.5/s`, `2,140/s`.
+pub fn rate(per_second: f64) -> String {
+    match per_second {
+        n if n > 0.0 && n < 0.005 => "under 0.01/s".to_owned(),
+        n if n > 0.0 && n < 0.1 => format!("{n:.2}/s"),
+        n if n > 0.0 && n < 10.0 => format!("{n:.1}/s"),
+        n => format!("{}/s", thousands(n.round() as u64)),
+    }
+}
+
+/// `350 ms`, `12 s`, `3 min`, `5 h`, `40 d`.
+pub fn duration(ms: u64) -> String {
+    match (ms, ms / 1000) {
+        (1..1_000, _) => format!("{ms} ms"),
+        (_, s @ 0..120) => format!("{s} s"),
+        (_, s @ 120..7_200) => format!("{} min", s / 60),
+        (_, s @ 7_200..172_800) => format!("{} h", s / 3_600),
+        (_, s) => format!("{} d", thousands(s / 86_400)),
+    }
+}
+
+/// `1 event`, `1,204 events`.
+pub fn count_of(number: u64, one: &str) -> String {
+    format!("{} {one}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
 /// `1,204`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();

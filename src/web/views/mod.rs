@@ -9,6 +9,6 @@ mod row;
 
 pub use address::user_page;
 pub use footfall_core::query_string::Filters;
-pub use format::{Stamp, cut, is_text, sentence, size, thousands};
+pub use format::{Stamp, count_of, cut, duration, is_text, rate, sentence, size, thousands};
 pub use frame::{Broker, Frame};
-pub use row::{Row, Who, event_html, members};
+pub use row::{HUES, Row, Who, event_html, members};

@@ -20,7 +20,7 @@ const LINE_CHARS: usize = 180;
 /// Fields beyond this many are counted, not read out.
 const MAX_FIELDS: usize = 32;
 /// Hues that `app.css` defines as `hue-0` to `hue-23`.
-const HUES: u32 = 24;
+pub const HUES: u32 = 24;
 
 /// `_event.html` of one record.
 pub fn event_html(record: &Record) -> String {
