@@ -3,30 +3,31 @@
 
 import { showRecords } from './record.js';
 import { showTimes } from './time.js';
+import { $ } from './words.js';
 
 document.documentElement.classList.add('scripted');
 
 // The server may not know the address under which this browser reaches it.
 for (const base of document.querySelectorAll('.base')) base.textContent = location.origin;
 // A page restored from the back/forward cache shows the filters of its address, not what was typed before leaving it.
-addEventListener('pageshow', ({ persisted }) => persisted && document.getElementById('filters')?.reset());
+addEventListener('pageshow', ({ persisted }) => persisted && $('filters')?.reset());
 
-const rows = document.getElementById('rows');
+const rows = $('rows');
 if (rows) {
   showTimes(rows);
   showRecords(rows);
 }
 for (const button of document.querySelectorAll('[data-copy]')) {
   const { copies } = await import('./copy.js');
-  copies(button, () => document.getElementById(button.dataset.copy).textContent);
+  copies(button, () => $(button.dataset.copy).textContent);
 }
-const overview = document.getElementById('overview');
+const overview = $('overview');
 if (overview) {
   const { startOverview } = await import('./overview.js');
   startOverview(overview);
 }
 const user = rows?.dataset.filters !== undefined;
-const search = document.getElementById('search');
+const search = $('search');
 if (search && !user) {
   const { startSearch } = await import('./history.js');
   startSearch(search, rows);

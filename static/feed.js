@@ -4,7 +4,7 @@
 import { Backlog } from './backlog.js';
 import { Stream } from './stream.js';
 import { clockTime, duration, localTimes } from './time.js';
-import { $, events, number } from './words.js';
+import { $, events, number, write } from './words.js';
 
 const MOST_ROWS = 500;
 // Rows added per animation frame; more would make the page stutter.
@@ -297,7 +297,7 @@ class Feed {
       : impaired
         ? `Kafka connected, but ${reason}.`
         : '';
-    if ($('away').textContent !== words) $('away').textContent = words;
+    write($('away'), words);
     $('broker-words').textContent = away
       ? `unreachable since ${at}: ${reason}`
       : impaired

@@ -1,6 +1,6 @@
 // Sends the form without a reload: the input stays, the answer appears beside it.
 
-import { $, sentence } from './words.js';
+import { $, hex, sentence } from './words.js';
 
 // How long to wait for an answer beyond the server's own deadline for Kafka's acknowledgement.
 const BEYOND_DEADLINE = 10_000;
@@ -37,7 +37,7 @@ export function startForm() {
 
 /** A new id for the next event. Until an event is saved, sending again sends it under the same id. */
 function newId() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  return hex(crypto.getRandomValues(new Uint8Array(16))).join('');
 }
 
 function showSending(form, sending) {

@@ -2,12 +2,10 @@
 
 import { patch } from './patch.js';
 import { clockTime } from './time.js';
+import { $, write } from './words.js';
 
 export function startOverview(part) {
-  const words = document.getElementById('moving');
-  const say = (text) => {
-    if (words.textContent !== text) words.textContent = text;
-  };
+  const say = (text) => write($('moving'), text);
   let source = null;
   let updated = new Date();
   const open = () => {

@@ -3,6 +3,7 @@
 import { copies } from './copy.js';
 import { members, pretty } from './json.js';
 import { exactTime } from './time.js';
+import { hex, number } from './words.js';
 
 // Characters shown of a value; Copy copies all of it.
 const MOST_SHOWN = 200_000;
@@ -96,10 +97,9 @@ function read(base64) {
   } catch {
     const lines = [];
     for (let at = 0; at < Math.min(bytes.length, 512); at += 16) {
-      const hex = Array.from(bytes.slice(at, at + 16), (byte) => byte.toString(16).padStart(2, '0'));
-      lines.push(`${at.toString(16).padStart(6, '0')}  ${hex.join(' ')}`);
+      lines.push(`${at.toString(16).padStart(6, '0')}  ${hex(bytes.slice(at, at + 16)).join(' ')}`);
     }
-    if (bytes.length > 512) lines.push(`… ${bytes.length.toLocaleString('en')} bytes in all`);
+    if (bytes.length > 512) lines.push(`… ${number(bytes.length)} bytes in all`);
     return lines.join('\n');
   }
 }

@@ -2,12 +2,11 @@
 
 import { patch } from './patch.js';
 import { clockTime } from './time.js';
+import { $, write } from './words.js';
 
-const words = document.getElementById('refreshed');
+const words = $('refreshed');
 
-const say = (text) => {
-  if (words && words.textContent !== text) words.textContent = text;
-};
+const say = (text) => words && write(words, text);
 
 /** Keeps the element, and the state of Kafka in the header, up to date while the page is visible. */
 export function startRefresh(element) {
@@ -25,7 +24,7 @@ export function startRefresh(element) {
       if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
       const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
       for (const id of parts) {
-        const [old, fresh] = [document.getElementById(id), page.getElementById(id)];
+        const [old, fresh] = [$(id), page.getElementById(id)];
         if (old && fresh) patch(old, fresh);
       }
       updated = new Date();

@@ -1,5 +1,7 @@
 // Times in the browser's zone, and ages.
 
+import { $, number, write } from './words.js';
+
 const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
 // Swedish writes dates as ISO 8601 does.
 const day = new Intl.DateTimeFormat('sv-SE');
@@ -22,7 +24,7 @@ export function duration(ms) {
   if (s < 60) return `${s} s`;
   if (s < 3600) return `${Math.floor(s / 60)} min`;
   if (s < 86400) return `${Math.floor(s / 3600)} h`;
-  return `${Math.floor(s / 86400).toLocaleString('en')} d`;
+  return `${number(Math.floor(s / 86400))} d`;
 }
 
 /** Rewrites the times of new rows in the browser's zone. */
@@ -51,12 +53,12 @@ function age(time, ago) {
   const passed = Date.now() - time.date.getTime();
   // Clocks differ a little: show a time in the future only if it is more than a minute ahead.
   const text = passed < -60_000 ? `in ${duration(-passed)}` : passed < 1000 ? 'now' : duration(passed);
-  if (ago.textContent !== text) ago.textContent = text;
+  write(ago, text);
 }
 
 /** Updates the ages in the list every second, those of visible rows only. */
 export function showTimes(list) {
-  const name = document.getElementById('zone');
+  const name = $('zone');
   if (name) name.textContent = zone;
   localTimes(list.children, list);
   // Measure the row, not the age: measuring inside a row that is out of view would force its layout.

@@ -3,7 +3,7 @@
 import { startFeed } from './feed.js';
 import { Search } from './search.js';
 import { exactTime } from './time.js';
-import { $, events, number } from './words.js';
+import { $, events, number, write } from './words.js';
 
 // The server sends no more either; the rest is one number.
 const MOST_ACTIONS = 100;
@@ -154,10 +154,6 @@ function arrange(body, rows) {
     if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null);
   });
   while (body.rows.length > rows.length) body.lastElementChild.remove();
-}
-
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
 
 function time(element, iso) {

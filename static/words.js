@@ -9,5 +9,13 @@ export const events = (n) => (n === 1 ? '1 event' : `${number(n)} events`);
 /** The text of a problem as a sentence: problems start in lower case and have no full stop. */
 export const sentence = (text) => `${text.slice(0, 1).toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? '' : '.'}`;
 
+/** Bytes as hexadecimal numbers of two digits. */
+export const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'));
+
 /** The element with this id. */
 export const $ = (id) => document.getElementById(id);
+
+/** Changes the text of an element if it is another one. */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
