@@ -6,15 +6,16 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::acl::User;
 use super::http::{Request, Response};
 use super::kafka::{self, Broker};
 use super::socket::Socket;
-use super::sse::Subscription;
+use super::sse::{Frame, Subscription};
 use super::topic::Topic;
 use super::wait::{PATIENCE, eventually, within};
 
@@ -76,6 +77,14 @@ impl Builder {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
         self
+    }
+
+    /// Logs in to Kafka with SASL as this user.
+    pub fn login(self, user: &User, password: &str) -> Self {
+        self.env("FOOTFALL_KAFKA__SECURITY_PROTOCOL", "sasl_plaintext")
+            .env("FOOTFALL_KAFKA__SASL_MECHANISM", "SCRAM-SHA-256")
+            .env("FOOTFALL_KAFKA__SASL_USERNAME", user.name())
+            .env("FOOTFALL_KAFKA__SASL_PASSWORD", password)
     }
 
     /// Its command line: without one it serves.
@@ -220,6 +229,30 @@ impl Application {
     #[track_caller]
     pub fn accept(&self, event: &Value) -> Value {
         self.post(event).expect(201).json()
+    }
+
+    /// Posts that many events of various users, in arrays.
+    #[track_caller]
+    pub fn post_events(&self, count: usize) {
+        let event = |n: usize| json!({"user": format!("user-{}", n % 17), "action": "step", "n": n});
+        for batch in (0..count).map(event).collect::<Vec<_>>().chunks(500) {
+            self.post(&json!(batch)).expect(201);
+        }
+    }
+
+    /// Waits until the feed's memory ends where the topic ends.
+    #[track_caller]
+    pub fn wait_for_the_feed(&self) {
+        let position = Frame::position(&self.topic().end());
+        eventually("the feed has read the topic", || (self.stream("").next_frame() == position).then_some(()));
+    }
+
+    /// A value of `/metrics`, by its name with labels.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.get("/metrics").expect(200).text().to_owned();
+        let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series))?;
+        line.rsplit_once(' ')?.1.parse().ok()
     }
 
     /// Opens a stream; the target is behind `/api/v1/stream`.
@@ -389,11 +422,4 @@ impl Log {
     fn json(&self) -> Vec<Value> {
         self.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
     }
-}
-
-/// How long something took.
-pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
-    let start = Instant::now();
-    let result = work();
-    (start.elapsed(), result)
 }

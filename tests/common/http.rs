@@ -397,11 +397,6 @@ impl Chunks {
         self.state == ChunkState::Complete
     }
 
-    /// Whether nothing of the next chunk was there yet.
-    pub fn is_between_chunks(&self) -> bool {
-        self.state == ChunkState::Size
-    }
-
     /// Decodes `input` into `output`, and leaves an incomplete chunk in `input`.
     pub fn decode(&mut self, input: &mut Vec<u8>, output: &mut Vec<u8>) {
         let mut used = 0;

@@ -1,9 +1,6 @@
 //! What the tests share: a running application, its brokers, a topic seen from outside, and strict clients for HTTP, for
 //! Server-Sent Events and for the WebSocket. Nothing here knows the inside of the product.
 
-// Every file in tests/ is a crate of its own and uses a part of this.
-#![allow(dead_code, unused_imports, unused_macros)]
-
 pub mod acl;
 pub mod application;
 pub mod browser;
@@ -20,7 +17,7 @@ pub mod sse;
 pub mod topic;
 pub mod wait;
 
-pub use acl::{Operation, User};
+pub use acl::User;
 pub use application::{Application, Builder, Output};
 pub use browser::Browser;
 pub use cursor::{Cursor, Follower};
@@ -32,7 +29,7 @@ pub use proxy::{Proxy, Weather};
 pub use schema::Description;
 pub use socket::Socket;
 pub use sse::{Frame, Message, Subscription};
-pub use topic::{NewRecord, StoredRecord, Topic};
+pub use topic::{NewRecord, Topic};
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -100,4 +97,9 @@ pub fn random() -> fastrand::Rng {
 /// A name that no other test uses.
 pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", uuid::Uuid::now_v7().simple())
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64
 }

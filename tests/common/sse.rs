@@ -48,14 +48,6 @@ impl Subscription {
         Some(stream).filter(|stream| stream.head.status == 200)
     }
 
-    /// Opens a stream over a connection that is there already.
-    #[track_caller]
-    pub fn over_connection(stream: std::net::TcpStream, target: &str) -> Self {
-        let address = stream.peer_addr().expect("an address");
-        let request = Subscription::request(address, target, &[]);
-        Subscription::over(Connection::over(stream, &request), address, target, Vec::new(), Parser::default())
-    }
-
     fn request(address: SocketAddr, target: &str, headers: &[(String, String)]) -> Request {
         let request = Request::new(address, "GET", target)
             .header("Accept", "text/event-stream")
@@ -251,21 +243,6 @@ impl Subscription {
         self.parser.feed(&self.decoded);
         self.decoded.clear();
         self.connection.received.len() < before
-    }
-
-    /// How many records come, up to `wanted`; control messages and heartbeats do not count.
-    #[track_caller]
-    pub fn received_records(&mut self, wanted: usize) -> usize {
-        let deadline = Instant::now() + Duration::from_millis(500);
-        let mut count = 0;
-        while count < wanted {
-            match self.frame(deadline) {
-                Some(Frame::Message(message)) if message.event == "message" => count += 1,
-                Some(_) => {}
-                None => break,
-            }
-        }
-        count
     }
 
     /// What was received whole and not taken yet.

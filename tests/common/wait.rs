@@ -1,6 +1,5 @@
 //! Waiting for a condition, never for a time.
 
-use std::fmt::Debug;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -24,20 +23,6 @@ pub fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>
             return answer;
         }
         assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
-        sleep(LOOK_AGAIN);
-    }
-}
-
-/// Asks until the answer is the expected one, and shows the last one if it never is.
-#[track_caller]
-pub fn eventually_equal<T: PartialEq + Debug>(what: &str, expected: T, mut ask: impl FnMut() -> T) {
-    let start = Instant::now();
-    loop {
-        let answer = ask();
-        if answer == expected {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE, "{what}: {answer:?} and not {expected:?} after {PATIENCE:?}");
         sleep(LOOK_AGAIN);
     }
 }

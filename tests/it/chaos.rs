@@ -473,14 +473,6 @@ fn ask_for_a_stream(mut client: &TcpStream) {
     client.write_all(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
 }
 
-/// The value of a series without labels.
-#[track_caller]
-fn metric(app: &Application, name: &str) -> u64 {
-    let text = app.get("/metrics").expect(200).text().to_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned);
-    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
-}
-
 /// Waits until the process holds no more than before, but for a few connections of its own to Kafka.
 #[track_caller]
 fn assert_all_is_as_before(app: &Application, before: Resources, most_kib: usize) {
@@ -512,7 +504,9 @@ fn clients_that_never_read_are_closed_and_do_not_delay_others() {
     let before = Resources::of(app.process_id());
     let clients: Vec<TcpStream> = (0..rounds(20)).map(|_| deaf(app.address)).collect();
     clients.iter().for_each(ask_for_a_stream);
-    eventually("their streams are open", || (metric(&app, "footfall_streams") == clients.len() as u64).then_some(()));
+    eventually("their streams are open", || {
+        (app.metric("footfall_streams") == Some(clients.len() as f64)).then_some(())
+    });
     let big = json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)});
     let mut other = app.stream("");
     other.next_frame();
@@ -522,7 +516,7 @@ fn clients_that_never_read_are_closed_and_do_not_delay_others() {
         let begun = Instant::now();
         other.record();
         assert!(begun.elapsed() < Duration::from_secs(1), "another client waited for {:?}", begun.elapsed());
-        (metric(&app, "footfall_streams") == 1).then_some(())
+        (app.metric("footfall_streams") == Some(1.0)).then_some(())
     });
     drop((clients, other));
     assert_all_is_as_before(&app, before, 200 * 1024);
@@ -545,7 +539,7 @@ fn the_kernel_keeps_little_for_a_client_that_never_reads() {
     let app = Application::on(Broker::Embedded).start();
     let client = deaf(app.address);
     ask_for_a_stream(&client);
-    eventually("its stream is open", || (metric(&app, "footfall_streams") == 1).then_some(()));
+    eventually("its stream is open", || (app.metric("footfall_streams") == Some(1.0)).then_some(()));
     let batch = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 16]);
     let mut most = 0;
     for _ in 0..20 {

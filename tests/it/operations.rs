@@ -44,13 +44,6 @@ fn readyz_lists_its_checks_when_asked() {
     assert!(embedded.get("/readyz?verbose").expect(200).text().contains(text));
 }
 
-/// A value of `/metrics`, by its name with labels.
-fn metric(app: &Application, series: &str) -> Option<f64> {
-    let text = app.get("/metrics").expect(200).text().to_owned();
-    let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series))?;
-    line.rsplit_once(' ')?.1.parse().ok()
-}
-
 #[test]
 fn the_series_of_metrics_have_these_names() {
     let app = Application::on(Broker::Embedded).start();
@@ -152,19 +145,19 @@ fn metrics_count_what_happened() {
     app.accept(&json!({"user": "John", "action": "login", "id": "one"}));
     app.post(&json!({"user": "John"})).expect(422);
     for (outcome, count) in [("acknowledged", 1.0), ("replayed", 1.0), ("invalid", 1.0)] {
-        assert_eq!(metric(&app, &format!("footfall_events_total{{outcome=\"{outcome}\"}}")), Some(count), "{outcome}");
+        assert_eq!(app.metric(&format!("footfall_events_total{{outcome=\"{outcome}\"}}")), Some(count), "{outcome}");
     }
     let posts = "footfall_requests_total{method=\"POST\",route=\"/api/v1/events\",status=\"201\"}";
-    assert_eq!(metric(&app, posts), Some(2.0));
-    eventually("the tail has read it", || (metric(&app, "footfall_feed_records_total") == Some(1.0)).then_some(()));
+    assert_eq!(app.metric(posts), Some(2.0));
+    eventually("the tail has read it", || (app.metric("footfall_feed_records_total") == Some(1.0)).then_some(()));
 
     let stream = app.stream("");
-    eventually("the stream is counted", || (metric(&app, "footfall_streams") == Some(1.0)).then_some(()));
+    eventually("the stream is counted", || (app.metric("footfall_streams") == Some(1.0)).then_some(()));
     drop(stream);
     // A client that is gone is noticed at the next write.
     app.accept(&json!({"user": "John", "action": "logout"}));
     app.accept(&json!({"user": "John", "action": "login"}));
-    eventually("its end too", || (metric(&app, "footfall_streams") == Some(0.0)).then_some(()));
+    eventually("its end too", || (app.metric("footfall_streams") == Some(0.0)).then_some(()));
 }
 
 #[test]
@@ -503,7 +496,7 @@ fn the_served_description_is_the_documented_one_and_its_methods_are_those_that_w
 fn too_many_streams_are_503() {
     let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__MAX_STREAMS", "1").start();
     let first = app.stream("");
-    eventually("the stream is counted", || (metric(&app, "footfall_streams") == Some(1.0)).then_some(()));
+    eventually("the stream is counted", || (app.metric("footfall_streams") == Some(1.0)).then_some(()));
     let refused = app.get("/api/v1/stream").expect(503);
     assert!(refused.header("Retry-After").is_some());
     assert_eq!(refused.problem()["type"], "/problems/unavailable");

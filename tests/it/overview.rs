@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::wait::{eventually, within};
 use crate::common::{
-    Application, Broker, Browser, Kafka, NewRecord, Subscription, Topic, on_every_broker, on_three_brokers,
+    Application, Broker, Browser, Kafka, NewRecord, Subscription, Topic, now_ms, on_every_broker, on_three_brokers,
 };
 use serde_json::{Value, json};
 
@@ -18,10 +18,6 @@ on_three_brokers! {
 }
 
 const HOUR: i64 = 3_600_000;
-
-fn now_ms() -> i64 {
-    (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64
-}
 
 /// `events` events of `users` users: every third is a login.
 fn post(app: &Application, events: usize, users: usize) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::acl::{DESCRIBE, DESCRIBE_CONFIGS, READ, WRITE};
 use crate::common::wait::{eventually, within};
-use crate::common::{Application, Builder, HEALING, Kafka, NewRecord, Topic, User, kafka};
+use crate::common::{Application, HEALING, Kafka, NewRecord, Topic, User, kafka};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfig};
@@ -14,13 +14,6 @@ use serde_json::{Value, json};
 
 fn event() -> Value {
     json!({"user": "Ann", "action": "look"})
-}
-
-/// A value of `/metrics`, by its name with labels.
-fn metric(app: &Application, series: &str) -> Option<f64> {
-    let text = app.get("/metrics").expect(200).text().to_owned();
-    let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series))?;
-    line.rsplit_once(' ')?.1.parse().ok()
 }
 
 /// Waits until `/readyz` is 503 for this cause; gives its sentence.
@@ -40,7 +33,7 @@ fn heals(app: &Application) {
     within(HEALING, "a post is taken", || (app.post(&event()).status() == 201).then_some(()));
     within(HEALING, "it is ready", || (app.get("/readyz").text() == "ok\n").then_some(()));
     app.get("/readyz").expect(200);
-    assert_eq!(metric(app, "footfall_ready"), Some(1.0));
+    assert_eq!(app.metric("footfall_ready"), Some(1.0));
 }
 
 /// A post is refused for a reason that is no fault of the event, in the words given.
@@ -52,14 +45,6 @@ fn refused(app: &Application, words: &str) {
     }
 }
 
-fn as_user(secured: &str, user: &User, password: &str) -> Builder {
-    Application::at(secured)
-        .env("FOOTFALL_KAFKA__SECURITY_PROTOCOL", "sasl_plaintext")
-        .env("FOOTFALL_KAFKA__SASL_MECHANISM", "SCRAM-SHA-256")
-        .env("FOOTFALL_KAFKA__SASL_USERNAME", user.name())
-        .env("FOOTFALL_KAFKA__SASL_PASSWORD", password)
-}
-
 #[test]
 fn rights_granted_and_revoked_at_run_time_are_reported_and_recover() {
     let (kafka, secured) = Kafka::start_with_acls();
@@ -68,7 +53,7 @@ fn rights_granted_and_revoked_at_run_time_are_reported_and_recover() {
     let user = User::create(kafka.servers(), "app", "one");
 
     // Nothing is granted at first; then one right after the other.
-    let app = as_user(&secured, &user, "one").topic(&topic).start_without_waiting_for_kafka();
+    let app = Application::at(&secured).login(&user, "one").topic(&topic).start_without_waiting_for_kafka();
     let words = unready(&app, "describe-denied");
     assert_eq!(words, format!("user `app` may not see topic `{name}`: grant DESCRIBE, READ and WRITE on it"));
     refused(&app, &words);
@@ -79,8 +64,8 @@ fn rights_granted_and_revoked_at_run_time_are_reported_and_recover() {
     let words = unready(&app, "write-denied");
     assert_eq!(words, format!("user `app` may not write topic `{name}`: grant WRITE on it"));
     refused(&app, &words);
-    assert_eq!(metric(&app, "footfall_ready"), Some(0.0));
-    assert_eq!(metric(&app, "footfall_trouble{cause=\"write-denied\"}"), Some(1.0));
+    assert_eq!(app.metric("footfall_ready"), Some(0.0));
+    assert_eq!(app.metric("footfall_trouble{cause=\"write-denied\"}"), Some(1.0));
     let page = app.request("GET", "/").header("Accept", "text/html").send().expect(200);
     assert!(page.text().contains(&format!("Kafka connected, but {words}")), "{}", page.text());
     app.log_line("the log says it", |line| line["cause"] == "write-denied" && line["reason"] == words.as_str());
@@ -142,7 +127,7 @@ fn rights_granted_and_revoked_at_run_time_are_reported_and_recover() {
 
     // The password changes: existing connections stay, new ones get the reason.
     user.set_password("two");
-    let late = as_user(&secured, &user, "one").topic(&topic).start_without_waiting_for_kafka();
+    let late = Application::at(&secured).login(&user, "one").topic(&topic).start_without_waiting_for_kafka();
     let words = unready(&late, "login-failed");
     assert!(words.contains("uthentication failed"), "{words}");
     refused(&late, &words);
@@ -238,7 +223,7 @@ fn a_partition_that_a_transaction_holds_up_is_named() {
     let words = "partition 0 can be read up to offset 1 only: a transaction of another writer is open";
     within(HEALING, "it is named", || app.get("/readyz?verbose").expect(200).text().contains(words).then_some(()));
     assert!(app.get("/readyz").expect(200).text().starts_with("ok\nheld-up: partition 0"));
-    assert_eq!(metric(&app, "footfall_partition_held_up_records{partition=\"0\"}"), Some(2.0));
+    assert_eq!(app.metric("footfall_partition_held_up_records{partition=\"0\"}"), Some(2.0));
     let page = app.request("GET", "/kafka").header("Accept", "text/html").send().expect(200);
     assert!(page.text().contains(words), "{}", page.text());
     app.accept(&json!({"user": "Ann", "action": "posts are taken"}));
@@ -246,5 +231,5 @@ fn a_partition_that_a_transaction_holds_up_is_named() {
     writer.abort_transaction(Duration::from_secs(20)).expect("an end");
     heals(&app);
     // The mark of the transaction is no record that waits.
-    within(HEALING, "no lag", || (metric(&app, "footfall_tail_lag_records") == Some(0.0)).then_some(()));
+    within(HEALING, "no lag", || (app.metric("footfall_tail_lag_records") == Some(0.0)).then_some(()));
 }

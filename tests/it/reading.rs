@@ -10,17 +10,11 @@ use std::time::{Duration, Instant};
 use crate::common::acl::{DESCRIBE, READ, WRITE};
 use crate::common::http::{Connection, encoded};
 use crate::common::wait::{PATIENCE, eventually, within};
-use crate::common::{Application, Broker, Builder, Cursor, Frame, HEALING, Kafka, NewRecord, Resources, Topic, User};
+use crate::common::{Application, Broker, Cursor, Frame, HEALING, Kafka, NewRecord, Resources, Topic, User};
 use serde_json::{Value, json};
 
-fn metric(app: &Application, series: &str) -> f64 {
-    let text = app.get("/metrics").expect(200).text().to_owned();
-    let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series));
-    line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or_else(|| panic!("no {series} in {text}"))
-}
-
 fn reads(app: &Application, kind: &str) -> f64 {
-    metric(app, &format!("footfall_reads{{kind=\"{kind}\"}}"))
+    app.metric(&format!("footfall_reads{{kind=\"{kind}\"}}")).expect("a series of every kind")
 }
 
 /// Writes records into each of three partitions.
@@ -225,14 +219,6 @@ fn streams_miss_nothing_silently_while_a_partition_gets_its_leader(
 
 // --- Rights ------------------------------------------------------------------------------------------------------------
 
-fn as_user(secured: &str, user: &User) -> Builder {
-    Application::at(secured)
-        .env("FOOTFALL_KAFKA__SECURITY_PROTOCOL", "sasl_plaintext")
-        .env("FOOTFALL_KAFKA__SASL_MECHANISM", "SCRAM-SHA-256")
-        .env("FOOTFALL_KAFKA__SASL_USERNAME", user.name())
-        .env("FOOTFALL_KAFKA__SASL_PASSWORD", "secret")
-}
-
 #[test]
 fn open_streams_get_the_status_of_missing_rights_or_topic_and_continue_afterwards() {
     let (kafka, secured) = Kafka::start_with_acls();
@@ -240,7 +226,7 @@ fn open_streams_get_the_status_of_missing_rights_or_topic_and_continue_afterward
     let user = User::create(kafka.servers(), "app", "secret");
     let all = [DESCRIBE, READ, WRITE];
     user.grant(topic.name(), &all);
-    let app = as_user(&secured, &user).topic(&topic).env("FOOTFALL_FEED__EVENTS", "10").start();
+    let app = Application::at(&secured).login(&user, "secret").topic(&topic).env("FOOTFALL_FEED__EVENTS", "10").start();
     (0..200).for_each(|n| drop(app.accept(&json!({"user": "Ann", "action": "before", "n": n}))));
     eventually("all are in memory", || app.get("/readyz?verbose").text().contains("reads, at 0-200\n").then_some(()));
     let (mut stream, mut socket) = (app.stream(""), app.socket(""));
@@ -346,7 +332,7 @@ fn abandoned_work_ends_at_once_and_costs_little() {
     eventually("they read", || (reads(&app, "catch_up") >= 1.0).then_some(()));
     drop(clients);
     within(Duration::from_secs(2), "they end", || (reads(&app, "catch_up") == 0.0).then_some(()));
-    within(Duration::from_secs(2), "no stream is left", || (metric(&app, "footfall_streams") == 0.0).then_some(()));
+    within(Duration::from_secs(2), "no stream is left", || (app.metric("footfall_streams") == Some(0.0)).then_some(()));
     let grown = Resources::of(app.process_id()).peak_kib.saturating_sub(idle.resident_kib);
     assert!(grown < 150 << 10, "{grown} KiB more");
     for _ in 0..30 {
@@ -379,7 +365,7 @@ fn many_filters_leave_the_records_in_memory() {
     let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__BYTES", "4MiB").start();
     let batch = json!(vec![json!({"user": "Ann", "action": "look", "pad": "x".repeat(2000)}); 100]);
     (0..12).for_each(|_| drop(app.post(&batch).expect(201)));
-    eventually("all are in memory", || (metric(&app, "footfall_feed_kept_records") == 1200.0).then_some(()));
+    eventually("all are in memory", || (app.metric("footfall_feed_kept_records") == Some(1200.0)).then_some(()));
     let mut buffer = vec![0; 256 << 10];
     let streams: Vec<TcpStream> = (0..40)
         .map(|n| {
@@ -397,8 +383,9 @@ fn many_filters_leave_the_records_in_memory() {
         })
         .collect();
     app.accept(&json!({"user": "Ann", "action": "last"}));
-    eventually("it is in memory too", || (metric(&app, "footfall_feed_kept_records") == 1201.0).then_some(()));
-    let (kept, encoded) = (metric(&app, "footfall_feed_kept_bytes"), metric(&app, "footfall_feed_encoded_bytes"));
+    eventually("it is in memory too", || (app.metric("footfall_feed_kept_records") == Some(1201.0)).then_some(()));
+    let [kept, encoded] =
+        ["kept", "encoded"].map(|which| app.metric(&format!("footfall_feed_{which}_bytes")).expect(which));
     assert!(kept + encoded <= f64::from(4 << 20), "{kept} + {encoded}");
     let mut late = app.stream_after("0-0.1-0.2-0");
     assert_eq!(late.records(1201).len(), 1201);

@@ -6,14 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::common::http::{Arrival, Chunks, Connection, Request};
 use crate::common::wait::{PATIENCE, eventually, within};
-use crate::common::{Application, Broker, NewRecord, Topic, assert_same_set};
+use crate::common::{Application, Broker, NewRecord, Topic, assert_same_set, now_ms};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
-
-fn now_ms() -> i64 {
-    (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64
-}
 
 /// Records of about so many bytes, spread over three partitions.
 fn write(topic: &Topic, count: usize, size: usize) {

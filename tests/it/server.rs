@@ -51,12 +51,6 @@ fn answered(app: &Application, request: &[u8]) -> u16 {
     checked(&rest(send(app, request)))
 }
 
-fn metric(app: &Application, series: &str) -> Option<f64> {
-    let text = app.get("/metrics").expect(200).text().to_owned();
-    let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series))?;
-    line.rsplit_once(' ')?.1.parse().ok()
-}
-
 #[test]
 fn invalid_http_is_refused_with_the_usual_headers() {
     let app = Application::on(Broker::Embedded).start();
@@ -145,7 +139,7 @@ fn an_unsupported_method_is_405_with_allow() {
     let line = app.log_line("the request's line", |line| line["http.method"] == "QUERY");
     assert_eq!((&line["http.path"], &line["http.status"]), (&json!("/api/v1/events"), &json!(405)));
     let series = "footfall_requests_total{method=\"other\",route=\"none\",status=\"405\"}";
-    assert_eq!(metric(&app, series), Some(3.0), "the number of series is bounded");
+    assert_eq!(app.metric(series), Some(3.0), "the number of series is bounded");
 }
 
 #[test]
@@ -200,7 +194,7 @@ fn a_body_that_is_too_large_is_413_whatever_the_method() {
 #[test]
 fn a_client_that_leaves_ends_its_stream_before_the_next_heartbeat() {
     let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__HEARTBEAT", "60s").start();
-    let streams = || metric(&app, "footfall_streams");
+    let streams = || app.metric("footfall_streams");
     for target in ["/api/v1/stream", "/stream", "/stream/overview"] {
         let mut client = send(&app, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         client.read_exact(&mut [0; 100]).expect("the stream has begun");
@@ -237,7 +231,7 @@ fn a_post_whose_client_leaves_is_counted_and_its_id_is_remembered() {
     let head = "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     drop(send(&app, format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()));
     let acknowledged = "footfall_events_total{outcome=\"acknowledged\"}";
-    eventually("it is counted", || (metric(&app, acknowledged) == Some(1.0)).then_some(()));
+    eventually("it is counted", || (app.metric(acknowledged) == Some(1.0)).then_some(()));
     let again = app.post(&event).expect(201);
     assert_eq!(again.header("Idempotent-Replayed"), Some("true"));
 }
@@ -283,7 +277,7 @@ fn shutdown_waits_for_no_reader() {
         send(&app, b"POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"),
     ];
     let open = "footfall_requests_total{method=\"GET\",route=\"/api/v1/events.ndjson\",status=\"200\"}";
-    eventually("the exports have begun", || (metric(&app, open) == Some(2.0)).then_some(()));
+    eventually("the exports have begun", || (app.metric(open) == Some(2.0)).then_some(()));
     let asked = Instant::now();
     app.terminate();
     assert!(app.wait_for_exit(PATIENCE).success());
@@ -324,11 +318,11 @@ fn unfinished_heads_cost_little_and_one_address_leaves_connections_to_others() {
     }
     drop((slow, more));
     eventually("others are served again", || app.request("GET", "/livez").try_send().filter(|it| it.status() == 200));
-    let refused = metric(&app, "footfall_http_connections_refused_total{reason=\"address\"}");
+    let refused = app.metric("footfall_http_connections_refused_total{reason=\"address\"}");
     assert!(refused.is_some_and(|count| count >= 1.0), "{refused:?}");
-    assert_eq!(metric(&app, "footfall_http_connections_refused_total{reason=\"total\"}"), Some(0.0));
+    assert_eq!(app.metric("footfall_http_connections_refused_total{reason=\"total\"}"), Some(0.0));
     // Only the one that asks.
-    eventually("they are closed", || (metric(&app, "footfall_http_connections") == Some(1.0)).then_some(()));
+    eventually("they are closed", || (app.metric("footfall_http_connections") == Some(1.0)).then_some(()));
 }
 
 #[test]
@@ -405,6 +399,6 @@ fn a_late_head_or_body_is_408() {
     }
     assert!(begun.elapsed() >= Duration::from_secs(25), "{:?}", begun.elapsed());
     for (part, count) in [("head", 1.0), ("body", 4.0)] {
-        assert_eq!(metric(&app, &format!("footfall_http_timeouts_total{{part=\"{part}\"}}")), Some(count), "{part}");
+        assert_eq!(app.metric(&format!("footfall_http_timeouts_total{{part=\"{part}\"}}")), Some(count), "{part}");
     }
 }

@@ -48,24 +48,6 @@ on_three_brokers! {
     a_client_cut_off_a_hundred_times_misses_and_repeats_nothing,
 }
 
-/// Posts that many events of various users, in arrays.
-fn post_events(app: &Application, count: usize) {
-    let events: Vec<Value> =
-        (0..count).map(|n| json!({"user": format!("user-{}", n % 17), "action": "step", "n": n})).collect();
-    for batch in events.chunks(500) {
-        app.post(&json!(batch)).expect(201);
-    }
-}
-
-/// Waits until the feed's memory ends where the topic ends.
-fn wait_for_the_feed(app: &Application) {
-    let end = app.topic().end();
-    eventually("the feed has read the topic", || {
-        let mut stream = app.stream("");
-        (stream.next_frame() == Frame::position(&end)).then_some(())
-    });
-}
-
 // --- The wire ------------------------------------------------------------------------------------------------------
 
 fn the_first_bytes_carry_retry_and_a_full_cursor(broker: Broker) {
@@ -74,8 +56,8 @@ fn the_first_bytes_carry_retry_and_a_full_cursor(broker: Broker) {
     assert_eq!(stream.next_frame(), Frame::position("0-0.1-0.2-0"));
     assert_eq!(stream.retry(), Some(Duration::from_millis(3000)));
 
-    post_events(&app, 30);
-    wait_for_the_feed(&app);
+    app.post_events(30);
+    app.wait_for_the_feed();
 }
 
 #[test]
@@ -122,7 +104,7 @@ fn every_id_is_the_cursor_after_its_event(broker: Broker) {
     let app = Application::on(broker).start();
     let mut stream = app.stream("");
     let mut follower = Follower::from("0-0.1-0.2-0");
-    post_events(&app, 300);
+    app.post_events(300);
     follower.take_until(300, || stream.next());
     assert_eq!(follower.dropped, 0);
     assert_eq!(follower.place.to_string(), app.topic().end());
@@ -131,7 +113,7 @@ fn every_id_is_the_cursor_after_its_event(broker: Broker) {
 fn two_streams_see_the_same_records(broker: Broker) {
     let app = Application::on(broker).start();
     let (mut one, mut other) = (app.stream(""), app.stream(""));
-    post_events(&app, 200);
+    app.post_events(200);
     assert_eq!(one.records(200), other.records(200));
 }
 
@@ -175,7 +157,7 @@ fn a_lax_parser_can_parse_every_event_as_json() {
     {
         let mut connection = app.request("GET", target).open();
         assert_eq!(connection.head().status, 200);
-        post_events(&app, 30);
+        app.post_events(30);
         app.accept(&json!({"user": "Ann", "action": "b"}));
         let (mut chunks, mut text) = (Chunks::default(), Vec::new());
         let deadline = Instant::now() + PATIENCE;
@@ -201,7 +183,7 @@ fn the_id_of_an_event_is_its_last_line() {
     for target in ["/api/v1/stream?after=0-0.1-0.2-0.3-0", "/api/v1/stream?max_rate=1", "/stream"] {
         let mut connection = app.request("GET", target).open();
         assert_eq!(connection.head().status, 200);
-        post_events(&app, 30);
+        app.post_events(30);
         let (mut chunks, mut text) = (Chunks::default(), Vec::new());
         let deadline = Instant::now() + PATIENCE;
         while !chunks.is_complete() && connection.receive(deadline, usize::MAX) == Arrival::Bytes {
@@ -223,20 +205,20 @@ fn a_cut_stream_resumes_from_memory(broker: Broker) {
     let app = Application::on(broker).start();
     let mut stream = app.stream("");
     let mut follower = Follower::from("0-0.1-0.2-0");
-    post_events(&app, 50);
+    app.post_events(50);
     for _ in 0..20 {
         follower.take(&stream.next());
     }
     stream.received_frames(); // lost with the connection, from where the client stood
     let mut stream = app.stream_after(&follower.place.to_string());
-    post_events(&app, 50);
+    app.post_events(50);
     follower.take_until(100, || stream.next());
     assert_eq!(follower.dropped, 0);
 }
 
 fn a_cut_stream_resumes_from_kafka_beyond_memory(broker: Broker) {
     let app = Application::on(broker).env("FOOTFALL_FEED__EVENTS", "10").start();
-    post_events(&app, 1000);
+    app.post_events(1000);
     let mut stream = app.stream_after("0-0.1-0.2-0");
     let mut follower = Follower::from("0-0.1-0.2-0");
     follower.take_until(1000, || stream.next());
@@ -251,14 +233,14 @@ fn a_cut_stream_resumes_after_a_restart_and_on_another_replica() {
     let first = Application::on(Broker::Kafka).start();
     let mut stream = first.stream("");
     let mut follower = Follower::from("0-0.1-0.2-0");
-    post_events(&first, 60);
+    first.post_events(60);
     for _ in 0..25 {
         follower.take(&stream.next());
     }
     let place = follower.place.to_string();
     first.kill();
     let second = first.replica().start();
-    post_events(&second, 40);
+    second.post_events(40);
     let third = first.replica().start();
     for app in [&second, &third] {
         let mut stream = app.stream_after(&place);
@@ -283,7 +265,7 @@ fn a_stream_starts_with_the_last_n_records(broker: Broker) {
     for n in 0..30 {
         app.accept(&json!({"user": format!("user-{n}"), "action": "step", "n": n}));
     }
-    wait_for_the_feed(&app);
+    app.wait_for_the_feed();
     let end = Cursor::parse(&app.topic().end());
     for (query, count) in [("?last=1", 1), ("?last=5", 5), ("?last=1000", 30)] {
         let records = app.stream(query).records(count);
@@ -304,7 +286,7 @@ fn a_stream_starts_with_the_last_n_records(broker: Broker) {
 fn last_event_id_wins_over_after_and_after_over_last(broker: Broker) {
     let app = Application::on(broker).start();
     app.topic().produce_all(&vec![NewRecord::event("a", "b").partition(0); 9]);
-    wait_for_the_feed(&app);
+    app.wait_for_the_feed();
     let target = "/api/v1/stream?after=0-5.1-0.2-0&last=1";
     assert_eq!(crate::common::Subscription::open(app.address, target).record()["offset"], 5);
     let header = [("Last-Event-ID", "0-3.1-0.2-0")];
@@ -374,7 +356,7 @@ fn a_cursor_too_far_behind_is_a_gap(broker: Broker) {
     let app =
         Application::on(broker).env("FOOTFALL_FEED__EVENTS", "10").env("FOOTFALL_FEED__MAX_CATCH_UP", "50").start();
     app.topic().produce_all(&vec![NewRecord::event("a", "b").partition(1); 500]);
-    wait_for_the_feed(&app);
+    app.wait_for_the_feed();
     let mut stream = app.stream_after("0-0.1-0.2-0");
     let gap = stream.control("gap");
     let data = gap.json();
@@ -391,7 +373,7 @@ fn a_cursor_too_far_behind_is_a_gap(broker: Broker) {
 fn an_unknown_partition_is_a_gap(broker: Broker) {
     let app = Application::on(broker).start();
     app.accept(&json!({"user": "a", "action": "b"}));
-    wait_for_the_feed(&app);
+    app.wait_for_the_feed();
     let mut stream = app.stream_after("0-0.1-0.2-0.3-7");
     let gap = stream.control("gap").json();
     assert_eq!((&gap["requested"], &gap["reason"]), (&json!("0-0.1-0.2-0.3-7"), &json!("unknown partition")));
@@ -515,7 +497,7 @@ fn filters_select_the_events(broker: Broker) {
 fn the_cursor_moves_past_filtered_records(broker: Broker) {
     let app = Application::on(broker).env("FOOTFALL_FEED__HEARTBEAT", "200ms").start();
     let mut stream = app.stream("?user=Nobody");
-    post_events(&app, 100);
+    app.post_events(100);
     let end = app.topic().end();
     let deadline = Instant::now() + PATIENCE;
     while stream.last_event_id() != end {
@@ -627,7 +609,7 @@ fn a_slow_client_that_resumes_loses_nothing() {
     let app = Application::on(Broker::Kafka).env("FOOTFALL_FEED__BYTES", "8MiB").start();
     let big = json!(vec![json!({"user": "Ann", "action": "big", "text": "x".repeat(30_000)}); 15]);
     (0..10).for_each(|_| drop(app.post(&big).expect(201)));
-    wait_for_the_feed(&app);
+    app.wait_for_the_feed();
     // It begins in memory, which has more for it than any buffer takes.
     let mut slow = app.stream_after("0-0.1-0.2-0");
     slow.next_frame();
@@ -644,8 +626,8 @@ fn max_rate_skips_events_and_counts_them_exactly(broker: Broker) {
         let app = Application::on(broker).env("FOOTFALL_FEED__EVENTS", memory).start();
         let query = format!("?max_rate=10&user=user-3&after={}", app.topic().end());
         let live = before.then(|| app.stream(&query));
-        post_events(&app, 3400);
-        wait_for_the_feed(&app);
+        app.post_events(3400);
+        app.wait_for_the_feed();
         let mut stream = live.unwrap_or_else(|| app.stream(&query));
         let (mut shown, mut skipped, mut place) = (0, 0, None);
         while shown + skipped < 200 {
@@ -764,11 +746,11 @@ fn the_pages_stream_has_rows_of_html(broker: Broker) {
 
 fn nothing_is_lost_between_the_page_and_its_stream(broker: Broker) {
     let app = Application::on(broker).start();
-    post_events(&app, 20);
+    app.post_events(20);
     let page = app.request("GET", "/").header("Accept", "text/html").send().expect(200);
     let cursor = page.text().split("data-cursor=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a cursor");
     let rendered: Vec<&str> = page.text().split("id=\"e-").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    post_events(&app, 20);
+    app.post_events(20);
     let mut stream = crate::common::Subscription::open(app.address, &format!("/stream?after={cursor}"));
     let mut rows: Vec<String> = rendered.iter().map(|id| (*id).to_owned()).collect();
     while rows.len() < 40 {

@@ -42,20 +42,6 @@ on_three_brokers! {
 
 const BEGINNING: &str = "0-0.1-0.2-0";
 
-/// Posts that many events of various users, in arrays.
-fn post_events(app: &Application, count: usize) {
-    let events: Vec<Value> =
-        (0..count).map(|n| json!({"user": format!("user-{}", n % 17), "action": "step", "n": n})).collect();
-    for batch in events.chunks(500) {
-        app.post(&json!(batch)).expect(201);
-    }
-}
-
-fn wait_for_the_feed(app: &Application) {
-    let end = app.topic().end();
-    eventually("the feed has read the topic", || (app.socket("").told()["cursor"] == end.as_str()).then_some(()));
-}
-
 fn event(user: &str) -> Value {
     json!({"user": user, "action": "step"})
 }
@@ -74,8 +60,8 @@ fn body(answer: &Value) -> Value {
 fn the_first_message_is_the_position(broker: Broker) {
     let app = Application::on(broker).start();
     assert_eq!(app.socket("").told(), json!({"type": "position", "cursor": BEGINNING}));
-    post_events(&app, 30);
-    wait_for_the_feed(&app);
+    app.post_events(30);
+    app.wait_for_the_feed();
 }
 
 #[test]
@@ -106,7 +92,7 @@ fn there_is_no_cursor_before_kafka_answers() {
 fn a_socket_sends_the_same_as_a_stream(broker: Broker) {
     let app = Application::on(broker).start();
     let (mut socket, mut stream) = (app.socket(""), app.stream(""));
-    post_events(&app, 200);
+    app.post_events(200);
     app.request("POST", "/api/v1/events")
         .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
         .body("application/json", "{\"user\":\"Zoë\",\n \"action\":\"login\",\"note\":\"two\\nlines\"}")
@@ -146,7 +132,7 @@ fn filters_select_the_events(broker: Broker) {
 fn a_socket_starts_at_the_requested_position(broker: Broker) {
     let app = Application::on(broker).start();
     app.topic().produce_all(&vec![crate::common::NewRecord::event("a", "b").partition(0); 9]);
-    wait_for_the_feed(&app);
+    app.wait_for_the_feed();
     let query = "?after=0-5.1-0.2-0&last=1";
     assert_eq!(app.socket(query).record()["offset"], 5);
     let header = [("Last-Event-ID", "0-3.1-0.2-0")];
@@ -217,7 +203,7 @@ fn max_rate_skips_events(broker: Broker) {
     let app = Application::on(broker).start();
     let mut socket = app.socket("?max_rate=10&user=user-3");
     socket.told();
-    post_events(&app, 3400);
+    app.post_events(3400);
     let (mut shown, mut skipped) = (0, 0);
     while shown + skipped < 200 {
         let message = socket.next();
@@ -657,7 +643,7 @@ fn a_socket_cut_off_repeatedly_misses_and_repeats_nothing(broker: Broker) {
         let events = 10 * random.i64(0..20);
         let wanted = random.i64(follower.seen()..=posted + events);
         thread::scope(|scope| {
-            scope.spawn(|| (0..events / 10).for_each(|_| post_events(&app, 10)));
+            scope.spawn(|| (0..events / 10).for_each(|_| app.post_events(10)));
             follower.take_until(wanted, || socket.next());
             socket.reconnect(&follower.place.to_string());
         });
