@@ -23,25 +23,22 @@ pub struct Tail {
     /// The server's process: it is stopped while the topic is filled, so that it reads alone afterwards
     #[arg(long)]
     pid: u32,
-    #[arg(long, default_value = "127.0.0.1:9092")]
-    kafka: String,
-    #[arg(long, default_value = "user_activity")]
-    topic: String,
-    #[arg(long, default_value_t = 1_000_000)]
-    records: u64,
+    #[command(flatten)]
+    fill: Fill,
 }
 
 pub async fn tail(args: Tail) -> Result<Value, String> {
     let before = metric(args.address, "footfall_feed_records_total").await?;
     signal(args.pid, "STOP")?;
-    let filled = fill(&args.kafka, &args.topic, args.records).await;
+    let Fill { kafka, topic, records } = args.fill;
+    let filled = fill(&kafka, &topic, records).await;
     let server = Process(args.pid);
     let clock = CpuClock::start(Some(server));
     let begun = Instant::now();
     signal(args.pid, "CONT")?;
     filled?;
     let read = async {
-        while metric(args.address, "footfall_feed_records_total").await? < before + args.records as f64 {
+        while metric(args.address, "footfall_feed_records_total").await? < before + records as f64 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok::<_, String>(begun.elapsed().as_secs_f64())
@@ -50,10 +47,10 @@ pub async fn tail(args: Tail) -> Result<Value, String> {
     let cpu = clock.server().unwrap_or(f64::NAN);
     Ok(json!({
         "run": "tail",
-        "records": args.records,
+        "records": records,
         "seconds": round(seconds),
-        "records_per_s": round(args.records as f64 / seconds),
-        "server_cpu_s_per_million": round(cpu / args.records as f64 * 1e6),
+        "records_per_s": round(records as f64 / seconds),
+        "server_cpu_s_per_million": round(cpu / records as f64 * 1e6),
         "server_rss_kb": {"end": server.rss(), "peak": server.peak()},
     }))
 }

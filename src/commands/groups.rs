@@ -10,13 +10,9 @@ use super::{Format, connect, fail, print, print_json, report};
 pub fn run(settings: &Settings, format: Format) -> ExitCode {
     // The name of a group may contain any character.
     let shown = |name: &str| name.replace(char::is_control, "\u{fffd}");
-    let listed = match connect(settings) {
-        Ok(connection) => kafka::groups(&connection),
-        Err(code) => return code,
-    };
-    let listed = match listed {
+    let listed = match connect(settings).and_then(|connection| kafka::groups(&connection).map_err(fail)) {
         Ok(listed) => listed,
-        Err(error) => return fail(error),
+        Err(code) => return code,
     };
     let end = |printed: ExitCode| listed.problem.as_ref().map_or(printed, fail);
     if listed.left_out > 0 {

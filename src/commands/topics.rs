@@ -8,13 +8,9 @@ use footfall::kafka;
 use super::{Format, connect, fail, print, print_json};
 
 pub fn run(settings: &Settings, format: Format) -> ExitCode {
-    let listed = match connect(settings) {
-        Ok(connection) => kafka::topics(&connection),
-        Err(code) => return code,
-    };
-    let listed = match listed {
+    let listed = match connect(settings).and_then(|connection| kafka::topics(&connection).map_err(fail)) {
         Ok(listed) => listed,
-        Err(error) => return fail(error),
+        Err(code) => return code,
     };
     let list = &listed.topics;
     let end = |printed: ExitCode| listed.problem.as_ref().map_or(printed, fail);
