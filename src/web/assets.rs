@@ -170,4 +170,14 @@ mod tests {
         assert_eq!(content_hash(b"123456789"), "cbf43926");
         assert_eq!(content_hash(b"").len(), HASH);
     }
+
+    #[test]
+    fn every_file_of_the_folder_is_listed() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/static")).expect("the folder");
+        let mut files: Vec<_> = folder.map(|file| file.expect("a file").file_name()).collect();
+        let mut listed: Vec<_> = FILES.iter().map(|file| file.name).collect();
+        files.sort();
+        listed.sort_unstable();
+        assert_eq!(files, listed);
+    }
 }
