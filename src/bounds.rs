@@ -1,7 +1,7 @@
 //! The most that one request, one connection, one client address and the process may use.
 //!
 //! Whatever an anonymous client can make grow has its bound here, or in [`Settings`](crate::config::Settings) if an operator
-//! may need another value. docs/guarantees.md lists the bounds with the test of each and adds up the memory that they allow.
+//! may need another value. The bounds of one event and of a query are in the core. docs/guarantees.md lists the bounds with the test of each and adds up the memory that they allow.
 //! The module knows neither HTTP nor Kafka.
 
 use std::collections::HashMap;
@@ -11,9 +11,6 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
-
-pub use footfall_core::event::{ERRORS_EACH, EXTENSIONS};
-pub use footfall_core::query_string::FILTER_VALUES;
 
 /// Most bytes of records that one bounded read of the topic keeps: a page of history, a search, a stream that catches up.
 /// A page that reaches the bound ends early and names where the next one starts. A single larger record is kept anyway.

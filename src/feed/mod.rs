@@ -12,5 +12,5 @@ mod subscription;
 mod tests;
 
 pub use footfall_core::{BadCursor, Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};
-pub use ring::{Feed, Metrics, OpenStream, Writer};
+pub use ring::{Feed, OpenStream, Writer};
 pub use subscription::{Next, Subscription};

@@ -18,8 +18,8 @@ mod reads;
 mod snapshot;
 mod watch;
 
-pub use admin::groups::{Assigned, Group, GroupPartition, Groups, Member, groups};
-pub use admin::topics::{TopicSummary, Topics, topics};
+pub use admin::groups::{Group, GroupPartition, Member, groups};
+pub use admin::topics::{TopicSummary, topics};
 pub use connection::{Connection, ConnectionError};
 pub use consumer::tail::{Sink, Tail};
 pub use consumer::uncommitted::{Uncommitted, UncommittedSink};
@@ -29,10 +29,8 @@ pub use history::{End, History, HistoryError, HistoryRange, Last, Marks, Step};
 pub use partitioner::partition_of;
 pub use producer::{Completion, Delivered, Message, ProduceError, Producer, Wanted};
 pub use reads::{ReadError, ReadKind, Reads};
-pub use snapshot::{
-    BrokerSummary, ClusterSummary, InspectError, Inspector, Missing, Part, PartitionDetail, Snapshot, TopicDetail,
-};
-pub use watch::{Cluster, PartitionState, State, TopicId, TopicState};
+pub use snapshot::{ClusterSummary, InspectError, Inspector, Missing, Part, PartitionDetail, Snapshot, TopicDetail};
+pub use watch::{Cluster, State, TopicId, TopicState};
 
 use background::{BackgroundThread, Stop};
 use connection::{QUESTION, Quiet, log_client, or_set};

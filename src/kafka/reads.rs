@@ -20,7 +20,7 @@ pub enum ReadKind {
 /// A read that did not take place, or did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// No permit became free within [`bounds::TURN`].
+    /// No permit became free within `bounds::TURN`.
     #[error("too many reads of the topic run or wait: {0}")]
     Busy(#[from] Busy),
     #[error(transparent)]

@@ -9,7 +9,7 @@ mod request;
 mod run;
 mod user_counts;
 
-pub use export::{Broken, BrokenOff, Chunks, Csv, Export, Format, Ndjson, Progress};
+pub use export::{Broken, Chunks, Csv, Format, Ndjson, Progress};
 pub use request::{Bound, Order, Request};
-pub use run::{Page, Reader, SearchError, Searches};
-pub use user_counts::{ActionCount, Counts, Scope, UserCounts};
+pub use run::{Reader, SearchError, Searches};
+pub use user_counts::{Counts, Scope, UserCounts};

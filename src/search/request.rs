@@ -47,7 +47,7 @@ pub enum Order {
     /// The oldest records, oldest first.
     OldestFirst,
     /// The newest records, oldest first. The topic is searched twice: for where they begin, and for the records.
-    NewestInOrder,
+    NewestReversed,
 }
 
 impl Request {
@@ -106,7 +106,7 @@ impl Request {
         Ok(HistoryRange { from, to, newest_first: self.is_newest_first(), limit: self.limit, scan })
     }
 
-    /// For [`Order::NewestInOrder`]: moves the start of the range to where the last `limit` records that match begin, unless
+    /// For [`Order::NewestReversed`]: moves the start of the range to where the last `limit` records that match begin, unless
     /// `more` breaks off. Blocks.
     pub(super) fn find_last(
         &self,
@@ -115,7 +115,7 @@ impl Request {
         range: &mut HistoryRange,
         more: impl FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Option<Last>, HistoryError> {
-        if self.order != Order::NewestInOrder {
+        if self.order != Order::NewestReversed {
             return Ok(None);
         }
         let last = history.place_of_last(range, stop, |record| self.matches(record), more)?;

@@ -36,13 +36,13 @@ pub fn request(parameters: &QueryString, default: usize, most: usize) -> Result<
     let order = match (parameters.get("order"), forward, last) {
         (Some("newest"), ..) | (None, false, _) => Order::NewestFirst,
         (Some("oldest"), _, None) | (None, true, None) => Order::OldestFirst,
-        (Some("oldest"), _, Some(_)) | (None, true, Some(_)) => Order::NewestInOrder,
+        (Some("oldest"), _, Some(_)) | (None, true, Some(_)) => Order::NewestReversed,
         (Some(other), ..) => return Err(bad("order", format!("must be newest or oldest, not \"{other}\""))),
     };
     // The record at the offset is the first one in either direction.
     let (from_offset, to_offset) = match order {
         Order::NewestFirst => (None, offset.map(|(partition, offset)| (partition, offset.saturating_add(1)))),
-        Order::OldestFirst | Order::NewestInOrder => (offset, None),
+        Order::OldestFirst | Order::NewestReversed => (offset, None),
     };
     Ok(Request {
         filter: Filter::from(&filters),
@@ -200,8 +200,8 @@ mod tests {
             ("from=beginning&order=newest", Order::NewestFirst, 50),
             ("last=3", Order::NewestFirst, 3),
             ("last=3&limit=7", Order::NewestFirst, 3),
-            ("last=3&order=oldest", Order::NewestInOrder, 3),
-            ("last=3&since=0", Order::NewestInOrder, 3),
+            ("last=3&order=oldest", Order::NewestReversed, 3),
+            ("last=3&since=0", Order::NewestReversed, 3),
             ("last=3&order=newest", Order::NewestFirst, 3),
         ] {
             let request = asked(query);
