@@ -168,10 +168,7 @@ async fn receive(mut from: OwnedReadHalf, sender: mpsc::Sender<(Instant, Vec<u8>
             Ok(()) = weather.changed() => continue,
         };
         let due = match *weather.borrow() {
-            Weather::Delay { latency, jitter } => {
-                let chance = f64::from(uuid::Uuid::now_v7().as_u128() as u16) / f64::from(u16::MAX);
-                Instant::now() + latency + jitter.mul_f64(chance)
-            }
+            Weather::Delay { latency, jitter } => Instant::now() + latency + jitter.mul_f64(fastrand::f64()),
             _ => Instant::now(),
         };
         if sender.send((due, buffer[..count].to_vec())).await.is_err() {
