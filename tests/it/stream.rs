@@ -219,6 +219,7 @@ fn a_cut_stream_resumes_from_memory(broker: Broker) {
 fn a_cut_stream_resumes_from_kafka_beyond_memory(broker: Broker) {
     let app = Application::on(broker).env("FOOTFALL_FEED__EVENTS", "10").start();
     app.post_events(1000);
+    app.wait_for_the_feed();
     let mut stream = app.stream_after("0-0.1-0.2-0");
     let mut follower = Follower::from("0-0.1-0.2-0");
     follower.take_until(1000, || stream.next());
