@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use footfall::event::{Format, Limits, Record, json, parse};
+use footfall::event::{BodyFormat, Limits, Record, json, parse};
 use footfall::feed::{Cursor, Dialect, Feed, Filter, Frames, Subscription, Writer};
 use footfall::stats::Stats;
 
@@ -59,10 +59,10 @@ fn parsing(c: &mut Criterion) {
     let mut group = c.benchmark_group("parse");
     let one = Bytes::from(event(1));
     group.throughput(Throughput::Bytes(one.len() as u64));
-    group.bench_function("one event", |b| b.iter(|| parse(black_box(&one), Format::Json, &LIMITS)));
+    group.bench_function("one event", |b| b.iter(|| parse(black_box(&one), BodyFormat::Json, &LIMITS)));
     let hundred = Bytes::from(format!("[{}]", (0..100).map(event).collect::<Vec<_>>().join(",")));
     group.throughput(Throughput::Bytes(hundred.len() as u64));
-    group.bench_function("an array of 100", |b| b.iter(|| parse(black_box(&hundred), Format::Json, &LIMITS)));
+    group.bench_function("an array of 100", |b| b.iter(|| parse(black_box(&hundred), BodyFormat::Json, &LIMITS)));
     group.finish();
 }
 

@@ -37,12 +37,12 @@ async fn fanout(address: SocketAddr, rate: u64, tick_ms: u64) -> Result<(), Fail
     let slabs = broadcast::Sender::new(1024);
     let sender = slabs.clone();
     tokio::spawn(async move {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut ticks = tokio::time::interval(Duration::from_millis(tick_ms));
         let mut offset = 0;
         loop {
             ticks.tick().await;
-            let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
+            let due = (started.elapsed().as_secs_f64() * rate as f64) as u64;
             if due > offset {
                 let _ = sender.send(slab(offset..due)); // fails while no client is connected
                 offset = due;

@@ -1,4 +1,4 @@
-//! The application: its parts, and how they are put together.
+//! Builds the application from its parts.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::stats::Stats;
 use crate::stream::Streams;
 use crate::{kafka, server, telemetry, web};
 
-/// Records of the topic that are read at the start, at most, so that pages show something and ids are known: an idle
+/// Most records of the topic that are read at the start, so that pages show something and ids are known. An idle
 /// process stays small, however much is in the topic.
 const PRELOAD: usize = 10_000;
 
-/// Records whose mean size estimates the size of a partition.
+/// How many of the latest records the estimate of a partition's size uses.
 const SIZED: usize = 500;
 
-/// The application, ready to be served by its parts; no broker need be reachable.
+/// Builds the application and its parts. Needs no reachable broker.
 pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Parts), ConnectionError> {
     let connection = Connection::new(&settings.kafka)?;
     let cluster = Cluster::watch(&connection, &settings.kafka)?;
@@ -59,7 +59,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     );
     let searches = Searches::new(reads, closing.clone());
     let held = (searches.clone(), streams.catch_ups().clone());
-    let connections = server::Metrics::default();
+    let connections = server::ServerMetrics::default();
     let sources = telemetry::Sources {
         ingest: ingest.clone(),
         feed: feed.clone(),

@@ -259,9 +259,9 @@ impl Address {
 /// A request waits first for a permit of its address and then for one of the total, so that requests of one address wait
 /// for each other and do not block those of other addresses.
 #[derive(Clone)]
-pub struct Shares(Arc<Inner>);
+pub struct Shares(Arc<Permits>);
 
-struct Inner {
+struct Permits {
     most: usize,
     total: Arc<Semaphore>,
     each: usize,
@@ -274,7 +274,7 @@ pub struct Share {
     // Fields drop in this order: the permits are released before the address may be removed.
     _total: OwnedSemaphorePermit,
     _own: OwnedSemaphorePermit,
-    _place: Place,
+    _place: AddressUse,
 }
 
 /// Why there was no permit: none became free in time.
@@ -290,7 +290,7 @@ impl Shares {
     /// Makes `total` permits, of which one address holds at most `each`.
     pub fn new(total: usize, each: usize) -> Self {
         let free = Arc::new(Semaphore::new(total));
-        Shares(Arc::new(Inner { most: total, total: free, each, addresses: Mutex::default() }))
+        Shares(Arc::new(Permits { most: total, total: free, each, addresses: Mutex::default() }))
     }
 
     /// Waits at most `patience` for a permit. A caller whose future is dropped leaves the queue.
@@ -324,21 +324,21 @@ impl Shares {
         self.0.most.saturating_sub(self.0.total.available_permits())
     }
 
-    fn place(&self, address: Address) -> Place {
+    fn place(&self, address: Address) -> AddressUse {
         let mut addresses = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let own = addresses.entry(address).or_insert_with(|| Arc::new(Semaphore::new(self.0.each))).clone();
-        Place { shares: self.0.clone(), address, own }
+        AddressUse { shares: self.0.clone(), address, own }
     }
 }
 
 /// Keeps an address in the table while it holds or waits for a permit.
-struct Place {
-    shares: Arc<Inner>,
+struct AddressUse {
+    shares: Arc<Permits>,
     address: Address,
     own: Arc<Semaphore>,
 }
 
-impl Drop for Place {
+impl Drop for AddressUse {
     fn drop(&mut self) {
         let mut addresses = self.shares.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         // Only the table and `self` refer to it: no other request of the address is left.

@@ -1,8 +1,8 @@
-//! Made-up traffic of a small shop, to try the product with: sessions of users who log in, look, buy and leave.
+//! Made-up traffic of a small shop, to try Footfall with: sessions of users who log in, look, buy and leave.
 //!
-//! Events occur at random times at a chosen mean rate and are submitted as a post is, so that ids, metrics and
-//! acknowledgements are real. Each event has the member `"demo":true`. While events would be rejected the demo waits. Called
-//! by the command line.
+//! Events occur at random times at a chosen mean rate and are submitted like posts, so that ids, metrics and
+//! acknowledgements are real. Each event has the member `"demo":true`. While events would be rejected the demo waits.
+//! Called by the command line.
 
 use std::time::Duration;
 
@@ -12,26 +12,27 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::event::Format;
+use crate::event::BodyFormat;
 use crate::event::json::string;
 use crate::ingest::{Ack, Events, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
 
-/// Batches in flight to Kafka; the shop waits while there are so many.
+/// Most batches in flight to Kafka; the demo waits while there are this many.
 const MOST_IN_FLIGHT: usize = 64;
-/// Events in one batch, at most.
+/// Most events in one batch.
 const BATCH: usize = 500;
-/// Events that were not sent in time are sent later, if they are no older than this.
+/// Events that were not sent in time are sent later, unless they are older than this.
 const BEHIND: Duration = Duration::from_secs(1);
-/// Between two checks whether events would be accepted again; and how long they must be rejected until it is logged.
+/// Time between two checks whether events would be accepted again, and how long they must be rejected before that is
+/// logged.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const SAID_AFTER: Duration = Duration::from_secs(2);
 /// How long the last events may take to be acknowledged when the demo is stopped.
 const LAST: Duration = Duration::from_secs(1);
 
-/// Traffic to be made up.
+/// Parameters of the traffic.
 #[derive(Debug, Clone, Copy)]
 pub struct Traffic {
-    /// Events a second, on average.
+    /// Mean events per second.
     pub rate: f64,
     /// Users of the shop, at least 1.
     pub users: u32,
@@ -72,13 +73,13 @@ impl Traffic {
     }
 }
 
-/// An array of events that this process makes up.
+/// An array of generated events.
 fn submission(body: Vec<u8>) -> Submission<'static> {
-    let events = Events::Body { bytes: body.into(), format: Format::Json, shape: Shape::Array };
+    let events = Events::Body { bytes: body.into(), format: BodyFormat::Json, shape: Shape::Array };
     Submission { events, ack: Ack::All, idempotency_key: None, client: None, trace: [None, None] }
 }
 
-/// What was logged: each state once, however long it lasts.
+/// What was logged: each state is logged once, however long it lasts.
 #[derive(Default)]
 struct Logged {
     waiting_since: Option<Instant>,
@@ -87,19 +88,19 @@ struct Logged {
 }
 
 impl Logged {
-    /// Returns whether events have to wait, for the given reason, and logs when that has changed.
+    /// Returns whether events have to wait, for the given reason, and logs changes.
     fn waits(&mut self, reason: Option<String>) -> bool {
         let Some(reason) = reason else {
             self.waiting_since = None;
             if std::mem::take(&mut self.waits) {
-                tracing::info!("made-up events go on");
+                tracing::info!("the demo continues");
             }
             return false;
         };
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         if !self.waits && since.elapsed() >= SAID_AFTER {
             self.waits = true;
-            tracing::warn!(reason, "made-up events wait");
+            tracing::warn!(reason, "the demo waits");
         }
         true
     }
@@ -122,7 +123,7 @@ impl Logged {
 
     fn failed(&mut self, why: String) {
         if self.failure.as_ref() != Some(&why) {
-            tracing::warn!(error = why, "a made-up event was not taken");
+            tracing::warn!(error = why, "a demo event was rejected");
             self.failure = Some(why);
         }
     }
@@ -132,7 +133,7 @@ impl Logged {
 const SESSIONS: f64 = 3.0;
 const MOST_SESSIONS: f64 = 1000.0;
 
-/// The shop with those who are in it.
+/// The shop and its open sessions.
 struct Shop {
     traffic: Traffic,
     dice: Dice,
@@ -144,15 +145,15 @@ impl Shop {
         Shop { traffic, dice: Dice(fastrand::Rng::new()), sessions: Vec::new() }
     }
 
-    /// Time until the next event, as in a Poisson process.
+    /// Returns the time until the next event, as in a Poisson process.
     fn pause(&mut self) -> Duration {
         Duration::from_secs_f64(-(1.0 - self.dice.0.f64()).ln() / self.traffic.rate)
     }
 
-    /// What happens next: a body as it would be posted.
+    /// Returns the next events, as the body of a post.
     fn happens(&mut self) -> Bytes {
         let most = (self.traffic.rate * SESSIONS).clamp(4.0, MOST_SESSIONS) as usize;
-        // Were everybody in the shop at once, nobody could come more often than others.
+        // With everybody in the shop at once, no user could come more often than others.
         let room = self.sessions.len() < most.min(self.traffic.users as usize / 4 + 1);
         let index = match self.sessions.is_empty() || (room && self.dice.chance(25)) {
             true => self.comes(),
@@ -175,19 +176,19 @@ impl Shop {
     }
 }
 
-/// Someone in the shop.
+/// A user's session.
 struct Session {
     /// By popularity, from 1.
     user: u32,
-    stage: Stage,
-    /// The product that was looked at last.
+    stage: Step,
+    /// The product that the user looked at last.
     product: Option<u32>,
     /// Products and quantities.
     cart: Vec<(u32, u32)>,
 }
 
 #[derive(Clone, Copy)]
-enum Stage {
+enum Step {
     Outside,
     Inside,
     AtTheTill,
@@ -238,7 +239,7 @@ const REVIEWS: &[&str] =
 
 impl Session {
     fn new(user: u32) -> Self {
-        Session { user, stage: Stage::Outside, product: None, cart: Vec::new() }
+        Session { user, stage: Step::Outside, product: None, cart: Vec::new() }
     }
 
     fn name(&self) -> String {
@@ -249,29 +250,29 @@ impl Session {
         }
     }
 
-    /// What this person does next, and whether something may still follow.
+    /// Chooses the next action, and whether the session continues.
     fn goes_on(&mut self, dice: &mut Dice) -> (Bytes, bool) {
         match self.stage {
-            Stage::Outside if dice.chance(10) => {
+            Step::Outside if dice.chance(10) => {
                 let campaign = dice.one(&["autumn", "black-friday", "welcome-back"]);
                 (self.event("push_opened", &[("campaign", json!(campaign))]), true)
             }
-            Stage::Outside => {
-                self.stage = Stage::Inside;
+            Step::Outside => {
+                self.stage = Step::Inside;
                 let net = dice.one(&["203.0.113", "198.51.100", "192.0.2"]);
                 let ip = format!("{net}.{}", 1 + dice.below(254));
                 (self.event("login", &[("ip", json!(ip)), ("agent", json!(dice.one(AGENTS)))]), true)
             }
-            Stage::Inside => self.looks_around(dice),
-            Stage::AtTheTill => {
+            Step::Inside => self.looks_around(dice),
+            Step::AtTheTill => {
                 let approved = dice.chance(93);
                 if approved {
-                    self.stage = Stage::Served;
+                    self.stage = Step::Served;
                 }
                 let method = dice.one(&["card", "card", "paypal", "invoice"]);
                 (self.event("payment", &[("method", json!(method)), ("approved", json!(approved))]), true)
             }
-            Stage::Served => (self.event("logout", &[]), false),
+            Step::Served => (self.event("logout", &[]), false),
         }
     }
 
@@ -299,7 +300,7 @@ impl Session {
                 (self.event("review", &fields), true)
             }
             (40..54, _) if !self.cart.is_empty() => {
-                self.stage = Stage::AtTheTill;
+                self.stage = Step::AtTheTill;
                 let items: u32 = self.cart.iter().map(|(_, quantity)| quantity).sum();
                 let total = f64::from(self.cart.iter().map(|(product, n)| cents(*product) * n).sum::<u32>()) / 100.0;
                 let fields = [("total", json!(total)), ("items", json!(items)), ("currency", json!("EUR"))];
@@ -307,7 +308,7 @@ impl Session {
             }
             (54..60, _) => (self.event("logout", &[]), false),
             (60..72, _) => (self.views(dice.one(PAGES), dice), true),
-            // Some go without a word.
+            // Some users leave without logging out.
             (other, _) => {
                 let product = dice.popular(PRODUCTS);
                 self.product = Some(product);
@@ -320,7 +321,7 @@ impl Session {
         self.event("page_view", &[("page", json!(page)), ("ms", json!(18 + dice.below(60)))])
     }
 
-    /// Members in the order in which people read them.
+    /// Members in a readable order.
     fn event(&self, action: &str, fields: &[(&str, Value)]) -> Bytes {
         let mut text = b"{\"user\":".to_vec();
         string(&mut text, &self.name());
@@ -334,7 +335,7 @@ impl Session {
     }
 }
 
-/// A product's price.
+/// Returns a product's price.
 fn cents(product: u32) -> u32 {
     product * 37 % 190 * 100 + 590
 }
@@ -355,7 +356,7 @@ impl Dice {
         list[self.0.usize(..list.len())]
     }
 
-    /// One of 1 to `count`, the first the most often: Zipf's law with the exponent 1.
+    /// Returns one of 1 to `count`, the first most often: Zipf's law with the exponent 1.
     fn popular(&mut self, count: u32) -> u32 {
         ((f64::from(count) + 1.0).powf(self.0.f64()) as u32).clamp(1, count)
     }
@@ -373,7 +374,7 @@ mod tests {
         let limits = Limits { event: 32 * 1024, batch: 1, now_ms: 0 };
         let event = |_| {
             let body = shop.happens();
-            let parsed = parse(&body, Format::Json, &limits);
+            let parsed = parse(&body, BodyFormat::Json, &limits);
             assert!(matches!(parsed, Ok(Parsed::One(checked)) if checked.is_ok()), "{body:?}");
             serde_json::from_slice(&body).expect("JSON")
         };
@@ -389,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_is_valid_and_says_that_it_is_made_up() {
+    fn every_event_is_valid_and_marked_as_demo() {
         for users in [1, 3, 200, 1_000_000] {
             let events = events(users, 5_000);
             assert!(events.iter().all(|event| event["demo"] == true));
@@ -399,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn people_do_what_people_do_in_a_shop() {
+    fn sessions_follow_the_order_of_a_shop() {
         let events = events(200, 20_000);
         let (users, actions) = (count(&events, "user"), count(&events, "action"));
         for action in ["login", "page_view", "search", "add_to_cart", "checkout", "payment", "review", "logout"] {
@@ -407,7 +408,7 @@ mod tests {
         }
         assert!(actions["page_view"] > actions["checkout"] * 3, "{actions:?}");
         assert!(users["Ann"] > 5 * users["user-100"], "{users:?}");
-        // Nobody pays before there is something to pay for.
+        // Nobody pays with an empty cart.
         let mut carts: HashMap<&str, i32> = HashMap::new();
         for event in &events {
             let cart = carts.entry(event["user"].as_str().expect("text")).or_default();

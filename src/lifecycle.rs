@@ -1,4 +1,4 @@
-//! The process from its first connection to its last: serve, drain, flush, exit.
+//! The process from start to end: serve, drain, flush, exit.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::{bounds, web};
 /// How long accepted events may take to be delivered after the last request.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How long the clients of Kafka may take to close their connections: one whose broker does not answer would wait for it.
+/// How long the Kafka clients may take to close: closing waits for a broker that does not answer.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// The parts that outlive the requests.
+/// The parts that outlive requests.
 pub struct Parts {
     pub(crate) producer: Arc<Producer>,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) requests: TaskTracker,
     pub(crate) closing: CancellationToken,
-    /// A connection whose client takes nothing for this long is closed.
+    /// A connection whose client reads nothing for this long is closed.
     pub(crate) stalled: Duration,
-    /// Bytes of a request's body.
+    /// Most bytes of a request's body.
     pub(crate) max_body: usize,
-    pub(crate) connections: server::Metrics,
+    pub(crate) connections: server::ServerMetrics,
     pub(crate) _behind: Uncommitted,
     pub(crate) _tail: Tail,
     pub(crate) _cluster: Cluster,
@@ -39,10 +39,10 @@ pub struct Parts {
     pub(crate) connection: Connection,
 }
 
-/// Why the server did not start, or did not end well.
+/// Why the server did not start, or did not end in order.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// In one line: the Debug of Rocket's error would print the configuration with its secrets.
+    /// One line: the Debug output of Rocket's error would print the configuration with its secrets.
     #[error("{0}")]
     Rocket(String),
     #[error("cannot listen on {address}: {source}")]
@@ -52,12 +52,12 @@ pub enum ServeError {
 }
 
 impl Parts {
-    /// The door for events, for a caller in this process.
+    /// Accepts events from a caller in this process.
     pub fn ingest(&self) -> Arc<Ingest> {
         self.ingest.clone()
     }
 
-    /// The addresses at which clients of Kafka reach the broker, also the embedded one.
+    /// Returns the addresses at which Kafka clients reach the broker, also the embedded one.
     pub fn servers(&self) -> &str {
         self.connection.addresses()
     }
@@ -92,7 +92,7 @@ impl Parts {
         let (ended, end) = oneshot::channel();
         let close = move || {
             drop(self);
-            let _ = ended.send(()); // nobody may wait any more
+            let _ = ended.send(()); // fails if the waiter has given up
         };
         if std::thread::Builder::new().name("end".into()).spawn(close).is_ok() {
             let _ = tokio::time::timeout(CLOSE, end).await; // nothing is lost if it takes longer

@@ -11,7 +11,7 @@ use footfall::demo::Traffic;
 use footfall::kafka::Options;
 use footfall::telemetry;
 
-use commands::{Format, check, consume, groups, serve, topics};
+use commands::{OutputFormat, check, consume, groups, serve, topics};
 
 /// User-activity events in, live feed out, on Apache Kafka.
 #[derive(Parser)]
@@ -30,37 +30,37 @@ struct Cli {
 enum Command {
     /// Serve the page and the API (the default)
     Serve,
-    /// Serve, with made-up events of a small shop to look at
+    /// Serve, with made-up events of a small shop
     Demo {
-        /// Events a second, on average: 0.1 to 10000
+        /// Events per second on average: 0.1 to 10000
         #[arg(long, default_value = "20", value_parser = rate)]
         rate: f64,
-        /// Users that they are of: 1 to 1000000
+        /// Number of users: 1 to 1000000
         #[arg(long, default_value = "200", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         users: u32,
     },
-    /// Print the topic's records as a member of a consumer group, one a line, at least once
+    /// Print the topic's records as a member of a consumer group, one per line, at least once
     Consume {
         /// Members of the same group share the partitions
         #[arg(long, default_value = "user_activity_group", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         group: String,
-        /// Read everything again, also what the group has read before
+        /// Read everything again, including what the group has read
         #[arg(long)]
         from_beginning: bool,
         /// `text`: time, partition, offset, key and value, between tabs; `json`: the whole record
         #[arg(long, value_enum, default_value = "text")]
-        format: Format,
+        format: OutputFormat,
     },
     /// List the topics with their partitions and the records they hold
     Topics {
         #[arg(long, value_enum, default_value = "text")]
-        format: Format,
+        format: OutputFormat,
     },
     /// List the consumer groups with their state, members and lag
     Groups {
-        /// `text`: a table; `json`: all that is known of a group, one a line
+        /// `text`: a table; `json`: one JSON object per group and line
         #[arg(long, value_enum, default_value = "text")]
-        format: Format,
+        format: OutputFormat,
     },
     /// Validate the configuration without asking Kafka, and show every value and where it came from
     Check,
@@ -68,7 +68,7 @@ enum Command {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.1..=10_000.0).contains(rate));
-    rate.ok_or_else(|| "expected 0.1 to 10000 events a second".to_owned())
+    rate.ok_or_else(|| "expected 0.1 to 10000 events per second".to_owned())
 }
 
 fn main() -> ExitCode {

@@ -1,8 +1,7 @@
 //! Statistics of the topic's events: their rate, the top actions and users, and the number of active users.
 //!
 //! Memory is bounded whatever the number of users: counts by time are exact, users are counted by a HyperLogLog sketch,
-//! the top names by a frequent-items sketch (Apache DataSketches). Fed by the tail, and by a read of the last day at
-//! the start.
+//! the top names by a frequent-items sketch (Apache DataSketches). The tail and a read of the last day at the start feed it.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -29,11 +28,11 @@ const LG_REGISTERS: u8 = 12;
 /// Most names of a sketch. Up to three quarters of it, counts are exact; beyond that, each name carries its error
 /// bound.
 const NAMES: usize = 256;
-/// Names that are listed.
+/// Most names in a list.
 const TOP: usize = 10;
 /// Most records of the last day that are read at the start: a few seconds of reading.
 const COUNTED: i64 = 2_000_000;
-/// Longer names are counted and not listed.
+/// Longer names are counted but not listed.
 const LONGEST_NAME: usize = 800;
 
 /// The events of the last day, by Kafka's timestamp.
@@ -52,7 +51,7 @@ struct Windows {
     /// Since when every event is counted, in milliseconds since 1970.
     since_ms: i64,
     /// Whether the tail has reported where it starts, or the topic was recreated, so that the tail reads all of it.
-    begun: bool,
+    started: bool,
     /// Reads of the last day that have not ended.
     reads: usize,
     /// Partitions without a leader, whose part of the last day is read later.
@@ -104,7 +103,7 @@ impl Period {
 /// Exact counts by steps of time.
 struct Timeline {
     step_ms: i64,
-    /// By the step's number modulo the length: the number that is counted there, and the count.
+    /// By the step's number modulo the length: the number counted there, and its count.
     steps: Vec<(i64, u64)>,
 }
 
@@ -152,7 +151,8 @@ pub struct Points {
 
 /// A name and its count.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Named {
+#[schema(as = Named)]
+pub struct NameCount {
     pub name: String,
     /// An upper bound; the true count is at least this minus `error`.
     pub count: u64,
@@ -161,15 +161,16 @@ pub struct Named {
 
 /// A number of distinct users: the estimate, and bounds with 95 % confidence.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Users {
+#[schema(as = Users)]
+pub struct DistinctUsers {
     pub estimate: u64,
     pub low: u64,
     pub high: u64,
 }
 
-impl From<&HllUnion> for Users {
+impl From<&HllUnion> for DistinctUsers {
     fn from(union: &HllUnion) -> Self {
-        Users {
+        DistinctUsers {
             estimate: union.estimate().round() as u64,
             low: union.lower_bound(NumStdDev::Two).round() as u64,
             high: union.upper_bound(NumStdDev::Two).round() as u64,
@@ -179,17 +180,18 @@ impl From<&HllUnion> for Users {
 
 /// The events of a period up to now.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Stretch {
+#[schema(as = Stretch)]
+pub struct PeriodStats {
     pub events: u64,
-    pub users: Users,
-    pub top_actions: Vec<Named>,
-    pub top_users: Vec<Named>,
+    pub users: DistinctUsers,
+    pub top_actions: Vec<NameCount>,
+    pub top_users: Vec<NameCount>,
 }
 
 /// All statistics at one moment.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Stats)]
-pub struct Snapshot {
+pub struct StatsSnapshot {
     #[schema(format = DateTime)]
     pub now: String,
     /// Every event since then is counted; a day ago, unless the topic holds more than is read at the start.
@@ -200,11 +202,11 @@ pub struct Snapshot {
     /// Over the last ten whole seconds.
     pub events_per_second: f64,
     /// Distinct users of this minute and the previous one.
-    pub users_now: Users,
+    pub users_now: DistinctUsers,
     #[serde(rename = "last_15m")]
-    pub quarter: Stretch,
+    pub quarter: PeriodStats,
     #[serde(rename = "last_24h")]
-    pub day: Stretch,
+    pub day: PeriodStats,
     #[serde(rename = "line_15m")]
     pub fine: Points,
     #[serde(rename = "line_24h")]
@@ -225,13 +227,13 @@ impl Stats {
             return;
         }
         let ms = ms.min(now);
-        let statistics = record.who_and_what();
+        let statistics = record.user_and_action();
         self.with(|windows| windows.count(ms, statistics.user.as_deref(), statistics.action.as_deref()));
     }
 
     /// Announces one [`fill`](Self::fill) with these ends, perhaps on another thread, while others run.
     pub fn expect_fill(&self, ends: &[Option<i64>]) {
-        self.with(|windows| windows.read_begins(ends.iter().filter(|end| end.is_none()).count()));
+        self.with(|windows| windows.read_started(ends.iter().filter(|end| end.is_none()).count()));
     }
 
     /// Counts the last day's records before `ends`, at most the newest two million. A later call counts partitions
@@ -249,7 +251,7 @@ impl Stats {
         self.with(|windows| {
             // After a cancellation these may be the windows of another topic.
             if !stop.is_cancelled() {
-                windows.read_ends(since_ms);
+                windows.read_ended(since_ms);
             }
         });
     }
@@ -261,19 +263,19 @@ impl Stats {
         if wanted.is_empty() {
             return Ok(day_ago);
         }
-        let begins = match history.offsets_since_of(day_ago, &wanted) {
+        let starts = match history.offsets_since_of(day_ago, &wanted) {
             // The embedded broker keeps little.
             Err(HistoryError::NoTimeIndex) => vec![0; ends.len()],
             found => found?,
         };
         let most = COUNTED / ends.len().max(1) as i64;
-        let from: Vec<i64> = begins.iter().zip(ends).map(|(begin, end)| *begin.max(&(end - most))).collect();
+        let from: Vec<i64> = starts.iter().zip(ends).map(|(begin, end)| *begin.max(&(end - most))).collect();
         let (mut since_ms, now) = (day_ago, now_ms());
-        let mut begun = vec![false; ends.len()];
+        let mut started = vec![false; ends.len()];
         history.read_until(stop, &from, ends, |record| {
             let partition = record.partition() as usize;
-            // Where counting starts later than the day did.
-            if !std::mem::replace(&mut begun[partition], true) && from[partition] > begins[partition] {
+            // The read starts later than the day did.
+            if !std::mem::replace(&mut started[partition], true) && from[partition] > starts[partition] {
                 since_ms = since_ms.max(record.timestamp_ms().unwrap_or(day_ago).min(now));
             }
             self.observe(&record);
@@ -284,10 +286,10 @@ impl Stats {
 
     /// Drops everything after the topic was recreated.
     pub fn clear(&self) {
-        self.with(|windows| *windows = Windows { begun: true, ..Windows::new() });
+        self.with(|windows| *windows = Windows { started: true, ..Windows::new() });
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> StatsSnapshot {
         let now = now_ms();
         self.with(|windows| windows.snapshot(now))
     }
@@ -305,7 +307,7 @@ impl Windows {
             fine: Timeline::new(5000, QUARTER),
             coarse: Timeline::new(5 * MINUTE, DAY),
             since_ms: now_ms(),
-            begun: false,
+            started: false,
             reads: 0,
             unknown: 0,
             filled: false,
@@ -313,21 +315,21 @@ impl Windows {
     }
 
     /// Notes the start of a read of the last day, and how many partitions have no leader.
-    fn read_begins(&mut self, unknown: usize) {
-        self.begun = true;
+    fn read_started(&mut self, unknown: usize) {
+        self.started = true;
         self.reads += 1;
         self.unknown = unknown;
     }
 
     /// Notes the end of a read: of its partitions every event since then is counted.
-    fn read_ends(&mut self, since_ms: i64) {
+    fn read_ended(&mut self, since_ms: i64) {
         self.reads = self.reads.saturating_sub(1);
         self.since_ms = if self.filled { self.since_ms.max(since_ms) } else { since_ms };
         self.filled = true;
     }
 
     fn is_filling(&self) -> bool {
-        !self.begun || self.reads > 0 || self.unknown > 0
+        !self.started || self.reads > 0 || self.unknown > 0
     }
 
     fn count(&mut self, ms: i64, user: Option<&str>, action: Option<&str>) {
@@ -351,19 +353,19 @@ impl Windows {
         }
     }
 
-    fn snapshot(&self, now: i64) -> Snapshot {
+    fn snapshot(&self, now: i64) -> StatsSnapshot {
         let minutes = |from: i64| self.minutes.iter().filter(move |period| period.number > now / MINUTE - from);
         let quarters = self.quarters.iter().filter(|period| period.number >= (now - DAY) / QUARTER);
         let fine = self.fine.points(now);
         let recent: u64 = fine.counts.iter().rev().take(2).sum();
-        Snapshot {
+        StatsSnapshot {
             now: format_ms(now),
             since: format_ms(self.since_ms.max(now - DAY)),
             filling: self.is_filling(),
             events_per_second: recent as f64 / 10.0,
             users_now: users(minutes(2)),
-            quarter: stretch(minutes(15)),
-            day: stretch(quarters.chain(self.minutes.iter().filter(|period| period.number * MINUTE > now - DAY))),
+            quarter: period_stats(minutes(15)),
+            day: period_stats(quarters.chain(self.minutes.iter().filter(|period| period.number * MINUTE > now - DAY))),
             fine,
             coarse: self.coarse.points(now),
         }
@@ -379,13 +381,13 @@ fn period(periods: &mut VecDeque<Period>, number: i64) -> &mut Period {
     &mut periods[place]
 }
 
-fn users<'a>(periods: impl Iterator<Item = &'a Period>) -> Users {
+fn users<'a>(periods: impl Iterator<Item = &'a Period>) -> DistinctUsers {
     let mut union = HllUnion::new(LG_REGISTERS).expect("between 4 and 21");
     periods.for_each(|period| union.update(&period.users));
-    Users::from(&union)
+    DistinctUsers::from(&union)
 }
 
-fn stretch<'a>(periods: impl Iterator<Item = &'a Period>) -> Stretch {
+fn period_stats<'a>(periods: impl Iterator<Item = &'a Period>) -> PeriodStats {
     let mut sum = Period::new(0);
     let mut union = HllUnion::new(LG_REGISTERS).expect("between 4 and 21");
     for period in periods {
@@ -395,10 +397,10 @@ fn stretch<'a>(periods: impl Iterator<Item = &'a Period>) -> Stretch {
         sum.top_actions.merge(&period.top_actions);
     }
     let top = |names: &FrequentItemsSketch<String>| {
-        let mut rows: Vec<Named> = names
+        let mut rows: Vec<NameCount> = names
             .frequent_items(ErrorType::NoFalseNegatives)
             .iter()
-            .map(|row| Named {
+            .map(|row| NameCount {
                 name: row.item().clone(),
                 count: row.upper_bound(),
                 error: row.upper_bound() - row.lower_bound(),
@@ -408,9 +410,9 @@ fn stretch<'a>(periods: impl Iterator<Item = &'a Period>) -> Stretch {
         rows.truncate(TOP);
         rows
     };
-    Stretch {
+    PeriodStats {
         events: sum.events,
-        users: Users::from(&union),
+        users: DistinctUsers::from(&union),
         top_actions: top(&sum.top_actions),
         top_users: top(&sum.top_users),
     }
@@ -425,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_counted_where_they_happened_in_whatever_order_they_come() {
+    fn events_are_counted_by_their_time_in_any_order() {
         let now = 1_795_435_200_000;
         let mut windows = Windows::new();
         for minutes_ago in [0, 1, 3, 200, 14, 700, 20, 1439, 2] {
@@ -441,7 +443,7 @@ mod tests {
         );
         assert_eq!((statistics.quarter.top_actions[0].count, statistics.day.top_actions[0].count), (50, 90));
         assert_eq!(statistics.day.top_users[0].count, 9);
-        assert_eq!(statistics.coarse.counts.iter().sum::<u64>(), 80, "the step under way is left out");
+        assert_eq!(statistics.coarse.counts.iter().sum::<u64>(), 80, "the current step is left out");
         // Old minutes are part of their quarters.
         count(&mut windows, now + 60 * MINUTE, "later", "view");
         let statistics = windows.snapshot(now + 60 * MINUTE);
@@ -449,24 +451,24 @@ mod tests {
     }
 
     #[test]
-    fn the_last_day_is_filled_when_the_last_of_its_reads_has_ended_whichever_that_is() {
+    fn the_last_day_is_filled_when_all_its_reads_have_ended() {
         // A long read while a partition has no leader, and a short one of that partition.
         for since in [[10, 20], [20, 10]] {
             let mut windows = Windows::new();
-            assert!(windows.is_filling(), "the tail has not begun");
-            windows.read_begins(1);
-            windows.read_begins(0);
-            windows.read_ends(since[0]);
-            assert!(windows.is_filling(), "one read is under way");
-            windows.read_ends(since[1]);
+            assert!(windows.is_filling(), "the tail has not started");
+            windows.read_started(1);
+            windows.read_started(0);
+            windows.read_ended(since[0]);
+            assert!(windows.is_filling(), "one read is running");
+            windows.read_ended(since[1]);
             assert_eq!((windows.is_filling(), windows.since_ms), (false, 20));
         }
         let mut windows = Windows::new();
-        windows.read_begins(1);
-        windows.read_ends(10);
+        windows.read_started(1);
+        windows.read_ended(10);
         assert!(windows.is_filling(), "a partition has no leader yet");
-        windows.read_begins(0);
-        windows.read_ends(10);
+        windows.read_started(0);
+        windows.read_ended(10);
         assert!(!windows.is_filling());
         let stats = Stats::new(false);
         stats.clear();

@@ -269,11 +269,11 @@ class Feed {
               `Server unreachable since ${since}: ${state.why}. Retrying ${next}; the feed then continues where it stopped.`,
             ],
     }[state.kind];
-    const brokerAway = state.kind === 'live' && this.#broker?.broker === 'away';
-    $('dot').className = `dot ${brokerAway ? 'warn' : dot}`;
+    const brokerUnreachable = state.kind === 'live' && this.#broker?.broker === 'away';
+    $('dot').className = `dot ${brokerUnreachable ? 'warn' : dot}`;
     const impaired = state.kind === 'live' && this.#broker?.broker === 'impaired';
     if (impaired) $('dot').className = 'dot warn';
-    const shown = brokerAway
+    const shown = brokerUnreachable
       ? `${word === 'live' ? 'connected' : word}, Kafka unreachable`
       : impaired
         ? `${word}, Kafka impaired`
@@ -288,17 +288,17 @@ class Feed {
 
   #brokerState() {
     const { broker, since, reason } = this.#broker;
-    const away = broker === 'away';
+    const unreachable = broker === 'away';
     const impaired = broker === 'impaired';
-    $('away').hidden = !away && !impaired;
+    $('broker-notice').hidden = !unreachable && !impaired;
     const at = clockTime(new Date(since ?? Date.now()));
-    const words = away
+    const words = unreachable
       ? `Kafka unreachable since ${at} (${reason}). New events are rejected until it is back; the feed then continues.`
       : impaired
         ? `Kafka connected, but ${reason}.`
         : '';
-    write($('away'), words);
-    $('broker-words').textContent = away
+    write($('broker-notice'), words);
+    $('broker-words').textContent = unreachable
       ? `unreachable since ${at}: ${reason}`
       : impaired
         ? `connected, but ${reason}`

@@ -34,15 +34,15 @@ export function startSearch(box, rows) {
       $('summary').textContent = events(found);
     },
   });
-  const begin = () => {
+  const start = () => {
     $('next').hidden = true;
-    search.begin(`/history/search?${query}`, query.get(bound), bound === 'to');
+    search.start(`/history/search?${query}`, query.get(bound), bound === 'to');
   };
   more.addEventListener('click', (event) => {
     if (found >= limit || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    begin();
+    start();
     $('stop').focus();
   });
-  begin();
+  start();
 }

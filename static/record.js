@@ -64,10 +64,10 @@ function detail(json, address, details) {
   share.className = 'button';
   share.href = address;
   buttons.append(copier('Copy value', value), copier('Copy record', json.trim()), copier('Copy link', address), share);
-  const person = details.querySelector('a.person');
-  if (person) {
-    person.className = 'button person';
-    buttons.append(person);
+  const user = details.querySelector('a.user');
+  if (user) {
+    user.className = 'button user';
+    buttons.append(user);
   }
   for (const [name, cell] of [
     ['user', '.who:not(.key)'],

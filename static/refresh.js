@@ -11,7 +11,7 @@ const say = (text) => words && write(words, text);
 /** Keeps the element, and the state of Kafka in the header, up to date while the page is visible. */
 export function startRefresh(element) {
   const every = Number(element.dataset.refresh) * 1000;
-  const parts = [element.id, 'away', 'state'];
+  const parts = [element.id, 'broker-notice', 'state'];
   let timer;
   let fetching = false;
   let updated = new Date();

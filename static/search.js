@@ -20,7 +20,7 @@ export class Search {
   }
 
   /** Starts the search at an address; `place` is its cursor, to continue at if the search ends early. */
-  begin(address, place, backwards) {
+  start(address, place, backwards) {
     const before = Number($('search-bar').value);
     const progress = (event) => {
       const message = JSON.parse(event.data);

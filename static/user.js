@@ -116,15 +116,15 @@ export function startUser(rows) {
         address.searchParams.set('limit', room);
       },
     });
-    const begin = () => {
+    const start = () => {
       $('on').hidden = true;
-      search.begin(address, address.searchParams.get('to'), true);
+      search.start(address, address.searchParams.get('to'), true);
     };
     $('on').addEventListener('click', () => {
-      begin();
+      start();
       $('stop').focus();
     });
-    begin();
+    start();
   }
 }
 

@@ -34,14 +34,14 @@ pub async fn tail(args: Tail) -> Result<Value, String> {
     let filled = fill(&kafka, &topic, records).await;
     let server = Process(args.pid);
     let clock = CpuClock::start(Some(server));
-    let begun = Instant::now();
+    let started = Instant::now();
     signal(args.pid, "CONT")?;
     filled?;
     let read = async {
         while metric(args.address, "footfall_feed_records_total").await? < before + records as f64 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok::<_, String>(begun.elapsed().as_secs_f64())
+        Ok::<_, String>(started.elapsed().as_secs_f64())
     };
     let seconds = tokio::time::timeout(BOUND, read).await.map_err(|_| "the tail did not catch up in time")??;
     let cpu = clock.server().unwrap_or(f64::NAN);
@@ -96,7 +96,7 @@ pub async fn catch_up(args: CatchUp) -> Result<Value, String> {
     let publishing = Publishing::to_kafka(publisher, args.rate, 1000);
     let after: Vec<String> = before.iter().enumerate().map(|(partition, next)| format!("{partition}-{next}")).collect();
     let path = format!("{}?after={}", args.path, after.join("."));
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut clients = Vec::new();
     for _ in 0..args.clients {
         let checker = Arc::new(Mutex::new(Checker { next: before.clone(), ..Checker::default() }));
@@ -109,7 +109,7 @@ pub async fn catch_up(args: CatchUp) -> Result<Value, String> {
                 if theirs.lock().unwrap_or_else(PoisonError::into_inner).seen.events >= wanted
                     && let Some(done) = done.take()
                 {
-                    let _ = done.send(begun.elapsed());
+                    let _ = done.send(started.elapsed());
                 }
             }
             Ok::<_, std::io::Error>(())
@@ -129,7 +129,7 @@ pub async fn catch_up(args: CatchUp) -> Result<Value, String> {
         checkers.push(checker);
         tasks.push(task);
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     let cpu = clock.server();
     // Continue in the live feed for a while, to check that nothing is lost or doubled at the switch.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -177,10 +177,10 @@ pub async fn history(args: History) -> Result<Value, String> {
     let failed = |error: std::io::Error| error.to_string();
     let mut connection = Connection::open(args.address).await.map_err(failed)?;
     let clock = CpuClock::start(args.pid.map(Process));
-    let begun = Instant::now();
+    let started = Instant::now();
     let (mut from, mut read, mut pages) = ("beginning".to_owned(), 0, 0);
     let mut found = 0;
-    while read < args.records && begun.elapsed() < BOUND {
+    while read < args.records && started.elapsed() < BOUND {
         let path = format!("/api/v1/events?from={from}&order=oldest&limit=1000&{}", args.filter);
         let answer = connection.exchange(&http::get(args.address, &path)).await.map_err(failed)?;
         if answer.status != 200 {
@@ -197,7 +197,7 @@ pub async fn history(args: History) -> Result<Value, String> {
         read = place;
         from = next.to_owned();
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     Ok(json!({
         "run": "history",
         "filter": args.filter,
@@ -221,9 +221,9 @@ pub struct Fill {
 }
 
 pub async fn fill_topic(args: Fill) -> Result<Value, String> {
-    let begun = Instant::now();
+    let started = Instant::now();
     fill(&args.kafka, &args.topic, args.records).await?;
-    let rate = args.records as f64 / begun.elapsed().as_secs_f64();
+    let rate = args.records as f64 / started.elapsed().as_secs_f64();
     Ok(json!({"run": "fill", "records": args.records, "records_per_s": round(rate)}))
 }
 

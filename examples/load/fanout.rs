@@ -96,7 +96,7 @@ struct Clients {
 
 impl Clients {
     async fn open(args: &Fanout) -> Self {
-        let begun = Instant::now();
+        let started = Instant::now();
         // As many connects at once as fit into any listen backlog.
         let turns = Arc::new(Semaphore::new(128));
         let mut opening = JoinSet::new();
@@ -124,7 +124,7 @@ impl Clients {
                 Err(error) => eprintln!("load: {error}"),
             }
         }
-        clients.opening = begun.elapsed();
+        clients.opening = started.elapsed();
         clients
     }
 
@@ -226,12 +226,12 @@ pub async fn run(args: Fanout) -> Result<Value, String> {
     let publishing = args.publishing()?;
     tokio::time::sleep(Duration::from_secs_f64(args.warm_up)).await;
 
-    let (begun, before) = (Instant::now(), clients.delivered());
+    let (started, before) = (Instant::now(), clients.delivered());
     clients.time_from(now_us());
     let clock = CpuClock::start(server);
     let churn = tokio::spawn(churn(args.address, args.path.clone(), args.connects, args.seconds));
     tokio::time::sleep(Duration::from_secs_f64(args.seconds)).await;
-    let (in_time, window) = (clients.delivered() - before, begun.elapsed());
+    let (in_time, window) = (clients.delivered() - before, started.elapsed());
     let sent = match publishing {
         Some(publishing) => {
             Some(tokio::task::spawn_blocking(|| publishing.finish()).await.map_err(|e| e.to_string())??)
@@ -251,7 +251,7 @@ pub async fn run(args: Fanout) -> Result<Value, String> {
         }
     }
     let all = if expected.is_some() { last - before } else { in_time };
-    let time = if expected.is_some() { progress - begun } else { window };
+    let time = if expected.is_some() { progress - started } else { window };
     let (cpu, own) = (clock.server(), clock.own());
     let seen = clients.seen();
     let churn = churn.await.unwrap_or_default();
@@ -303,18 +303,18 @@ async fn stall(args: &Fanout) -> std::io::Result<Vec<Stream>> {
 
 /// Opens streams at a rate and leaves each after its first bytes.
 async fn churn(address: SocketAddr, path: String, rate: u64, seconds: f64) -> Value {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut visits = JoinSet::new();
     let mut opened = 0;
-    while rate > 0 && begun.elapsed().as_secs_f64() < seconds {
-        let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
+    while rate > 0 && started.elapsed().as_secs_f64() < seconds {
+        let due = (started.elapsed().as_secs_f64() * rate as f64) as u64;
         while opened < due {
             let path = path.clone();
             visits.spawn(async move {
-                let begun = Instant::now();
+                let started = Instant::now();
                 let mut stream = Stream::open(address, &path).await?;
                 stream.next(|_| ()).await?;
-                Ok::<_, std::io::Error>(begun.elapsed())
+                Ok::<_, std::io::Error>(started.elapsed())
             });
             opened += 1;
         }

@@ -30,7 +30,7 @@ pub struct Idle {
 pub async fn run(args: Idle) -> Result<Value, String> {
     let server = Process(args.pid);
     let (rss_before, threads_before) = (server.rss(), server.threads());
-    let begun = Instant::now();
+    let started = Instant::now();
     let turns = Arc::new(Semaphore::new(128));
     let mut opening = JoinSet::new();
     for _ in 0..args.streams {
@@ -49,7 +49,7 @@ pub async fn run(args: Idle) -> Result<Value, String> {
             _ => failed += 1,
         }
     }
-    let opened = begun.elapsed().as_secs_f64();
+    let opened = started.elapsed().as_secs_f64();
     tokio::time::sleep(Duration::from_secs_f64(args.seconds)).await;
     let rss = server.rss();
     let cpu = server.cpu();

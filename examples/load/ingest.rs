@@ -42,8 +42,8 @@ struct Counted {
 }
 
 pub async fn run(args: Ingest) -> Value {
-    let begun = Instant::now();
-    let from = begun + Duration::from_secs_f64(args.warm_up);
+    let started = Instant::now();
+    let from = started + Duration::from_secs_f64(args.warm_up);
     let until = from + Duration::from_secs_f64(args.seconds);
     let clock = tokio::spawn(async move {
         tokio::time::sleep_until(from.into()).await;
@@ -93,7 +93,7 @@ async fn post(address: SocketAddr, path: String, worker: u64, batch: u64, from: 
         };
         n += batch;
         let request = http::post(address, &path, &body);
-        let begun = Instant::now();
+        let started = Instant::now();
         let exchanged = async {
             let connection = match &mut connection {
                 Some(connection) => connection,
@@ -103,12 +103,12 @@ async fn post(address: SocketAddr, path: String, worker: u64, batch: u64, from: 
         };
         let answer = tokio::time::timeout(Duration::from_secs(20), exchanged).await;
         let ended = Instant::now();
-        let counts = begun >= from && ended <= until;
+        let counts = started >= from && ended <= until;
         match answer {
             Ok(Ok(answer)) if (200..300).contains(&answer.status) => {
                 if counts {
                     counted.requests += 1;
-                    counted.latency.record((ended - begun).as_micros() as u64);
+                    counted.latency.record((ended - started).as_micros() as u64);
                 }
             }
             Ok(Ok(answer)) => *counted.errors.entry(answer.status.to_string()).or_default() += 1,

@@ -52,16 +52,16 @@ pub async fn run(args: Lone) -> Result<Value, String> {
         if n == WARM_UP {
             checker.lock().unwrap_or_else(PoisonError::into_inner).timed_from_us = crate::stats::now_us();
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let request = http::post(args.address, &args.path, &event(n % 100, n));
         let answer = connection.exchange(&request).await.map_err(failed)?;
         if !(200..300).contains(&answer.status) {
             return Err(format!("status {}: {}", answer.status, String::from_utf8_lossy(&answer.body)));
         }
         if n >= WARM_UP {
-            latency.record(begun.elapsed().as_micros() as u64);
+            latency.record(started.elapsed().as_micros() as u64);
         }
-        tokio::time::sleep(Duration::from_millis(args.every).saturating_sub(begun.elapsed())).await;
+        tokio::time::sleep(Duration::from_millis(args.every).saturating_sub(started.elapsed())).await;
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     reading.abort();

@@ -113,9 +113,9 @@ impl Publishing {
             let runtime = runtime.map_err(|error| error.to_string())?;
             runtime.block_on(async {
                 let mut connection = Connection::open(address).await.map_err(|error| error.to_string())?;
-                let (begun, mut n) = (Instant::now(), 0);
+                let (started, mut n) = (Instant::now(), 0);
                 while !stop.load(Ordering::Relaxed) {
-                    let due = due(rate, begun).min(n + 500);
+                    let due = due(rate, started).min(n + 500);
                     if due == n {
                         tokio::time::sleep(Duration::from_micros(200)).await;
                         continue;
@@ -149,21 +149,21 @@ impl Publishing {
     }
 }
 
-fn due(rate: u64, begun: Instant) -> u64 {
-    (begun.elapsed().as_secs_f64() * rate as f64) as u64
+fn due(rate: u64, started: Instant) -> u64 {
+    (started.elapsed().as_secs_f64() * rate as f64) as u64
 }
 
 /// Calls `send` with 0, 1, 2… as often as the rate says, each at its time and not in bursts of a tick.
 fn paced(rate: u64, stop: &AtomicBool, mut send: impl FnMut(u64) -> Result<(), String>) -> Result<(), String> {
-    let (begun, mut n) = (Instant::now(), 0);
+    let (started, mut n) = (Instant::now(), 0);
     while !stop.load(Ordering::Relaxed) {
-        while n < due(rate, begun) {
+        while n < due(rate, started) {
             send(n)?;
             n += 1;
         }
         let next = Duration::from_secs_f64((n + 1) as f64 / rate as f64);
         std::thread::sleep(
-            next.saturating_sub(begun.elapsed()).clamp(Duration::from_micros(100), Duration::from_millis(20)),
+            next.saturating_sub(started.elapsed()).clamp(Duration::from_micros(100), Duration::from_millis(20)),
         );
     }
     Ok(())

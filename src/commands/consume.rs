@@ -8,9 +8,9 @@ use footfall::event::{Record, json, time};
 use footfall::kafka::{self, Options, WorkerError};
 
 use super::signals::stop_on_signals;
-use super::{Format, connect, fail};
+use super::{OutputFormat, connect, fail};
 
-pub fn run(settings: &Settings, options: Options, format: Format) -> ExitCode {
+pub fn run(settings: &Settings, options: Options, format: OutputFormat) -> ExitCode {
     let connection = match connect(settings) {
         Ok(connection) => connection,
         Err(code) => return code,
@@ -24,8 +24,8 @@ pub fn run(settings: &Settings, options: Options, format: Format) -> ExitCode {
     let mut write = |record: &Record| {
         line.clear();
         match format {
-            Format::Json => json::write(&mut line, connection.topic(), record),
-            Format::Text => text(&mut line, record),
+            OutputFormat::Json => json::write(&mut line, connection.topic(), record),
+            OutputFormat::Text => text(&mut line, record),
         }
         line.push(b'\n');
         out.borrow_mut().write_all(&line)

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use footfall::config::Settings;
 use footfall::kafka;
 
-use super::{Format, connect, fail, print, print_json, report};
+use super::{OutputFormat, connect, fail, print, print_json, report};
 
-pub fn run(settings: &Settings, format: Format) -> ExitCode {
+pub fn run(settings: &Settings, format: OutputFormat) -> ExitCode {
     // The name of a group may contain any character.
     let shown = |name: &str| name.replace(char::is_control, "\u{fffd}");
     let listed = match connect(settings).and_then(|connection| kafka::groups(&connection).map_err(fail)) {
@@ -31,7 +31,7 @@ pub fn run(settings: &Settings, format: Format) -> ExitCode {
         }
     }
     let list = &listed.groups;
-    if let Format::Json = format {
+    if let OutputFormat::Json = format {
         return end(print_json(list));
     }
     let width = |pick: fn(&kafka::Group) -> &str, title: &str| {

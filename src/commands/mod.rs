@@ -23,7 +23,7 @@ pub const USAGE: u8 = 2;
 
 /// How a command prints its results.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     Text,
     Json,
 }

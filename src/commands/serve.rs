@@ -28,7 +28,7 @@ pub fn run(figment: Figment, settings: Settings, traffic: Option<Traffic>, logs:
         let stop = async move {
             let Some(traffic) = traffic else { return asked_to_end().await };
             let Traffic { rate, users } = traffic;
-            tracing::warn!(rate, users, "demo: events are made up, and each says \"demo\":true");
+            tracing::warn!(rate, users, "demo: events are generated, and each has \"demo\":true");
             traffic.run(&ingest, asked_to_end()).await;
         };
         let code = match parts.serve(rocket, stop).await {
@@ -39,7 +39,7 @@ pub fn run(figment: Figment, settings: Settings, traffic: Option<Traffic>, logs:
             }
         };
         drop(logs);
-        // Dropping the runtime would wait for reads of Kafka whose results nobody needs any more.
+        // Dropping the runtime would wait for reads of Kafka whose results are no longer needed.
         std::process::exit(code)
     })
 }

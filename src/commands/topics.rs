@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use footfall::config::Settings;
 use footfall::kafka;
 
-use super::{Format, connect, fail, print, print_json};
+use super::{OutputFormat, connect, fail, print, print_json};
 
-pub fn run(settings: &Settings, format: Format) -> ExitCode {
+pub fn run(settings: &Settings, format: OutputFormat) -> ExitCode {
     let listed = match connect(settings).and_then(|connection| kafka::topics(&connection).map_err(fail)) {
         Ok(listed) => listed,
         Err(code) => return code,
     };
     let list = &listed.topics;
     let end = |printed: ExitCode| listed.problem.as_ref().map_or(printed, fail);
-    if let Format::Json = format {
+    if let OutputFormat::Json = format {
         return end(print_json(list));
     }
     let width = list.iter().map(|topic| topic.topic.len()).max().unwrap_or(0).max("TOPIC".len());

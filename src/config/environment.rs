@@ -5,8 +5,8 @@ use rocket::figment::util::nest;
 use rocket::figment::value::{Dict, Map, Value};
 use rocket::figment::{Metadata, Profile, Provider};
 
-use super::table::Kind;
-use super::{Invalid, key};
+use super::table::SettingKind;
+use super::{InvalidConfig, key};
 
 /// Two variables without the prefix, and the settings that they set.
 const ALIASES: [(&str, &str); 2] =
@@ -43,8 +43,8 @@ pub(super) fn settings_of(variables: impl Iterator<Item = (String, String)>) -> 
     let mut settings = Dict::new();
     for (key, text) in variables {
         let value = match kind(&key) {
-            Some(Kind::Secret) => Value::from(text),
-            Some(Kind::Text | Kind::Duration) => Value::from(text.trim()),
+            Some(SettingKind::Secret) => Value::from(text),
+            Some(SettingKind::Text | SettingKind::Duration) => Value::from(text.trim()),
             _ => text.parse().unwrap_or_else(|never| match never {}),
         };
         merge(&mut settings, nest(&key, value).into_dict().unwrap_or_default());
@@ -53,9 +53,9 @@ pub(super) fn settings_of(variables: impl Iterator<Item = (String, String)>) -> 
 }
 
 /// The kind of a key's value. A property of librdkafka may be a secret.
-fn kind(path: &str) -> Option<Kind> {
+fn kind(path: &str) -> Option<SettingKind> {
     match path.starts_with("kafka.properties.") {
-        true => Some(Kind::Secret),
+        true => Some(SettingKind::Secret),
         false => key(path).map(|key| key.kind),
     }
 }
@@ -72,13 +72,13 @@ fn merge(into: &mut Dict, from: Dict) {
 }
 
 /// Refuses variables that are not UTF-8. figment would replace bytes of them.
-pub(super) fn refuse_illegible() -> Result<(), Invalid> {
+pub(super) fn refuse_illegible() -> Result<(), InvalidConfig> {
     for (name, value) in std::env::vars_os() {
         let name = name.to_string_lossy();
         let is_ours = ["FOOTFALL_", "ROCKET_"].iter().any(|prefix| name.starts_with(prefix))
             || ALIASES.iter().any(|(alias, _)| *alias == name);
         if is_ours && value.to_str().is_none() {
-            return Err(Invalid(format!("the environment variable {name} is not UTF-8")));
+            return Err(InvalidConfig(format!("the environment variable {name} is not UTF-8")));
         }
     }
     Ok(())
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_is_no_text_is_read_as_figment_reads_it() {
+    fn a_setting_that_is_not_text_is_parsed_by_figment() {
         let read = settings(&[
             ("feed.events", " 600"),
             ("feed.heartbeat", "20s"),

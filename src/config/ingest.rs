@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rocket::data::ByteUnit;
 
-use super::Refused;
+use super::InvalidValue;
 use super::table::{settings, unit};
 
 settings! {
@@ -50,26 +50,26 @@ settings! {
 }
 
 impl IngestSettings {
-    pub(super) fn check(&self) -> Result<(), Refused> {
+    pub(super) fn check(&self) -> Result<(), InvalidValue> {
         if self.max_body < self.max_event {
             let why = format!("expected at least ingest.max_event ({}), not {}", self.max_event, self.max_body);
-            return Refused::because("ingest.max_body", why);
+            return InvalidValue::because("ingest.max_body", why);
         }
         if (self.queue_messages as usize) < self.max_batch {
             let why = format!("expected at least ingest.max_batch ({}), not {}", self.max_batch, self.queue_messages);
-            return Refused::because("ingest.queue_messages", why);
+            return InvalidValue::because("ingest.queue_messages", why);
         }
         if self.linger >= self.deadline {
             let why = format!("expected less than ingest.deadline ({:?}), not {:?}", self.deadline, self.linger);
-            return Refused::because("ingest.linger", why);
+            return InvalidValue::because("ingest.linger", why);
         }
         if !["none", "gzip", "snappy", "lz4", "zstd"].contains(&self.compression.as_str()) {
             let why = format!("`{}` is none of none, gzip, snappy, lz4, zstd", self.compression);
-            return Refused::because("ingest.compression", why);
+            return InvalidValue::because("ingest.compression", why);
         }
         for (key, text) in [("ingest.source", &self.source), ("ingest.event_type", &self.event_type)] {
             if text.is_empty() || text.chars().any(char::is_control) {
-                return Refused::because(key, "must not be empty or contain control characters");
+                return InvalidValue::because(key, "must not be empty or contain control characters");
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::Refused;
+use super::InvalidValue;
 use super::secret::{Property, Secret};
 use super::table::settings;
 
@@ -59,7 +59,7 @@ impl KafkaSettings {
     }
 
     /// Reads the passwords that are kept in files. An empty path is no file.
-    pub(super) fn read_secrets(&mut self) -> Result<(), Refused> {
+    pub(super) fn read_secrets(&mut self) -> Result<(), InvalidValue> {
         for file in [&mut self.sasl_password_file, &mut self.ssl_key_password_file] {
             file.take_if(|path| path.as_os_str().is_empty());
         }
@@ -67,14 +67,14 @@ impl KafkaSettings {
         read_secret("kafka.ssl_key_password", &mut self.ssl_key_password, self.ssl_key_password_file.as_ref())
     }
 
-    pub(super) fn check(&self) -> Result<(), Refused> {
+    pub(super) fn check(&self) -> Result<(), InvalidValue> {
         self.check_topic()?;
         self.check_servers()?;
         self.check_security()?;
         self.check_properties()
     }
 
-    fn check_topic(&self) -> Result<(), Refused> {
+    fn check_topic(&self) -> Result<(), InvalidValue> {
         let topic = &self.topic;
         let is_legal = (1..=249).contains(&topic.len())
             && topic != "."
@@ -82,31 +82,31 @@ impl KafkaSettings {
             && topic.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if !is_legal {
             let why = format!("`{topic}` is not a name of a topic; expected 1 to 249 of a-z A-Z 0-9 . _ -");
-            return Refused::because("kafka.topic", why);
+            return InvalidValue::because("kafka.topic", why);
         }
         if self.replication != -1 && !(1..=100).contains(&self.replication) {
             let why = format!("expected -1 (the broker's default) or 1 to 100, not {}", self.replication);
-            return Refused::because("kafka.replication", why);
+            return InvalidValue::because("kafka.replication", why);
         }
         Ok(())
     }
 
-    fn check_servers(&self) -> Result<(), Refused> {
+    fn check_servers(&self) -> Result<(), InvalidValue> {
         for server in self.bootstrap_servers.split(',').filter(|_| !self.embedded()) {
             let port = server.trim().rsplit_once(':').map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
             if !matches!(port, Some((false, Ok(1..)))) {
                 let why = format!("`{server}` is not an address; expected host:port, separated by commas");
-                return Refused::because("kafka.bootstrap_servers", why);
+                return InvalidValue::because("kafka.bootstrap_servers", why);
             }
         }
         Ok(())
     }
 
-    fn check_security(&self) -> Result<(), Refused> {
+    fn check_security(&self) -> Result<(), InvalidValue> {
         let protocol = self.security_protocol.to_ascii_lowercase();
         if !["", "plaintext", "ssl", "sasl_plaintext", "sasl_ssl"].contains(&protocol.as_str()) {
             let why = format!("`{}` is none of plaintext, ssl, sasl_plaintext, sasl_ssl", self.security_protocol);
-            return Refused::because("kafka.security_protocol", why);
+            return InvalidValue::because("kafka.security_protocol", why);
         }
         let property = self.properties.get("security.protocol");
         let has_sasl = protocol.starts_with("sasl")
@@ -117,7 +117,7 @@ impl KafkaSettings {
             ("kafka.sasl_password", self.sasl_password.reveal()),
         ] {
             if !value.is_empty() && !has_sasl {
-                return Refused::because(key, "needs kafka.security_protocol to be sasl_ssl or sasl_plaintext");
+                return InvalidValue::because(key, "needs kafka.security_protocol to be sasl_ssl or sasl_plaintext");
             }
         }
         for (key, path) in [
@@ -126,21 +126,24 @@ impl KafkaSettings {
             ("kafka.ssl_key_location", &self.ssl_key_location),
         ] {
             if !path.is_empty() && !protocol.ends_with("ssl") {
-                return Refused::because(key, "needs kafka.security_protocol to be ssl or sasl_ssl");
+                return InvalidValue::because(key, "needs kafka.security_protocol to be ssl or sasl_ssl");
             }
         }
         Ok(())
     }
 
-    fn check_properties(&self) -> Result<(), Refused> {
+    fn check_properties(&self) -> Result<(), InvalidValue> {
         for key in self.properties.keys() {
             if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| reserved == key) {
-                return Refused::because(&format!("kafka.properties.{key}"), format!("cannot be set here: {instead}"));
+                return InvalidValue::because(
+                    &format!("kafka.properties.{key}"),
+                    format!("cannot be set here: {instead}"),
+                );
             }
         }
         if self.embedded() && (!self.security_protocol.is_empty() || !self.properties.is_empty()) {
             let has_protocol = !self.security_protocol.is_empty();
-            return Refused::because(
+            return InvalidValue::because(
                 if has_protocol { "kafka.security_protocol" } else { "kafka.properties" },
                 "needs kafka.bootstrap_servers: without it Footfall starts the embedded broker, which has no such settings",
             );
@@ -149,15 +152,15 @@ impl KafkaSettings {
     }
 }
 
-fn read_secret(key: &str, secret: &mut Secret, file: Option<&PathBuf>) -> Result<(), Refused> {
+fn read_secret(key: &str, secret: &mut Secret, file: Option<&PathBuf>) -> Result<(), InvalidValue> {
     let Some(file) = file else { return Ok(()) };
     let file_key = format!("{key}_file");
     if !secret.reveal().is_empty() {
-        return Refused::because(&file_key, format!("`{key}` is set too; set only one of them"));
+        return InvalidValue::because(&file_key, format!("`{key}` is set too; set only one of them"));
     }
     match std::fs::read_to_string(file) {
         Ok(text) => *secret = Secret(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(error) => return Refused::because(&file_key, format!("cannot read {}: {error}", file.display())),
+        Err(error) => return InvalidValue::because(&file_key, format!("cannot read {}: {error}", file.display())),
     }
     Ok(())
 }

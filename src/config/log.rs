@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Refused;
+use super::InvalidValue;
 use super::table::settings;
 
 settings! {
@@ -29,12 +29,12 @@ pub enum LogFormat {
 }
 
 impl LogSettings {
-    pub(super) fn check(&self) -> Result<(), Refused> {
+    pub(super) fn check(&self) -> Result<(), InvalidValue> {
         match tracing_subscriber::EnvFilter::try_new(&self.level) {
             Ok(_) => Ok(()),
             Err(_) => {
                 let why = format!("`{}` is not a level; expected error, warn, info, debug or trace", self.level);
-                Refused::because("log.level", why)
+                InvalidValue::because("log.level", why)
             }
         }
     }

@@ -29,7 +29,7 @@ pub use log::{LogFormat, LogSettings};
 pub use provenance::explain_all;
 pub use rocket_keys::ROCKET;
 pub use secret::{Property, Secret};
-pub use table::{Key, Kind, Table};
+pub use table::{SettingKey, SettingKind, Table};
 
 use rocket::figment::providers::{Env, Format, Serialized, Toml};
 use rocket::figment::value::{Map, Value};
@@ -56,17 +56,17 @@ pub const TABLES: &[Table] =
 /// Why the configuration is refused: one line that names the key, where it was set, and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {0}")]
-pub struct Invalid(String);
+pub struct InvalidConfig(String);
 
-/// A value that a table refuses. It becomes [`Invalid`] where the origin of the value is known.
-struct Refused {
+/// A value that a table refuses. It becomes [`InvalidConfig`] where the origin of the value is known.
+struct InvalidValue {
     key: String,
     why: String,
 }
 
-impl Refused {
-    fn because(key: &str, why: impl Into<String>) -> Result<(), Refused> {
-        Err(Refused { key: key.to_owned(), why: why.into() })
+impl InvalidValue {
+    fn because(key: &str, why: impl Into<String>) -> Result<(), InvalidValue> {
+        Err(InvalidValue { key: key.to_owned(), why: why.into() })
     }
 }
 
@@ -85,7 +85,7 @@ fn config_file() -> String {
 }
 
 /// Returns the description of a key such as `feed.heartbeat`.
-fn key(path: &str) -> Option<&'static Key> {
+fn key(path: &str) -> Option<&'static SettingKey> {
     let (table, name) = path.split_once('.')?;
     TABLES.iter().find(|known| known.name == table)?.keys.iter().find(|key| key.name == name)
 }
@@ -95,19 +95,19 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] for the first mistake found.
-    pub fn extract(figment: &Figment) -> Result<Settings, Invalid> {
+    /// [`InvalidConfig`] for the first mistake found.
+    pub fn extract(figment: &Figment) -> Result<Settings, InvalidConfig> {
         environment::refuse_illegible()?;
         unknown_tables(figment)?;
         let figment = Figment::from(defaults()).merge(figment.clone()).select(figment.profile().clone());
         let mut settings: Settings = figment.extract().map_err(|error| explain(&figment, error))?;
         let checked = settings.kafka.read_secrets().and_then(|()| settings.check());
-        checked.map_err(|Refused { key, why }| Invalid(format!("{}: {why}", located(&figment, &key))))?;
+        checked.map_err(|InvalidValue { key, why }| InvalidConfig(format!("{}: {why}", located(&figment, &key))))?;
         rocket_keys::check(&figment)?;
         Ok(settings)
     }
 
-    fn check(&self) -> Result<(), Refused> {
+    fn check(&self) -> Result<(), InvalidValue> {
         self.kafka.check()?;
         self.check_bounds()?;
         self.ingest.check()?;
@@ -115,12 +115,12 @@ impl Settings {
     }
 
     /// Compares every value with the bounds of its key.
-    fn check_bounds(&self) -> Result<(), Refused> {
+    fn check_bounds(&self) -> Result<(), InvalidValue> {
         let values = Value::serialize(self).unwrap_or_else(|_| Value::from(false));
         for (table, key) in TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| (table, key))) {
             let path = format!("{}.{}", table.name, key.name);
             let checked = values.find_ref(&path).map_or(Ok(()), |value| key.check(value));
-            checked.or_else(|why| Refused::because(&path, why))?;
+            checked.or_else(|why| InvalidValue::because(&path, why))?;
         }
         Ok(())
     }
@@ -130,7 +130,7 @@ fn defaults() -> Serialized<Settings> {
     Serialized::defaults(Settings::default())
 }
 
-fn unknown_tables(figment: &Figment) -> Result<(), Invalid> {
+fn unknown_tables(figment: &Figment) -> Result<(), InvalidConfig> {
     let data: Map<Profile, Map<String, Value>> = Provider::data(figment).map_err(|e| explain(figment, e))?;
     for keys in data.values() {
         for (key, value) in keys {
@@ -140,7 +140,7 @@ fn unknown_tables(figment: &Figment) -> Result<(), Invalid> {
             let origin = figment.get_metadata(value.tag()).map(|metadata| describe(metadata, key));
             let origin = origin.map_or_else(String::new, |origin| format!(" ({origin})"));
             let known = TABLES.iter().map(|table| table.name).collect::<Vec<_>>().join("`, `");
-            return Err(Invalid(format!(
+            return Err(InvalidConfig(format!(
                 "`{key}`{origin} is not known; Footfall's tables are `{known}`, beside Rocket's own keys"
             )));
         }

@@ -4,8 +4,8 @@ use rocket::figment::error::{Actual, Kind as ErrorKind};
 use rocket::figment::value::Value;
 use rocket::figment::{Figment, Metadata, Source};
 
-use super::table::Kind;
-use super::{Invalid, Settings, TABLES, config_file, defaults, environment};
+use super::table::SettingKind;
+use super::{InvalidConfig, Settings, TABLES, config_file, defaults, environment};
 
 /// Returns every setting as its key, its value and where the value came from. Secrets are not shown.
 pub fn explain_all(figment: &Figment, settings: &Settings) -> Vec<(String, String, String)> {
@@ -20,7 +20,7 @@ pub fn explain_all(figment: &Figment, settings: &Settings) -> Vec<(String, Strin
         let path = format!("{}.{}", table.name, key.name);
         let Some(value) = values.find_ref(&path) else { continue };
         match (key.kind, value) {
-            (Kind::Properties, Value::Dict(_, properties)) => {
+            (SettingKind::Properties, Value::Dict(_, properties)) => {
                 lines.extend(properties.keys().map(|property| line(format!("{path}.{property}"), "…".into())));
             }
             _ => lines.push(line(path, key.show(value))),
@@ -31,18 +31,18 @@ pub fn explain_all(figment: &Figment, settings: &Settings) -> Vec<(String, Strin
 }
 
 /// Turns an error of figment into one line that names the key, its origin and what was expected.
-pub(super) fn explain(figment: &Figment, error: rocket::figment::Error) -> Invalid {
-    let Some(first) = error.into_iter().next() else { return Invalid("could not be read".into()) };
+pub(super) fn explain(figment: &Figment, error: rocket::figment::Error) -> InvalidConfig {
+    let Some(first) = error.into_iter().next() else { return InvalidConfig("could not be read".into()) };
     let mut path = first.path.join(".");
     if let ErrorKind::UnknownField(field, known) = &first.kind {
         if !path.ends_with(field.as_str()) {
             path = format!("{path}.{field}");
         }
         let origin = origin(figment, &path).map_or_else(String::new, |origin| format!(" ({origin})"));
-        return Invalid(format!("`{path}`{origin} is not known; expected one of {}", known.join(", ")));
+        return InvalidConfig(format!("`{path}`{origin} is not known; expected one of {}", known.join(", ")));
     }
     if path.is_empty() {
-        return Invalid(match &first.metadata {
+        return InvalidConfig(match &first.metadata {
             Some(metadata) => format!("{} ({})", first.kind, describe(metadata, "")),
             // Only a file that is not TOML has no metadata. Its error quotes the line, which may hold a secret.
             None => format!("{}: {}", config_file(), without_excerpt(&first.kind.to_string())),
@@ -52,7 +52,7 @@ pub(super) fn explain(figment: &Figment, error: rocket::figment::Error) -> Inval
     if path == "address" {
         words.push_str("; expected an IP address, such as 127.0.0.1 or 0.0.0.0");
     }
-    Invalid(format!("{}: {words}", located(figment, &path)))
+    InvalidConfig(format!("{}: {words}", located(figment, &path)))
 }
 
 /// Says what was found and what was expected in an operator's words: serde names Rust's types. A value that may be secret is

@@ -6,7 +6,7 @@ use rocket::figment::Figment;
 use rocket::figment::providers::{Format, Toml};
 use rocket::figment::value::Value;
 
-use super::{Key, Kind, ROCKET, Settings, TABLES, Table, rocket_keys};
+use super::{ROCKET, SettingKey, SettingKind, Settings, TABLES, Table, rocket_keys};
 
 const BEGIN: &str = "<!-- generated from src/config: begin -->\n";
 const END: &str = "<!-- generated from src/config: end -->\n";
@@ -33,24 +33,23 @@ fn assert_current(file: &str, text: &str) {
     assert!(is_current, "{file} is stale; write it with: UPDATE=1 cargo test --lib config::reference");
 }
 
-/// The default of a key, in TOML.
-fn default(table: &Table, key: &Key) -> String {
+fn default(table: &Table, key: &SettingKey) -> String {
     let value = match table.name {
         "" => Value::serialize(rocket_keys::defaults()).expect("values").find(key.name),
         name => Value::serialize(Settings::default()).expect("values").find(&format!("{name}.{}", key.name)),
     };
     let value = value.unwrap_or_else(|| panic!("{} has no default", key.name));
     match key.kind {
-        Kind::Size => format!("{:?}", key.show(&value)),
-        Kind::Names => "[]".into(),
-        Kind::Properties => "{}".into(),
-        Kind::Switch if matches!(value, Value::Empty(..)) => "false".into(),
+        SettingKind::Size => format!("{:?}", key.show(&value)),
+        SettingKind::Names => "[]".into(),
+        SettingKind::Properties => "{}".into(),
+        SettingKind::Switch if matches!(value, Value::Empty(..)) => "false".into(),
         _ if matches!(value, Value::Empty(..)) => "\"\"".into(),
         _ => key.show(&value),
     }
 }
 
-fn bounds(key: &Key) -> Option<String> {
+fn bounds(key: &SettingKey) -> Option<String> {
     key.bounds.map(|[least, most]| format!("{} to {}", grouped(least), grouped(most)))
 }
 
@@ -73,14 +72,14 @@ fn rocket_toml() -> String {
             out += &format!("\n[default.{}]\n", table.name);
         }
         for key in table.keys {
-            if key.kind == Kind::Properties {
+            if key.kind == SettingKind::Properties {
                 out += &format!("\n[default.{}.{}]\n", table.name, key.name);
             }
             key.doc.iter().for_each(|line| out += &format!("#{line}\n"));
             if let Some(bounds) = bounds(key) {
                 out += &format!("# From {bounds}.\n");
             }
-            if key.kind != Kind::Properties {
+            if key.kind != SettingKind::Properties {
                 out += &format!("#{} = {}\n", key.name, default(table, key));
             }
         }

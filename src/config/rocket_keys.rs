@@ -3,9 +3,9 @@
 use rocket::Config;
 use rocket::figment::Figment;
 
-use super::Invalid;
+use super::InvalidConfig;
 use super::provenance::{explain, located};
-use super::table::{Key, Kind, Table};
+use super::table::{SettingKey, SettingKind, Table};
 
 /// Keys that Rocket or its companions read and that `Config::PARAMETERS` of Rocket 0.5 does not list.
 const UNLISTED: [&str; 3] = ["profile", "proxy_proto_header", "template_dir"];
@@ -17,37 +17,37 @@ pub const ROCKET: Table = Table {
         " Rocket's own keys, in the table `[default]`. Their variables are `ROCKET_<KEY>`, such as `ROCKET_PORT`.",
     ],
     keys: &[
-        Key {
+        SettingKey {
             name: "address",
             doc: &[
                 " IP address to listen on. `0.0.0.0` or `::` lets other machines connect: put a proxy in front first,",
                 " because Footfall has no accounts.",
             ],
-            kind: Kind::Text,
+            kind: SettingKind::Text,
             bounds: None,
             reason: "",
         },
-        Key {
+        SettingKey {
             name: "port",
             doc: &[" TCP port to listen on. 0: the system chooses one, and the log names it."],
-            kind: Kind::Number,
+            kind: SettingKind::Number,
             bounds: Some(["0", "65535"]),
             reason: "",
         },
-        Key {
+        SettingKey {
             name: "keep_alive",
             doc: &[" Seconds that an idle connection stays open for its next request. 0 closes it after each request."],
-            kind: Kind::Number,
+            kind: SettingKind::Number,
             bounds: None,
             reason: "",
         },
-        Key {
+        SettingKey {
             name: "ip_header",
             doc: &[
                 " Header that holds the client's address, such as `\"X-Real-IP\"`; `false`: none. Set it only if all requests",
                 " come through your proxy and the proxy overwrites the header, because any client can send it.",
             ],
-            kind: Kind::Switch,
+            kind: SettingKind::Switch,
             bounds: None,
             reason: "",
         },
@@ -72,10 +72,12 @@ pub(super) fn is_known(key: &str) -> bool {
 }
 
 /// Checks Rocket's keys. Rocket itself would only say that it cannot extract them.
-pub(super) fn check(figment: &Figment) -> Result<(), Invalid> {
+pub(super) fn check(figment: &Figment) -> Result<(), InvalidConfig> {
     if figment.contains("tls") {
         let tls = located(figment, "tls");
-        return Err(Invalid(format!("{tls}: Footfall speaks only HTTP; remove it and put a proxy with TLS in front")));
+        return Err(InvalidConfig(format!(
+            "{tls}: Footfall speaks only HTTP; remove it and put a proxy with TLS in front"
+        )));
     }
     let whole = Figment::from(Config::default()).merge(figment.clone()).select(figment.profile().clone());
     whole.extract::<Config>().map(|_| ()).map_err(|error| explain(&whole, error))

@@ -20,15 +20,15 @@ pub struct Table {
     pub name: &'static str,
     /// What the settings of the table are about, a line of the source per item.
     pub about: &'static [&'static str],
-    pub keys: &'static [Key],
+    pub keys: &'static [SettingKey],
 }
 
 /// One setting of a table.
-pub struct Key {
+pub struct SettingKey {
     pub name: &'static str,
     /// What the setting does, a line of the source per item.
     pub doc: &'static [&'static str],
-    pub kind: Kind,
+    pub kind: SettingKind,
     /// The smallest and the largest value, as an operator would write them.
     pub bounds: Option<[&'static str; 2]>,
     /// Why these are the bounds, where it is not plain.
@@ -37,7 +37,7 @@ pub struct Key {
 
 /// How the value of a setting is written and shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SettingKind {
     /// The text of a variable is the value, without blanks around it.
     Text,
     /// The text of a variable is the value. It is never shown.
@@ -54,11 +54,11 @@ pub enum Kind {
 
 /// A type that a setting can have.
 pub(super) trait Setting {
-    const KIND: Kind;
+    const KIND: SettingKind;
 }
 
 macro_rules! kinds {
-    ($($kind:ident: $($type:ty),+;)+) => { $($(impl Setting for $type { const KIND: Kind = Kind::$kind; })+)+ };
+    ($($kind:ident: $($type:ty),+;)+) => { $($(impl Setting for $type { const KIND: SettingKind = SettingKind::$kind; })+)+ };
 }
 
 kinds! {
@@ -110,7 +110,7 @@ macro_rules! settings {
             pub const TABLE: $crate::config::Table = $crate::config::Table {
                 name: $table,
                 about: &[$($about),+],
-                keys: &[$($crate::config::Key {
+                keys: &[$($crate::config::SettingKey {
                     name: stringify!($key),
                     doc: &[$($doc),+],
                     kind: <$Type as $crate::config::table::Setting>::KIND,
@@ -125,7 +125,7 @@ macro_rules! settings {
 }
 pub(super) use settings;
 
-impl Key {
+impl SettingKey {
     /// Compares a value with the bounds of the key. If the value is outside, returns what was expected.
     pub(super) fn check(&self, value: &Value) -> Result<(), String> {
         let Some([least, most]) = self.bounds else { return Ok(()) };
@@ -145,8 +145,8 @@ impl Key {
     fn measure(&self, text: &str) -> Option<i128> {
         let text = text.trim_matches('"');
         match self.kind {
-            Kind::Duration => parse_duration(text).and_then(|duration| duration.as_nanos().try_into().ok()),
-            Kind::Size => text.parse().ok().map(|size: ByteUnit| size.as_u64().into()),
+            SettingKind::Duration => parse_duration(text).and_then(|duration| duration.as_nanos().try_into().ok()),
+            SettingKind::Size => text.parse().ok().map(|size: ByteUnit| size.as_u64().into()),
             _ => text.parse().ok(),
         }
     }
@@ -154,7 +154,7 @@ impl Key {
     /// The serialised value of the key as `footfall check` shows it.
     pub(super) fn show(&self, value: &Value) -> String {
         match (self.kind, value) {
-            (Kind::Size, Value::Num(_, bytes)) => {
+            (SettingKind::Size, Value::Num(_, bytes)) => {
                 ByteUnit::Byte(bytes.to_u128().and_then(|bytes| bytes.try_into().ok()).unwrap_or(u64::MAX)).to_string()
             }
             (_, Value::String(_, text)) => format!("{text:?}"),

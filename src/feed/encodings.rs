@@ -1,4 +1,4 @@
-//! What readers derive from a block's records: the frames by dialect and filter, and the index.
+//! What readers derive from a block's records: frames by dialect and filter, and the index.
 //!
 //! Encodings have their own share of the feed's memory, so that many filters never evict records. When they exceed it,
 //! the oldest are dropped; the next reader that needs them encodes them again.
@@ -12,7 +12,6 @@ use bytes::Bytes;
 use super::Dialect;
 use super::index::Index;
 
-/// The encodings of one block.
 #[derive(Default)]
 pub(super) struct Encodings {
     pub json: OnceLock<Bytes>,
@@ -25,15 +24,14 @@ pub(super) struct Encodings {
 
 /// The encodings of all blocks.
 pub(super) struct Cache {
-    /// Most bytes.
     most: usize,
     bytes: AtomicUsize,
     /// Slots that have encodings, in the order in which they got the first one.
-    slots: Mutex<VecDeque<Weak<Slot>>>,
+    slots: Mutex<VecDeque<Weak<EncodingSlot>>>,
 }
 
 /// Where a block keeps its encodings.
-pub(super) struct Slot {
+pub(super) struct EncodingSlot {
     cache: Arc<Cache>,
     held: Mutex<Option<Arc<Encodings>>>,
 }
@@ -48,8 +46,8 @@ impl Cache {
     }
 
     /// Returns a slot for another block.
-    pub fn slot(self: &Arc<Self>) -> Arc<Slot> {
-        Arc::new(Slot { cache: self.clone(), held: Mutex::default() })
+    pub fn slot(self: &Arc<Self>) -> Arc<EncodingSlot> {
+        Arc::new(EncodingSlot { cache: self.clone(), held: Mutex::default() })
     }
 
     /// Drops the oldest encodings until the bound is met.
@@ -62,12 +60,12 @@ impl Cache {
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, VecDeque<Weak<Slot>>> {
+    fn slots(&self) -> MutexGuard<'_, VecDeque<Weak<EncodingSlot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Slot {
+impl EncodingSlot {
     /// Returns the block's encodings so far.
     pub fn encodings(self: &Arc<Self>) -> Arc<Encodings> {
         let made = {
@@ -111,7 +109,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for EncodingSlot {
     fn drop(&mut self) {
         self.give_up();
     }
@@ -132,7 +130,7 @@ mod tests {
         assert_eq!(cache.bytes(), 80);
         let same = |n: usize| Arc::ptr_eq(&encodings[n], &slots[n].encodings());
         assert!(!same(0) && same(1) && same(2));
-        // What a reader adds to dropped encodings does not count.
+        // Additions to dropped encodings are not counted.
         slots[0].count(&encodings[0], 1000);
         assert_eq!(cache.bytes(), 80);
         drop(slots);

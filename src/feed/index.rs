@@ -1,12 +1,12 @@
-//! Which records of a block have a given user or action. A filter that asks for one looks only at those records, so
-//! many filters cost as much as they let through, and not filters times records.
+//! Which records of a block have a given user or action. A filter for one of them looks only at those records, so the
+//! cost of many filters grows with the number of matches, and not with filters times records.
 
 use std::collections::HashMap;
 
 use super::Filter;
 use crate::event::Record;
 
-/// Indices of records, by the two fields that filters compare whole.
+/// Indices of records by user and by action, which filters compare as a whole.
 #[derive(Default)]
 pub(super) struct Index {
     users: HashMap<Box<str>, Vec<u32>>,
@@ -17,8 +17,8 @@ impl Index {
     pub fn new(records: &[Record]) -> Self {
         let mut index = Index::default();
         for (place, record) in records.iter().enumerate() {
-            let told = record.who_and_what();
-            for (map, name) in [(&mut index.users, told.user), (&mut index.actions, told.action)] {
+            let fields = record.user_and_action();
+            for (map, name) in [(&mut index.users, fields.user), (&mut index.actions, fields.action)] {
                 let Some(name) = name else { continue };
                 match map.get_mut(&*name) {
                     Some(places) => places.push(place as u32),
@@ -48,7 +48,7 @@ impl Index {
             (true, true) => return None,
         };
         let mut places: Vec<u32> = wanted.iter().filter_map(|name| map.get(name.as_str())).flatten().copied().collect();
-        // A single list is sorted already; a name may be asked for twice.
+        // A single list is sorted already; a filter may repeat a name.
         if wanted.len() > 1 {
             places.sort_unstable();
             places.dedup();
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_finds_what_the_filter_finds() {
+    fn the_index_finds_what_the_filter_finds() {
         let record = |n: i64| {
             let value = format!(r#"{{"user":"u{}","action":"a{}"}}"#, n % 7, n % 3);
             Record::new(0, n, None, None, Some(value.as_bytes()), std::iter::empty())

@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
-use super::encodings::{Cache, Encodings, Slot};
+use super::encodings::{Cache, EncodingSlot, Encodings};
 use super::index::Index;
 use super::{Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};
 use crate::bounds::BLOCK_BYTES;
@@ -39,7 +39,7 @@ const ENTRY: usize = 128;
 
 /// The feed's metrics.
 #[derive(Debug, Default, Clone)]
-pub struct Metrics {
+pub struct FeedMetrics {
     pub streams: Gauge,
     pub records: Counter,
     pub dropped: Counter,
@@ -66,7 +66,7 @@ pub(super) struct Block {
     /// Set on the block from which on a partition is read that had no leader when reading started.
     pub partition_start: Option<PartitionStart>,
     size: usize,
-    encodings: Arc<Slot>,
+    encodings: Arc<EncodingSlot>,
 }
 
 /// The answer to a look-up of a block by its number.
@@ -282,7 +282,7 @@ struct Shared {
     /// Number of the next block; a change wakes the subscriptions.
     published: watch::Sender<u64>,
     streams: AtomicUsize,
-    metrics: Metrics,
+    metrics: FeedMetrics,
 }
 
 impl Feed {
@@ -309,7 +309,7 @@ impl Feed {
             ring: RwLock::new(ring),
             published: watch::channel(0).0,
             streams: AtomicUsize::new(0),
-            metrics: Metrics::default(),
+            metrics: FeedMetrics::default(),
         };
         Feed { shared: Arc::new(shared) }
     }
@@ -322,7 +322,7 @@ impl Feed {
         &self.shared.frames
     }
 
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &FeedMetrics {
         &self.shared.metrics
     }
 
@@ -371,7 +371,7 @@ impl Feed {
     }
 
     /// Replaces [`UNKNOWN`] for partitions that are read by now. Returns whether there were any: then the reader must
-    /// get a gap, because nobody can say whether records lie between its old position and the new offset.
+    /// get a gap, because it is unknown whether records lie between its old position and the new offset.
     pub fn settle(&self, place: &mut Cursor) -> bool {
         self.read(|ring| {
             let mut settled = false;
@@ -606,7 +606,7 @@ impl Writer {
     /// Starts a partition that had no leader when reading started: it is read from the offset `from` on, and ended at
     /// `end` at that moment. Readers that knew no offset in it continue at `since`.
     pub fn start_partition(&mut self, partition: i32, from: i64, since: i64, end: i64) {
-        self.flush(); // what was read before lies before it
+        self.flush(); // those records belong before the block
         self.edit(|ring| {
             let partition_start = PartitionStart { partition, from, since };
             ring.unknown = ring.unknown.iter().copied().filter(|unknown| *unknown != partition).collect();
@@ -625,7 +625,7 @@ impl Writer {
 
     /// Records that the records of a partition before offset `next` expired before they were read.
     pub fn skip(&mut self, partition: i32, next: i64) {
-        self.flush(); // what was read before lies before the gap
+        self.flush(); // those records belong before the gap
         let mut resumed = self.feed.read(|ring| Cursor::clone(&ring.head));
         let requested = resumed.to_string();
         let missed = (next - resumed.get(partition)).max(0) as u64;

@@ -1,4 +1,4 @@
-//! One reader of the feed: its position, its filter, and what its client gets when it cannot have every record.
+//! One reader of the feed: its position, its filter, and the messages about records that it does not get.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -69,14 +69,14 @@ pub struct Subscription {
     /// True once the reader has reached the head. Before that, an eviction sends it back to Kafka instead of dropping
     /// records.
     caught_up: bool,
-    waiting: Waiting,
+    waiting: WaitingEvents,
     /// Bytes of the last block that was read.
     looked_at: usize,
 }
 
 /// How many matching records wait in the blocks from the next one on, so that each block is counted only once.
 #[derive(Default)]
-struct Waiting {
+struct WaitingEvents {
     /// Number of the first block that is not counted.
     to: u64,
     events: usize,
@@ -96,7 +96,7 @@ impl Subscription {
             next: None,
             floor: None,
             caught_up: false,
-            waiting: Waiting::default(),
+            waiting: WaitingEvents::default(),
             looked_at: 0,
         };
         subscription.resume(place);
@@ -121,7 +121,7 @@ impl Subscription {
         let place = Arc::new(place);
         self.floor = Some(place.clone());
         self.place = place;
-        self.waiting = Waiting::default();
+        self.waiting = WaitingEvents::default();
         self.next = self.locate().ok();
     }
 
@@ -144,7 +144,7 @@ impl Subscription {
         }
     }
 
-    /// Returns what is there now; `None` if the client has everything.
+    /// Returns what is available now; `None` if the client has everything.
     pub fn read(&mut self) -> Option<Next> {
         let mut slice = Slice::default();
         for _ in 0..STRIDE {
@@ -160,7 +160,7 @@ impl Subscription {
     }
 
     /// Sets the offset of partitions that had no leader and are read now, for a client that knew no offset in them. The
-    /// client gets a gap, because nobody knows whether it missed records before that offset.
+    /// client gets a gap, because it is unknown whether it missed records before that offset.
     fn settle(&mut self) -> Option<Bytes> {
         if !self.place.positions().contains(&UNKNOWN) {
             return None;
@@ -292,7 +292,7 @@ impl Subscription {
             }
             self.pass(block);
         }
-        self.waiting = Waiting::default();
+        self.waiting = WaitingEvents::default();
         self.mark_caught_up();
         Next::Frames(out.into())
     }
@@ -313,11 +313,11 @@ impl Subscription {
     }
 
     fn return_to_kafka(&mut self) {
-        (self.next, self.waiting) = (None, Waiting::default());
+        (self.next, self.waiting) = (None, WaitingEvents::default());
     }
 
-    /// Notes that the client has everything in memory. That is everything there is, unless the tail is still reading
-    /// what the topic held at the start.
+    /// Notes that the client has everything in memory. That is all, unless the tail is still reading the records that
+    /// the topic held at the start.
     fn mark_caught_up(&mut self) {
         self.caught_up = self.caught_up || self.feed.has_caught_up();
     }
@@ -330,7 +330,7 @@ impl Subscription {
             |block: &Block, number| block.number == number && block.gap.is_none() && block.partition_start.is_none();
         let is_there = matches!(self.feed.block(number), Lookup::Found(block) if events(&block, number));
         if self.waiting.to < number || !is_there {
-            self.waiting = Waiting { to: number, events: 0 };
+            self.waiting = WaitingEvents { to: number, events: 0 };
         }
         for _ in 0..STRIDE {
             let block = match self.feed.block(self.waiting.to) {
@@ -479,7 +479,7 @@ impl Subscription {
             self.feed.metrics().dropped.inc_by(count);
         }
         self.place = to;
-        self.waiting = Waiting::default();
+        self.waiting = WaitingEvents::default();
         self.next = Some((block.number, block.before));
         out.into()
     }
@@ -917,7 +917,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_a_partition_was_read_comes_from_kafka() {
+    fn records_written_before_a_partition_was_read_come_from_kafka() {
         let (feed, mut writer) = feed_without_a_leader();
         let now = feed.now().expect("it has started");
         let mut live = Subscription::new(&feed, Dialect::Json, Filter::default(), now.clone());

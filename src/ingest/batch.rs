@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::ids::{Ids, Key};
-use super::{Failure, Metrics, Written};
+use super::ids::{IdHash, Ids};
+use super::{Failure, IngestMetrics, Written};
 use crate::event::time::now_ms;
 use crate::kafka::{Completion, Delivered, ProduceError};
 
 pub struct Batch {
     /// Ids and times, and the outcomes, by index. An event that is never produced has no outcome.
-    events: Vec<(Key, i64)>,
+    events: Vec<(IdHash, i64)>,
     outcomes: Box<[OnceLock<Result<Written, Failure>>]>,
     /// Events that were produced and are not settled, plus one until all are produced.
     open: AtomicUsize,
@@ -23,14 +23,14 @@ pub struct Batch {
     reported: AtomicBool,
     settled: Notify,
     memory: Arc<Ids>,
-    metrics: Metrics,
+    metrics: IngestMetrics,
     started_at: Instant,
     /// The same moment on the clock of Kafka's timestamps, in milliseconds since 1970.
     started_ms: i64,
 }
 
 impl Batch {
-    pub fn new(events: Vec<(Key, i64)>, memory: Arc<Ids>, metrics: Metrics) -> Self {
+    pub fn new(events: Vec<(IdHash, i64)>, memory: Arc<Ids>, metrics: IngestMetrics) -> Self {
         let outcomes = events.iter().map(|_| OnceLock::new()).collect();
         let (open, reported, settled) = (AtomicUsize::new(1), AtomicBool::new(false), Notify::new());
         let (held, started_at, started_ms) = (Mutex::default(), Instant::now(), now_ms());
@@ -55,7 +55,7 @@ impl Batch {
         self.started_at
     }
 
-    pub fn key(&self, index: usize) -> Key {
+    pub fn key(&self, index: usize) -> IdHash {
         self.events[index].0
     }
 

@@ -16,7 +16,7 @@ use crate::event::{Attributes, Event, Record};
 /// Identifies an event. Ids and values are compared by their hashes (128 and 64 bits), with keys that differ in each
 /// process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key(u128);
+pub struct IdHash(u128);
 
 /// Shards, so that requests and the tail seldom wait for each other.
 const SHARDS: usize = 16;
@@ -33,14 +33,14 @@ pub struct Ids {
 
 #[derive(Default)]
 struct Memory {
-    entries: HashMap<Key, Entry, BuildHasherDefault<Hashed>>,
-    /// The entries in the order in which they were made, which is the order of eviction. Entries that were released
-    /// stay in it for a while; an id that was claimed again has another number.
-    order: VecDeque<(Key, u64, Instant)>,
+    entries: HashMap<IdHash, Entry, BuildHasherDefault<Hashed>>,
+    /// The entries in order of creation, which is the order of eviction. Released entries stay in it for a while; an id
+    /// that was claimed again has another number.
+    order: VecDeque<(IdHash, u64, Instant)>,
     made: u64,
 }
 
-/// A key is a hash already.
+/// The hash of an [`IdHash`] is a part of it.
 #[derive(Default)]
 struct Hashed(u64);
 
@@ -58,18 +58,18 @@ impl Hasher for Hashed {
     }
 }
 
-impl Hash for Key {
+impl Hash for IdHash {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0 as u64);
     }
 }
 
 struct Entry {
-    /// Its number in `order`.
+    /// The entry's number in `order`.
     number: u64,
     value: u64,
     state: IdState,
-    /// Whether it comes from a record that the tail has not read yet: it is removed if the tail does not get that
+    /// Whether it comes from a record that the tail has not read yet. It is removed if the tail does not get that
     /// record.
     undecided: bool,
 }
@@ -108,8 +108,7 @@ pub enum Claim {
 
 /// An id from a record that the tail has not read yet.
 pub struct Undecided {
-    key: Key,
-    /// The number of its entry.
+    key: IdHash,
     number: u64,
 }
 
@@ -120,20 +119,20 @@ impl Ids {
     }
 
     /// Returns the key of an event: its source together with its id (CloudEvents 1.0.2, section "Required Attributes").
-    pub fn key(&self, source: Option<&str>, id: &str) -> Key {
+    pub fn key(&self, source: Option<&str>, id: &str) -> IdHash {
         let source = source.unwrap_or(&self.source);
         let [high, low] = [0, 1].map(|n| self.hashers[n].hash_one((source, id)));
-        Key(u128::from(high) << 64 | u128::from(low))
+        IdHash(u128::from(high) << 64 | u128::from(low))
     }
 
     /// Returns the key of a record; `None` if it has no id.
-    pub fn key_of(&self, record: &Record) -> Option<Key> {
+    pub fn key_of(&self, record: &Record) -> Option<IdHash> {
         let Attributes { id: Some(id), source, .. } = record.attributes() else { return None };
         Some(self.key(source.as_deref(), &id))
     }
 
     /// Looks an event's id up, and claims it for the event if it is free.
-    pub fn claim(&self, key: Key, event: &Event, batch: &Arc<Batch>, index: usize) -> Claim {
+    pub fn claim(&self, key: IdHash, event: &Event, batch: &Arc<Batch>, index: usize) -> Claim {
         let value = self.hashers[0].hash_one(&event.value[..]);
         let mut memory = self.lock(key);
         match memory.entries.get(&key) {
@@ -151,24 +150,24 @@ impl Ids {
     }
 
     /// Notes that the event of an id is in Kafka.
-    pub fn settle(&self, key: Key, written: Written) {
+    pub fn settle(&self, key: IdHash, written: Written) {
         if let Some(entry) = self.lock(key).entries.get_mut(&key) {
             entry.state = IdState::Known(written);
         }
     }
 
     /// Notes that the event of an id was certainly not written: the id is free again.
-    pub fn release(&self, key: Key) {
-        self.lock(key).forget(key);
+    pub fn release(&self, key: IdHash) {
+        self.lock(key).release(key);
     }
 
     /// Notes that the topic has no event of an id that was in doubt since `since_ms`: the id is free again, unless a
     /// newer attempt is in doubt, which was not looked up.
-    pub fn clear(&self, key: Key, since_ms: i64) {
+    pub fn clear(&self, key: IdHash, since_ms: i64) {
         let mut memory = self.lock(key);
         let asked = |entry: &Entry| matches!(entry.state, IdState::Unknown { since_ms: since } if since == since_ms);
         if memory.entries.get(&key).is_some_and(asked) {
-            memory.forget(key);
+            memory.release(key);
         }
     }
 
@@ -187,7 +186,7 @@ impl Ids {
     }
 
     /// Notes that the event of an id, produced after `since_ms`, may or may not have been written.
-    pub fn doubt(&self, key: Key, since_ms: i64) {
+    pub fn doubt(&self, key: IdHash, since_ms: i64) {
         if let Some(entry) = self.lock(key).entries.get_mut(&key)
             && matches!(entry.state, IdState::Pending(..))
         {
@@ -196,7 +195,7 @@ impl Ids {
     }
 
     /// Notes that the event of an id, produced after `since_ms`, is in Kafka at an unknown offset.
-    pub fn mark_offset_unknown(&self, key: Key, since_ms: i64) {
+    pub fn mark_offset_unknown(&self, key: IdHash, since_ms: i64) {
         if let Some(entry) = self.lock(key).entries.get_mut(&key)
             && matches!(entry.state, IdState::Pending(..))
         {
@@ -205,7 +204,7 @@ impl Ids {
     }
 
     /// Returns where the event of an id is in Kafka, if that is known.
-    pub fn written(&self, key: Key) -> Option<Written> {
+    pub fn written(&self, key: IdHash) -> Option<Written> {
         match self.lock(key).entries.get(&key)?.state {
             IdState::Known(written) => Some(written),
             _ => None,
@@ -214,7 +213,7 @@ impl Ids {
 
     /// Returns since when an event may be in the topic, if that is in doubt: then the topic is to be searched before
     /// the id is claimed.
-    pub fn doubtful_since(&self, key: Key) -> Option<i64> {
+    pub fn doubtful_since(&self, key: IdHash) -> Option<i64> {
         match self.lock(key).entries.get(&key)?.state {
             IdState::OffsetUnknown { since_ms } | IdState::Unknown { since_ms } => Some(since_ms),
             _ => None,
@@ -271,12 +270,12 @@ impl Ids {
         let mut memory = self.lock(undecided.key);
         let is_it = |entry: &Entry| entry.undecided && entry.number == undecided.number;
         if memory.entries.get(&undecided.key).is_some_and(is_it) {
-            memory.forget(undecided.key);
+            memory.release(undecided.key);
         }
     }
 
     /// Returns a record's key and where it is; `None` if it has no id.
-    fn place_of(&self, record: &Record) -> Option<(Key, Written)> {
+    fn place_of(&self, record: &Record) -> Option<(IdHash, Written)> {
         let Attributes { id: Some(id), source, time_ms, .. } = record.attributes() else { return None };
         let (partition, offset) = (record.partition(), record.offset());
         let written = Written { partition, offset, time_ms: time_ms.unwrap_or(0) };
@@ -284,7 +283,7 @@ impl Ids {
     }
 
     /// Returns the number of the new entry; `None` if nothing is kept.
-    fn insert(&self, memory: &mut Memory, key: Key, value: u64, state: IdState, now: Instant) -> Option<u64> {
+    fn insert(&self, memory: &mut Memory, key: IdHash, value: u64, state: IdState, now: Instant) -> Option<u64> {
         if self.most == 0 {
             return None;
         }
@@ -308,7 +307,7 @@ impl Ids {
         Some(memory.made)
     }
 
-    fn lock(&self, key: Key) -> MutexGuard<'_, Memory> {
+    fn lock(&self, key: IdHash) -> MutexGuard<'_, Memory> {
         let shard = (key.0 >> 64) as usize % SHARDS;
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -316,11 +315,11 @@ impl Ids {
 
 impl Memory {
     /// Returns whether an item of the order belongs to an entry.
-    fn has(&self, key: Key, number: u64) -> bool {
+    fn has(&self, key: IdHash, number: u64) -> bool {
         self.entries.get(&key).is_some_and(|entry| entry.number == number)
     }
 
-    fn forget(&mut self, key: Key) {
+    fn release(&mut self, key: IdHash) {
         let Some(entry) = self.entries.remove(&key) else { return };
         if self.order.back().is_some_and(|(_, number, _)| *number == entry.number) {
             self.order.pop_back();
@@ -332,9 +331,9 @@ impl Memory {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Metrics;
+    use super::super::IngestMetrics;
     use super::*;
-    use crate::event::{Format, Limits, Parsed, parse};
+    use crate::event::{BodyFormat, Limits, Parsed, parse};
 
     /// Entries that each shard keeps.
     const KEPT: usize = 2;
@@ -364,7 +363,7 @@ mod tests {
         proptest::collection::vec(step, 1..200)
     }
 
-    /// What is known about an id.
+    /// The state of an id.
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Expected {
         New,
@@ -391,7 +390,7 @@ mod tests {
     fn event(id: u8, value: u8) -> Event {
         let body = format!(r#"{{"user":"u{value}","action":"a","id":"id-{id}"}}"#);
         let limits = Limits { event: 1000, batch: 1, now_ms: 0 };
-        match parse(&body.into(), Format::Json, &limits) {
+        match parse(&body.into(), BodyFormat::Json, &limits) {
             Ok(Parsed::One(checked)) => checked.expect("an event"),
             other => panic!("{other:?}"),
         }
@@ -405,7 +404,7 @@ mod tests {
     fn claim(ids: &Arc<Ids>, id: u8, value: u8) -> Expected {
         let event = event(id, value);
         let key = ids.key(None, event.id.as_str());
-        let batch = Arc::new(Batch::new(vec![(key, 0)], ids.clone(), Metrics::default()));
+        let batch = Arc::new(Batch::new(vec![(key, 0)], ids.clone(), IngestMetrics::default()));
         ids.claim(key, &event, &batch, 0).into()
     }
 
@@ -418,12 +417,12 @@ mod tests {
             self.0.iter_mut().find(|(_, other, ..)| *other == id)
         }
 
-        fn insert(&mut self, shard: usize, id: u8, value: u8, told: Expected) {
+        fn insert(&mut self, shard: usize, id: u8, value: u8, expected: Expected) {
             if self.0.iter().filter(|(other, ..)| *other == shard).count() == KEPT {
                 let oldest = self.0.iter().position(|(other, ..)| *other == shard).expect("one of them");
                 self.0.remove(oldest);
             }
-            self.0.push((shard, id, value, told));
+            self.0.push((shard, id, value, expected));
         }
     }
 
@@ -439,7 +438,7 @@ mod tests {
                     Step::Claim(id, value) => {
                         let expected = match model.entry(id) {
                             Some((_, _, other, _)) if *other != value => Expected::Reused,
-                            Some((.., told)) => *told,
+                            Some((.., expected)) => *expected,
                             None => Expected::New,
                         };
                         prop_assert_eq!(claim(&ids, id, value), expected, "id-{}", id);
@@ -449,8 +448,8 @@ mod tests {
                     }
                     Step::Settle(id) => {
                         ids.settle(key(id), written);
-                        if let Some((.., told)) = model.entry(id) {
-                            *told = Expected::Known(written);
+                        if let Some((.., expected)) = model.entry(id) {
+                            *expected = Expected::Known(written);
                         }
                     }
                     Step::Release(id) => {
@@ -459,26 +458,26 @@ mod tests {
                     }
                     Step::Doubt(id) => {
                         ids.doubt(key(id), 7);
-                        if let Some((.., told)) = model.entry(id).filter(|(.., told)| *told == Expected::Pending) {
-                            *told = Expected::Doubtful;
+                        if let Some((.., expected)) = model.entry(id).filter(|(.., expected)| *expected == Expected::Pending) {
+                            *expected = Expected::Doubtful;
                         }
-                        let doubtful = model.entry(id).is_some_and(|(.., told)| *told == Expected::Doubtful);
+                        let doubtful = model.entry(id).is_some_and(|(.., expected)| *expected == Expected::Doubtful);
                         prop_assert_eq!(ids.doubtful_since(key(id)), doubtful.then_some(7));
                     }
                     Step::Clear(id, since_ms) => {
                         ids.clear(key(id), since_ms);
-                        model.0.retain(|(_, other, _, told)| *other != id || *told != Expected::Doubtful || since_ms != 7);
+                        model.0.retain(|(_, other, _, expected)| *other != id || *expected != Expected::Doubtful || since_ms != 7);
                     }
                     Step::TopicRecreated => {
                         ids.topic_recreated();
-                        model.0.retain(|(.., told)| !matches!(told, Expected::Known(_)));
+                        model.0.retain(|(.., expected)| !matches!(expected, Expected::Known(_)));
                     }
                     Step::Observe(id, value) => {
                         let (event, name) = (event(id, value), format!("id-{id}"));
                         let headers = [("ce_id", Some(name.as_bytes()))];
                         ids.observe(&Record::new(1, n as i64, Some(0), None, Some(&event.value), headers.into_iter()));
                         match model.entry(id) {
-                            Some((.., told)) if *told == Expected::Doubtful => *told = Expected::Known(written),
+                            Some((.., expected)) if *expected == Expected::Doubtful => *expected = Expected::Known(written),
                             Some(_) => {}
                             None => model.insert(shard(id), id, value, Expected::Known(written)),
                         }

@@ -1,7 +1,7 @@
 //! Accepting events: an event is answered with success only when Kafka has acknowledged it.
 //!
-//! [`submit`](Ingest::submit) is the one way in. `produce.rs` writes what came in, `ids.rs` keeps an event from being written
-//! twice, `recover.rs` asks the topic what became of an event that Kafka did not acknowledge. Every call ends within the
+//! [`submit`](Ingest::submit) is the only way in. `produce.rs` writes the events, `ids.rs` keeps an event from being
+//! written twice, `recover.rs` looks in the topic for events that Kafka did not acknowledge. Every call ends within the
 //! deadline, and at once while Kafka is unreachable. Knows nothing of HTTP.
 
 mod batch;
@@ -20,47 +20,49 @@ use tokio::sync::{Semaphore, watch};
 use ids::Ids;
 pub use submit::{Ack, Events, Shape, Submission, SubmitError, Verdicts};
 pub use undecided::UndecidedIds;
-pub use verdict::{Failure, Metrics, Verdict, Written};
+pub use verdict::{Failure, IngestMetrics, Verdict, Written};
 
 use crate::bounds::{Shares, part_of_one_address, part_of_unawaited};
 use crate::config::IngestSettings;
 use crate::event::Record;
 use crate::event::cloudevents::{CONTENT_TYPE, ID, SOURCE, SPECVERSION, TIME, TYPE};
-use crate::kafka::{Cause, History, Producer, State, TopicId, TopicState, Trouble};
+use crate::kafka::{Cause, ClusterState, History, Producer, TopicId, TopicState, Trouble};
 use crate::limits::{HeavyWork, RateLimit};
 
-/// Searches of the topic for doubtful events at a time; each takes a thread and a client of Kafka.
+/// Most searches of the topic for doubtful events at a time; each uses a thread and a Kafka consumer.
 const LOOK_UPS: usize = 4;
 const KIB: usize = 1024;
 
-/// Accepts events. One for the process; called by `web` and `demo` to submit, and by the tail to learn ids.
+/// Accepts events. There is one per process; `web` and `demo` submit events to it, and the tail passes it the ids of
+/// records.
 pub struct Ingest {
     producer: Arc<Producer>,
-    kafka: watch::Receiver<State>,
+    kafka: watch::Receiver<ClusterState>,
     history: Arc<History>,
     ids: Arc<Ids>,
     look_ups: Arc<Semaphore>,
     /// A permit for each request that may be in flight.
     admission: Shares,
-    /// Permits for events that nobody waits for, until they are settled: one for each event, and one for each KiB of it.
+    /// Permits for events that no client waits for, until they are settled: one for each event, and one for each KiB of
+    /// it.
     unawaited: [Shares; 2],
     rate_limit: RateLimit,
     /// Parses large bodies.
     heavy: HeavyWork,
     settings: IngestSettings,
-    /// The topic whose records, as of its start, the tail has read. Until then the ids that an earlier process or another
-    /// replica wrote are not known, and an open stream would miss what is sent.
+    /// The topic whose records, as of the start, the tail has read. Until then the ids written by an earlier process or
+    /// another replica are unknown, and an open stream would miss new events.
     reading: RwLock<Option<TopicId>>,
-    /// Whether the ids behind another writer's open transaction, as of the start, are known too.
+    /// Whether the ids after the start of another writer's open transaction, as of the start, are known too.
     read_behind: AtomicBool,
     closing: AtomicBool,
-    metrics: Metrics,
+    metrics: IngestMetrics,
 }
 
 impl Ingest {
     pub fn new(
         producer: Arc<Producer>,
-        kafka: watch::Receiver<State>,
+        kafka: watch::Receiver<ClusterState>,
         history: Arc<History>,
         settings: IngestSettings,
         heavy: HeavyWork,
@@ -74,7 +76,7 @@ impl Ingest {
         let admission = shares(settings.concurrency, 1);
         let (messages, bytes) = producer.room();
         let unawaited = [
-            shares(part_of_unawaited(messages), settings.max_batch), // one request's events always fit
+            shares(part_of_unawaited(messages), settings.max_batch), // the events of one request always fit
             shares(part_of_unawaited(bytes) / KIB, 1),
         ];
         let rate_limit = RateLimit::new(settings.rate_limit, settings.max_batch);
@@ -93,7 +95,7 @@ impl Ingest {
             reading: RwLock::default(),
             read_behind,
             closing,
-            metrics: Metrics::default(),
+            metrics: IngestMetrics::default(),
         }
     }
 
@@ -101,18 +103,18 @@ impl Ingest {
         &self.settings
     }
 
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &IngestMetrics {
         &self.metrics
     }
 
-    /// What now keeps posts from being written or streams from getting records.
+    /// What currently keeps posts from being written or streams from getting records.
     pub fn troubles(&self) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         if self.closing.load(Ordering::Relaxed) {
             troubles.push(Trouble::new(Cause::ShuttingDown, SHUTTING_DOWN));
         }
         match &*self.kafka.borrow() {
-            State::Up(topic) => {
+            ClusterState::Up(topic) => {
                 if !self.knows_ids_of(topic) {
                     troubles.push(Trouble::new(Cause::NotReadYet, not_read_yet(topic)));
                 }
@@ -123,19 +125,19 @@ impl Ingest {
         troubles
     }
 
-    /// Why a post would be rejected now without being tried; `None` if it would be tried.
+    /// Returns why a post would be rejected without an attempt; `None` if it would be attempted.
     pub fn unavailable(&self) -> Option<String> {
         self.refusals().0
     }
 
-    /// Why all posts are rejected without being tried, if they are; else the topic, if some of its partitions take no
-    /// writes.
+    /// Returns why all posts are rejected without an attempt, if they are; otherwise the topic, if some of its
+    /// partitions cannot be written.
     fn refusals(&self) -> (Option<String>, Option<Arc<TopicState>>) {
         if self.closing.load(Ordering::Relaxed) {
             return (Some(SHUTTING_DOWN.into()), None);
         }
         match &*self.kafka.borrow() {
-            State::Up(topic) => match topic.refusal_of_all() {
+            ClusterState::Up(topic) => match topic.refusal_of_all() {
                 Some(trouble) => (Some(trouble.detail.clone()), None),
                 None if !self.knows_ids_of(topic) => (Some(not_read_yet(topic)), None),
                 None => (None, Some(topic).filter(|topic| !topic.troubles.is_empty()).cloned()),
@@ -144,12 +146,12 @@ impl Ingest {
         }
     }
 
-    /// The tail has read what it found in this topic.
+    /// Notes that the tail has read the records that this topic held at the start.
     pub fn open(&self, topic: TopicId) {
         *self.reading.write().unwrap_or_else(PoisonError::into_inner) = Some(topic);
     }
 
-    /// Whether the ids in this topic are known. The tail may still be reading the one that was deleted before it.
+    /// Whether the ids in this topic are known. The tail may still be reading a deleted topic of the same name.
     fn knows_ids_of(&self, topic: &TopicState) -> bool {
         let reading = *self.reading.read().unwrap_or_else(PoisonError::into_inner);
         reading == Some(topic.id) && self.read_behind.load(Ordering::Relaxed)
@@ -160,7 +162,7 @@ impl Ingest {
         self.ids.observe(record);
     }
 
-    /// Forgets the receipts of the old topic after the topic was recreated: they are no answer to a retry.
+    /// Drops the receipts of the old topic after the topic was recreated: a retry must not get them.
     pub fn topic_recreated(&self) {
         *self.reading.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.read_behind.store(false, Ordering::Relaxed);
@@ -171,7 +173,7 @@ impl Ingest {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Takes no more events from now on.
+    /// Rejects all further events.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
@@ -179,15 +181,15 @@ impl Ingest {
 
 const SHUTTING_DOWN: &str = "shutting down";
 
-/// The first headers of every record of Footfall.
+/// The first headers of every record that Footfall writes.
 const HEADERS: [&str; 6] = [SPECVERSION, ID, SOURCE, TYPE, TIME, CONTENT_TYPE];
 
-/// Whether a record looks as if Footfall had written it.
+/// Whether a record has the headers of a record that Footfall wrote.
 fn is_ours(record: &Record) -> bool {
     record.key().is_some() && HEADERS.into_iter().eq(record.headers().map(|(name, _)| name).take(HEADERS.len()))
 }
 
-/// Why the tail has not read what it found, if that is known.
+/// Returns why the tail has not read the records of the start yet, if that is known.
 fn not_read_yet(topic: &TopicState) -> String {
     let reason = topic.troubles.iter().find(|trouble| trouble.cause.stops_streams());
     reason.map_or_else(|| "the topic is not read yet".to_owned(), |trouble| trouble.detail.clone())

@@ -1,4 +1,4 @@
-//! From checked events to verdicts: claim the ids, hand the new events to the producer, wait for the acknowledgements.
+//! Turns checked events into verdicts: claims their ids, passes new events to the producer, waits for acknowledgements.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,29 +6,30 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::batch::Batch;
-use super::ids::{Claim, Key};
+use super::ids::{Claim, IdHash};
 use super::{Ack, Failure, HEADERS, Ingest, KIB, Verdict, Written};
 use crate::bounds::{Address, Busy, Share};
 use crate::event::Event;
-use crate::kafka::{Completion, Message, TopicState, Wanted, partition_of};
+use crate::kafka::{Completion, Message, Priority, TopicState, partition_of};
 
-/// Bytes of an event in the queue beside its value, about.
+/// Approximate bytes that an event takes in the queue, in addition to its value.
 const EVENT_BESIDE_VALUE: usize = 256;
 
-const ID_HELD_UP: &str = "a record with this id lies behind an open transaction of another writer and may be part of it; \
+const ID_HELD_UP: &str = "a record with this id lies after the start of an open transaction of another writer and may be part of it; \
                           whether it counts is known when that transaction ends";
 const DOUBTFUL: &str = "an earlier attempt may have been written, and the topic cannot be asked now";
 
-/// An event whose id is claimed and which is handed to the producer, if it is new.
+/// An event whose id is claimed. New ones are with the producer.
 enum Produced {
-    /// The batch will know what became of it, by its index there; `true` if that is another request's batch.
+    /// The batch gets the outcome, at this index; `true` if it is the batch of another request.
     Waiting(Arc<Batch>, usize, bool),
     Known(Written),
     Failed(Failure),
 }
 
 impl Ingest {
-    /// Writes events, and with [`Ack::All`] waits for Kafka's acknowledgements. Gives a verdict on each event in its own
+    /// Writes events, and with [`Ack::All`] waits for Kafka's acknowledgements. Returns one verdict per event, in
+    /// order.
     /// right, in the order given.
     pub(super) async fn deliver(&self, events: Vec<Event>, ack: Ack, client: Address) -> Vec<Verdict> {
         let _permit = match self.admission.try_acquire(client) {
@@ -51,7 +52,7 @@ impl Ingest {
         }
     }
 
-    /// Room in the queue for events that nobody waits for, a bounded part of it.
+    /// Reserves room in the part of the queue for events that no client waits for.
     fn room(&self, events: &[Event], client: Address) -> Result<(Share, Share), Busy> {
         let [each, kib] = &self.unawaited;
         let bytes: usize = events.iter().map(|event| event.value.len() + EVENT_BESIDE_VALUE).sum();
@@ -59,14 +60,14 @@ impl Ingest {
         Ok((events, kib.try_acquire_many(client, bytes.div_ceil(KIB))?))
     }
 
-    /// Waits until Kafka has answered for each event, or for the deadline.
+    /// Waits until every event is settled, or until the deadline.
     async fn acknowledged(&self, events: Vec<Event>, produced: Vec<Produced>, deadline: Instant) -> Vec<Verdict> {
         self.look_up_unknown(&events, &produced, deadline).await;
         let mut verdicts = Vec::with_capacity(events.len());
         for (event, produced) in events.into_iter().zip(produced) {
             let (written, replayed) = match produced {
                 Produced::Waiting(batch, index, replayed) => {
-                    // The first wait is for all of the batch, so that the others find it settled.
+                    // The first wait is for the whole batch, so the others return at once.
                     let waited = timeout_at(deadline, batch.wait()).await;
                     let unknown = || {
                         debug_assert!(waited.is_err());
@@ -89,8 +90,8 @@ impl Ingest {
         verdicts
     }
 
-    /// Waits until the batches are settled, and searches the topic for the events for which Kafka did not answer, while
-    /// there is time. An event that is not found may still arrive there, so only a retry frees its id.
+    /// Waits until the batches are settled, and searches the topic for events that Kafka did not acknowledge, while
+    /// there is time. An event that is not found may still be in flight, so only a retry releases its id.
     async fn look_up_unknown(&self, events: &[Event], produced: &[Produced], deadline: Instant) {
         let mut unknown = Vec::new();
         for (event, produced) in events.iter().zip(produced) {
@@ -105,11 +106,11 @@ impl Ingest {
         }
     }
 
-    pub(super) fn key(&self, event: &Event) -> Key {
+    pub(super) fn key(&self, event: &Event) -> IdHash {
         self.ids.key(event.source.as_deref(), event.id.as_str())
     }
 
-    /// Hands events to the producer. Their room is given back when all of them are settled.
+    /// Passes events to the producer. Their room in the queue is released when all of them are settled.
     fn produce(&self, events: &[Event], ack: Ack, room: Option<(Share, Share)>) -> Vec<Produced> {
         let keys = events.iter().map(|event| (self.key(event), event.time_ms)).collect();
         let batch = Arc::new(Batch::new(keys, self.ids.clone(), self.metrics.clone()));
@@ -155,11 +156,11 @@ impl Ingest {
             })
             .collect();
         held.clear();
-        let wanted = match ack {
-            Ack::All => Wanted::Awaited,
-            Ack::None => Wanted::Unawaited,
+        let priority = match ack {
+            Ack::All => Priority::Awaited,
+            Ack::None => Priority::Unawaited,
         };
-        let mut sending = self.producer.sending(new.len(), wanted);
+        let mut sending = self.producer.sending(new.len(), priority);
         for (index, message) in new {
             let user = &*events[index].user;
             if let Some(failure) = held.get(user) {
@@ -181,7 +182,7 @@ impl Ingest {
         produced
     }
 
-    /// An event that was claimed and will not be written.
+    /// Releases the id of an event that will not be written.
     fn give_up(&self, batch: &Batch, index: usize, failure: Failure) -> Produced {
         self.ids.release(batch.key(index));
         batch.fail(index, failure.clone());
@@ -202,7 +203,7 @@ impl Ingest {
     }
 }
 
-/// Verdicts on events of which nobody waits for the acknowledgements.
+/// Returns the verdicts on events whose client does not wait for acknowledgements.
 fn queued(events: Vec<Event>, produced: Vec<Produced>) -> Vec<Verdict> {
     let verdict = |(event, produced): (Event, Produced)| match produced {
         Produced::Failed(failure) => Verdict::Failed { id: event.id, failure },

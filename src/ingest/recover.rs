@@ -1,4 +1,4 @@
-//! Events in doubt: after an answer 504 nobody knows whether Kafka has the event, so the topic is searched for it.
+//! Doubtful events: after a 504 it is unknown whether Kafka has the event, so a retry searches the topic for it.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -6,12 +6,12 @@ use std::ops::ControlFlow;
 use tokio::time::{Instant, timeout_at};
 
 use super::Ingest;
-use super::ids::Key;
+use super::ids::IdHash;
 use crate::event::Event;
 
 impl Ingest {
-    /// Searches the topic for events that are about to be written again and that an earlier attempt may have written. What
-    /// the search has found until the deadline, the claims of the ids take into account.
+    /// Searches the topic for events that an earlier attempt may have written, before they are written again. Claims
+    /// use the results that are found before the deadline.
     pub(super) async fn resolve_doubts(&self, events: &[Event], deadline: Instant) {
         let given = events.iter().filter(|event| event.id_was_given);
         if let Ok(missing) = timeout_at(deadline, self.look_up(given)).await {
@@ -19,9 +19,9 @@ impl Ingest {
         }
     }
 
-    /// Searches the topic once for all events that are in doubt. The ids of the events that are there are known from then
-    /// on; the keys of the others come back, each with the time in milliseconds since 1970 that the search began at.
-    pub(super) async fn look_up(&self, events: impl Iterator<Item = &Event>) -> Vec<(Key, i64)> {
+    /// Searches the topic once for all doubtful events. Learns the ids of those that are found; returns the keys of the
+    /// others, each with the time in milliseconds since 1970 at which the search started.
+    pub(super) async fn look_up(&self, events: impl Iterator<Item = &Event>) -> Vec<(IdHash, i64)> {
         let (mut sought, mut users) = (HashMap::new(), Vec::new());
         for event in events {
             let key = self.key(event);
@@ -31,7 +31,7 @@ impl Ingest {
             }
         }
         let Some(since_ms) = sought.values().min().copied() else { return Vec::new() };
-        // The thread keeps running after the deadline, and keeps its permit.
+        // The thread may outlive the deadline, and keeps the permit until it ends.
         let Ok(permit) = self.look_ups.clone().acquire_owned().await else { return Vec::new() };
         let (history, ids) = (self.history.clone(), self.ids.clone());
         let find = move || {

@@ -1,23 +1,23 @@
-//! The one door for events: whatever is submitted, by whatever way, is parsed, checked, written and counted here.
+//! The only entry for events: parses, checks, writes and counts every submission, whatever its transport.
 //!
-//! HTTP, the form, the WebSocket, the tutorial's call and `demo` call [`Ingest::submit`]. A check that every event has to
-//! pass (a key, its scope, a schema) is one more line there. The door knows no HTTP: its callers turn a [`SubmitError`] or
-//! the [`Verdict`]s into their answers.
+//! HTTP, the form, the WebSocket, the tutorial's call and `demo` call [`Ingest::submit`]. A check that every event has
+//! to pass (a key, its scope, a schema) is one more line there. This module knows no HTTP: its callers turn a
+//! [`SubmitError`] or the [`Verdict`]s into their answers.
 
 use bytes::Bytes;
 
 use super::{Failure, Ingest, Verdict};
 use crate::bounds::{Address, SMALL_BODY};
-use crate::event::{Checked, Event, EventId, FieldError, Format, Limits, Parsed, Refused, parse, time, trace};
+use crate::event::{BodyFormat, Checked, Event, EventId, FieldError, Limits, Parsed, Refused, parse, time, trace};
 use crate::limits::HeavyWorkError;
 
-/// Events as they come in, with what their sender says about them.
+/// The events of a request, with what the request says about them.
 pub struct Submission<'a> {
     pub events: Events,
     pub ack: Ack,
-    /// The id of the event, unless it has one of its own. Only for a submission of one event.
+    /// The id of the event, unless it has one itself. Only for a submission of one event.
     pub idempotency_key: Option<&'a str>,
-    /// The address that sends the events; `None` if this process makes them up, for which there is no rate limit.
+    /// The client's address; `None` for events that this process generates, which have no rate limit.
     pub client: Option<Address>,
     /// The values of `traceparent` and `tracestate` (W3C Trace Context), which become headers of the records.
     pub trace: [Option<&'a str>; 2],
@@ -25,14 +25,14 @@ pub struct Submission<'a> {
 
 pub enum Events {
     /// A body as it was sent.
-    Body { bytes: Bytes, format: Format, shape: Shape },
+    Body { bytes: Bytes, format: BodyFormat, shape: Shape },
     /// Events of a format that only the caller knows: a CloudEvent in the headers of a request.
     Parsed(Parsed),
     /// The event of the page's form. If the form was changed since its key was used, it is a new event with a new id.
     Form(Box<Checked>),
 }
 
-/// What a body may be.
+/// How many events a body may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     Any,
@@ -50,7 +50,7 @@ pub enum Ack {
     None,
 }
 
-/// The verdicts on a submission, in the order in which the events were sent.
+/// The verdicts on a submission, in the order of its events.
 #[derive(Debug)]
 pub enum Verdicts {
     One(Verdict),
@@ -60,7 +60,7 @@ pub enum Verdicts {
 /// Why a submission is rejected as a whole. None of its events was sent to Kafka.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The body holds no events that can be read, or too many, or too large ones.
+    /// The body has no readable events, too many, or too large ones.
     #[error(transparent)]
     Body(#[from] Refused),
     #[error("expected {}", if *.0 == Shape::Array { "an array of events" } else { "one event" })]
@@ -79,7 +79,7 @@ pub enum SubmitError {
 }
 
 impl Ingest {
-    /// Takes events in, and says what became of each. Ends within `ingest.deadline`, once the body is parsed.
+    /// Accepts events and returns the outcome of each. Ends within `ingest.deadline` after the body is parsed.
     pub async fn submit(&self, submission: Submission<'_>) -> Result<Verdicts, SubmitError> {
         let Submission { events, ack, idempotency_key, client, trace } = submission;
         let address = client.unwrap_or_else(|| Address::new(None));
@@ -124,13 +124,13 @@ impl Ingest {
         }
     }
 
-    /// The bounds of what is accepted, as of now: an event without a time happened now.
+    /// The limits for submissions at this moment. An event without a time gets the current one.
     pub fn limits(&self) -> Limits {
         let event = self.settings.max_event.as_u64() as usize;
         Limits { event, batch: self.settings.max_batch, now_ms: time::now_ms() }
     }
 
-    /// Parses events; a large body is parsed beside the async workers.
+    /// Parses events. A large body is parsed on a thread of its own.
     async fn parse(&self, events: Events, client: Address) -> Result<Parsed, SubmitError> {
         let (bytes, format, shape) = match events {
             Events::Body { bytes, format, shape } => (bytes, format, shape),
@@ -163,7 +163,7 @@ fn separate(items: Vec<Result<Event, Vec<FieldError>>>) -> (Vec<Event>, Vec<Inva
     (events, invalid)
 }
 
-/// Makes an `Idempotency-Key` the id of an event that has none.
+/// Makes an `Idempotency-IdHash` the id of an event that has none.
 fn name_by_key(event: &mut Event, key: &str) -> Result<(), SubmitError> {
     let id = EventId::parse(key).ok_or(SubmitError::BadKey)?;
     if !event.id_was_given {

@@ -1,4 +1,4 @@
-//! What became of an event: the one type that says so, and the series that count it.
+//! The outcome of an event, and the metrics that count it.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,7 +8,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use crate::event::{EventId, FieldError};
 use crate::kafka::ProduceError;
 
-/// What became of one submitted event.
+/// The outcome of one submitted event.
 #[derive(Debug, Clone)]
 pub enum Verdict {
     /// The event is in Kafka: all in-sync replicas have acknowledged it. If `replayed`, an earlier attempt wrote it, and
@@ -17,9 +17,9 @@ pub enum Verdict {
     /// The event is in the queue to Kafka, and the client does not wait for the acknowledgement. `time_ms` is the event's
     /// time in milliseconds since 1970.
     Queued { id: EventId, time_ms: i64 },
-    /// The event breaks the rules; it was not sent to Kafka.
+    /// The event is invalid; it was not sent to Kafka.
     Invalid(Vec<FieldError>),
-    /// The event is valid, and is not, or not certainly, in Kafka.
+    /// The event is valid, but is not, or not certainly, in Kafka.
     Failed { id: EventId, failure: Failure },
 }
 
@@ -80,30 +80,30 @@ pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
-/// What ingest counts.
+/// The metrics of ingest.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub struct IngestMetrics {
     pub events: Family<OutcomeLabel, Counter>,
     pub produce_seconds: Histogram,
 }
 
-impl Default for Metrics {
+impl Default for IngestMetrics {
     fn default() -> Self {
         // 0.25 ms to 16 s
         let produce_seconds = Histogram::new(exponential_buckets(0.000_25, 2.0, 17));
-        Metrics { events: Family::default(), produce_seconds }
+        IngestMetrics { events: Family::default(), produce_seconds }
     }
 }
 
-impl Metrics {
-    /// Counts events by what became of them.
+impl IngestMetrics {
+    /// Counts events by outcome.
     pub(super) fn count(&self, verdicts: &[Verdict]) {
         for same in verdicts.chunk_by(|a, b| a.outcome() == b.outcome()) {
             self.add(same[0].outcome(), same.len());
         }
     }
 
-    /// Counts the events of a submission that the rate limit rejected, and those of it that are not valid.
+    /// Counts the events of a submission that the rate limit rejected, and its invalid ones.
     pub(super) fn count_rate_limited(&self, events: usize, invalid: usize) {
         self.add("rate_limited", events);
         self.add("invalid", invalid);

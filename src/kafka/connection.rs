@@ -16,7 +16,7 @@ pub struct Connection {
     pub(super) base: ClientConfig,
     pub(super) topic: Arc<str>,
     servers: Arc<str>,
-    pub(super) embedded: Option<Arc<embedded::Broker>>,
+    pub(super) embedded: Option<Arc<embedded::EmbeddedBroker>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +24,9 @@ pub enum ConnectionError {
     /// A property that librdkafka does not know, or that contradicts another one.
     #[error("configuration: kafka: {0}")]
     Client(String),
-    #[error("the embedded broker does not start: {0}")]
+    #[error("cannot start the embedded broker: {0}")]
     Embedded(#[source] KafkaError),
-    #[error("the process gets no more threads: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
 }
 
@@ -46,7 +46,7 @@ impl Connection {
     /// broker.
     pub fn new(settings: &KafkaSettings) -> Result<Self, ConnectionError> {
         let embedded = match settings.embedded() {
-            true => Some(Arc::new(embedded::Broker::start(settings).map_err(ConnectionError::Embedded)?)),
+            true => Some(Arc::new(embedded::EmbeddedBroker::start(settings).map_err(ConnectionError::Embedded)?)),
             false => None,
         };
         let servers = embedded.as_ref().map_or(settings.bootstrap_servers.as_str(), |broker| broker.servers());
@@ -207,8 +207,8 @@ mod tests {
                 ..KafkaSettings::default()
             };
             let Err(error) = Connection::check(&settings) else { panic!("{name} is taken") };
-            let (told, inside) = (error.to_string(), format!("{error:?}"));
-            assert!(told.contains(name) && !told.contains("hunter2") && !inside.contains("hunter2"), "{told}");
+            let (display, debug) = (error.to_string(), format!("{error:?}"));
+            assert!(display.contains(name) && !display.contains("hunter2") && !debug.contains("hunter2"), "{display}");
         }
     }
 }

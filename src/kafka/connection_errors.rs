@@ -17,7 +17,7 @@ const LISTENS: Duration = Duration::from_secs(2);
 /// connects too and reports why it cannot. Blocks for at most 2 s.
 pub(super) fn no_answer(connection: &Connection, otherwise: impl std::fmt::Display) -> HistoryError {
     let reason = heard(connection).unwrap_or_else(|| otherwise.to_string());
-    HistoryError::Away(format!("no answer from {}: {reason}", connection.servers()))
+    HistoryError::Unreachable(format!("no answer from {}: {reason}", connection.servers()))
 }
 
 /// Returns why a client cannot reach a broker, in librdkafka's words; `None` if it can, or reports nothing.
@@ -26,8 +26,8 @@ pub(super) fn heard(connection: &Connection) -> Option<String> {
     let mut config = connection.reader(&[]);
     log_failures(&mut config);
     let consumer: BaseConsumer<Causes> = config.create_with_context(causes.clone()).ok()?;
-    let begun = Instant::now();
-    while begun.elapsed() < LISTENS {
+    let started = Instant::now();
+    while started.elapsed() < LISTENS {
         let _ = consumer.poll(Duration::from_millis(50)); // the callbacks get the reason
         if causes.rank() > 1 {
             break;

@@ -7,21 +7,21 @@ use rdkafka::producer::DefaultProducerContext;
 
 use crate::config::KafkaSettings;
 
-pub(super) struct Broker {
+pub(super) struct EmbeddedBroker {
     _cluster: MockCluster<'static, DefaultProducerContext>,
     servers: String,
 }
 
 // The mock cluster runs on a thread of librdkafka's; this handle only stops it at the end.
-unsafe impl Send for Broker {}
-unsafe impl Sync for Broker {}
+unsafe impl Send for EmbeddedBroker {}
+unsafe impl Sync for EmbeddedBroker {}
 
-impl Broker {
+impl EmbeddedBroker {
     pub fn start(settings: &KafkaSettings) -> Result<Self, KafkaError> {
         let cluster = MockCluster::new(1)?;
         cluster.create_topic(&settings.topic, settings.partitions, 1)?;
         let servers = cluster.bootstrap_servers();
-        Ok(Broker { _cluster: cluster, servers })
+        Ok(EmbeddedBroker { _cluster: cluster, servers })
     }
 
     /// Answers the next requests of a kind with these errors.

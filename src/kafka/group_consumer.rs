@@ -234,7 +234,7 @@ impl ConsumerContext for GroupContext {
             }
         };
         if let Err(error) = done {
-            tracing::error!(error = %error, "the assignment cannot be taken");
+            tracing::error!(error = %error, "the partitions cannot be assigned");
         }
     }
 }

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::watch;
 
 use super::connection_errors;
-use super::watch::{State, TopicState};
+use super::watch::{ClusterState, TopicState};
 use crate::bounds::BATCH_BYTES;
 use crate::event::time::now_ms;
 
@@ -168,7 +168,7 @@ pub(super) struct Rights {
 
 /// What a reader reads: committed records, or the records after the start of an open transaction.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Reading {
+pub(super) enum ReadMode {
     Committed,
     Uncommitted,
 }
@@ -184,7 +184,7 @@ struct Findings {
     refused: Option<(Trouble, Instant)>,
     /// Why the tail cannot read, and since when that is known.
     reading: Option<(Trouble, Instant)>,
-    /// By [`Reading`]: the partitions that had no leader when the others were read, and are not read yet.
+    /// By [`ReadMode`]: the partitions that had no leader when the others were read, and are not read yet.
     unread: [Vec<i32>; 2],
     held_up: Vec<HeldUp>,
     login_failed: Option<(String, Instant)>,
@@ -196,7 +196,7 @@ struct Findings {
 pub(super) struct Health(Arc<Inner>);
 
 struct Inner {
-    state: watch::Sender<State>,
+    state: watch::Sender<ClusterState>,
     servers: Box<str>,
     topic: Arc<str>,
     /// How messages name this client: `user `x`` or `this client`.
@@ -210,7 +210,7 @@ struct Inner {
 }
 
 impl Health {
-    pub fn new(state: watch::Sender<State>, servers: &str, topic: &Arc<str>, user: Option<&str>) -> Self {
+    pub fn new(state: watch::Sender<ClusterState>, servers: &str, topic: &Arc<str>, user: Option<&str>) -> Self {
         Health(Arc::new(Inner {
             state,
             servers: servers.into(),
@@ -256,9 +256,9 @@ impl Health {
     /// Notes that no broker answers, without a reason. Keeps a reason that is known already.
     pub fn mark_unreachable(&self) {
         let first = match &*self.0.state.borrow() {
-            State::Up(_) => true,
-            State::Connecting { reason, .. } => reason.ends_with(YET),
-            State::Away { .. } => false,
+            ClusterState::Up(_) => true,
+            ClusterState::Connecting { reason, .. } => reason.ends_with(YET),
+            ClusterState::Unreachable { .. } => false,
         };
         if !first {
             return;
@@ -279,10 +279,12 @@ impl Health {
     pub fn on_connection_failed(&self, message: &str) {
         let no_answer = self.no_answer();
         let (unexplained, at_first) = match &*self.0.state.borrow() {
-            State::Up(_) => (false, false),
-            State::Connecting { reason, .. } => (*reason == no_answer || reason.ends_with(YET), true),
+            ClusterState::Up(_) => (false, false),
+            ClusterState::Connecting { reason, .. } => (*reason == no_answer || reason.ends_with(YET), true),
             // A broker that shuts down closes its connections too.
-            State::Away { reason, .. } => (*reason == no_answer && !message.contains("Disconnected"), false),
+            ClusterState::Unreachable { reason, .. } => {
+                (*reason == no_answer && !message.contains("Disconnected"), false)
+            }
         };
         if unexplained {
             let reason = connection_errors::plain(message);
@@ -297,16 +299,22 @@ impl Health {
     pub fn mark_unavailable(&self, cause: Cause, reason: String) {
         let log = |reason: &str| {
             let (servers, topic) = (&*self.0.servers, &*self.0.topic);
-            tracing::warn!(kafka.servers = servers, kafka.topic = topic, cause = cause.name(), reason, "kafka is away");
+            tracing::warn!(
+                kafka.servers = servers,
+                kafka.topic = topic,
+                cause = cause.name(),
+                reason,
+                "kafka is unreachable"
+            );
         };
         self.0.state.send_if_modified(|state| match state {
-            State::Up(_) => {
+            ClusterState::Up(_) => {
                 log(&reason);
-                *state = State::Away { since_ms: now_ms(), cause, reason };
+                *state = ClusterState::Unreachable { since_ms: now_ms(), cause, reason };
                 true
             }
-            State::Connecting { reason: known, cause: before, .. }
-            | State::Away { reason: known, cause: before, .. }
+            ClusterState::Connecting { reason: known, cause: before, .. }
+            | ClusterState::Unreachable { reason: known, cause: before, .. }
                 if *known != reason =>
             {
                 log(&reason);
@@ -451,7 +459,7 @@ impl Health {
     }
 
     /// Takes the partitions that had no leader when this reader read the others, and that it has not read yet.
-    pub fn unread(&self, reading: Reading, partitions: Vec<i32>) {
+    pub fn unread(&self, reading: ReadMode, partitions: Vec<i32>) {
         let is_new = self.findings().unread[reading as usize] != partitions;
         if is_new {
             self.change(|findings| findings.unread[reading as usize] = partitions);
@@ -515,8 +523,8 @@ impl Health {
         let (servers, name) = (&*self.0.servers, &*self.0.topic);
         self.0.state.send_if_modified(|state| {
             let before = match state {
-                State::Up(before) if *before == topic => return false,
-                State::Up(before) => before.troubles.clone(),
+                ClusterState::Up(before) if *before == topic => return false,
+                ClusterState::Up(before) => before.troubles.clone(),
                 _ if !answers => return false,
                 _ => {
                     tracing::info!(kafka.servers = servers, kafka.topic = name, "kafka is reachable");
@@ -524,12 +532,12 @@ impl Health {
                 }
             };
             for Trouble { cause, detail, .. } in topic.troubles.iter().filter(|trouble| !before.contains(trouble)) {
-                tracing::warn!(kafka.topic = name, cause = cause.name(), reason = detail, "kafka serves only a part");
+                tracing::warn!(kafka.topic = name, cause = cause.name(), reason = detail, "kafka is impaired");
             }
             for Trouble { cause, detail, .. } in before.iter().filter(|trouble| !topic.troubles.contains(trouble)) {
                 tracing::info!(kafka.topic = name, cause = cause.name(), reason = detail, "resolved");
             }
-            *state = State::Up(topic.clone());
+            *state = ClusterState::Up(topic.clone());
             true
         });
     }
@@ -560,7 +568,7 @@ impl Health {
                 troubles.push(Trouble::of(number, Cause::ReplicasMissing, detail));
             }
             if partition.leader.is_some() && unread.iter().flatten().any(|it| *it == number as i32) {
-                let detail = format!("partition {number} had no leader, and what it holds has not been read yet");
+                let detail = format!("partition {number} had no leader, and its records have not been read yet");
                 troubles.push(Trouble::of(number, Cause::NotReadYet, detail));
             }
         }

@@ -18,19 +18,21 @@ mod reads;
 mod snapshot;
 mod watch;
 
-pub use admin::groups::{Group, GroupPartition, Member, groups};
+pub use admin::groups::{Group, GroupMember, GroupPartition, groups};
 pub use admin::topics::{TopicSummary, topics};
 pub use connection::{Connection, ConnectionError};
 pub use consumer::tail::{Sink, Tail};
 pub use consumer::uncommitted::{Uncommitted, UncommittedSink};
 pub use group_consumer::{Options, WorkerError, consume};
 pub use health::{Cause, HeldUp, Trouble, describe_troubles, stops_all};
-pub use history::{End, History, HistoryError, HistoryRange, Last, Marks, Step};
+pub use history::{History, HistoryError, HistoryRange, LastMatches, Marks, SearchEnd, SearchReport};
 pub use partitioner::partition_of;
-pub use producer::{Completion, Delivered, Message, ProduceError, Producer, Wanted};
+pub use producer::{Completion, Delivered, Message, Priority, ProduceError, Producer};
 pub use reads::{ReadError, ReadKind, Reads};
-pub use snapshot::{ClusterSummary, InspectError, Inspector, Missing, Part, PartitionDetail, Snapshot, TopicDetail};
-pub use watch::{Cluster, State, TopicId, TopicState};
+pub use snapshot::{
+    ClusterSnapshot, ClusterSummary, InspectError, Inspector, Missing, Part, PartitionDetail, TopicDetail,
+};
+pub use watch::{Cluster, ClusterState, TopicId, TopicState};
 
 use background::{BackgroundThread, Stop};
 use connection::{QUESTION, Quiet, log_client, or_set};

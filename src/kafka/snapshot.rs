@@ -17,12 +17,12 @@ use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 use utoipa::ToSchema;
 
-use super::admin::groups::{self, Groups, Standing};
-use super::admin::next_records::Looked;
+use super::admin::groups::{self, CommitHistory, Groups};
+use super::admin::next_records::LookaheadCache;
 use super::admin::topics::{self, Offsets, TopicSummary};
-use super::admin::{self, Op, Unanswered};
+use super::admin::{self, AdminError, Op};
 use super::watch::TopicId;
-use super::{Cluster, Connection, Quiet, State};
+use super::{Cluster, ClusterState, Connection, Quiet};
 use crate::bounds::{CLUSTER_FRESH, TOPICS};
 
 /// A rate is measured over at most, and at least, this long.
@@ -33,9 +33,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
     #[error("kafka is unreachable: {0}")]
-    Away(String),
+    Unreachable(String),
     /// Kafka answers other requests: it may still be loading the groups.
-    #[error("kafka does not list its groups now: {0}")]
+    #[error("kafka cannot list its groups now: {0}")]
     Unlisted(String),
     /// The embedded broker does not support this request.
     #[error("the embedded broker cannot list consumer groups; it can with Apache Kafka (kafka.bootstrap_servers)")]
@@ -44,7 +44,7 @@ pub enum InspectError {
 
 /// The answers of one moment.
 #[derive(Debug, Clone)]
-pub struct Snapshot {
+pub struct ClusterSnapshot {
     pub cluster: ClusterSummary,
     /// All topics but Kafka's internal ones, sorted by name.
     pub topics: Vec<TopicSummary>,
@@ -144,7 +144,7 @@ pub struct Inspector {
     topic: Arc<str>,
     servers: String,
     embedded: bool,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<ClusterState>,
     connection: Connection,
     sizes: MeanSizes,
     known: Arc<Mutex<SnapshotCache>>,
@@ -153,11 +153,11 @@ pub struct Inspector {
 /// What one snapshot keeps for the next.
 #[derive(Default)]
 struct SnapshotCache {
-    latest: Option<(Instant, Result<Arc<Snapshot>, InspectError>)>,
+    latest: Option<(Instant, Result<Arc<ClusterSnapshot>, InspectError>)>,
     /// Next offsets by partition, oldest first.
     earlier: VecDeque<(Instant, Vec<Option<i64>>)>,
-    looked: Looked,
-    standing: Standing,
+    lookahead: LookaheadCache,
+    commits: CommitHistory,
     topic: TopicId,
 }
 
@@ -176,7 +176,7 @@ impl Inspector {
     }
 
     /// Returns the latest snapshot, at most a second old. Waits while one is being requested, a few seconds at most.
-    pub async fn snapshot(self: &Arc<Self>) -> Result<Arc<Snapshot>, InspectError> {
+    pub async fn snapshot(self: &Arc<Self>) -> Result<Arc<ClusterSnapshot>, InspectError> {
         let mut known = self.known.clone().lock_owned().await;
         if let Some((at, latest)) = &known.latest
             && at.elapsed() < CLUSTER_FRESH
@@ -191,28 +191,28 @@ impl Inspector {
             known.latest = Some((Instant::now(), latest.clone()));
             latest
         });
-        asked.await.unwrap_or_else(|_| Err(InspectError::Away("the question failed".into())))
+        asked.await.unwrap_or_else(|_| Err(InspectError::Unreachable("the request failed".into())))
     }
 
-    fn ask(&self, known: &mut SnapshotCache) -> Result<Snapshot, InspectError> {
+    fn ask(&self, known: &mut SnapshotCache) -> Result<ClusterSnapshot, InspectError> {
         let id = match &*self.state.borrow() {
-            State::Up(topic) => topic.id,
-            State::Connecting { reason, .. } | State::Away { reason, .. } => {
-                return Err(InspectError::Away(reason.clone()));
+            ClusterState::Up(topic) => topic.id,
+            ClusterState::Connecting { reason, .. } | ClusterState::Unreachable { reason, .. } => {
+                return Err(InspectError::Unreachable(reason.clone()));
             }
         };
         if id != known.topic {
             *known = SnapshotCache { topic: id, ..SnapshotCache::default() };
         }
-        let away = |error| InspectError::Away(format!("no answer from {}: {error}", self.servers));
-        let metadata = self.admin.inner().fetch_metadata(None, ANSWER_WITHIN).map_err(|e| away(e.to_string()))?;
+        let failed = |error: String| InspectError::Unreachable(format!("no answer from {}: {error}", self.servers));
+        let metadata = self.admin.inner().fetch_metadata(None, ANSWER_WITHIN).map_err(|e| failed(e.to_string()))?;
         let mut problems = Vec::new();
         let cluster = self.cluster(&metadata, &mut problems);
         let mut groups = match self.embedded {
             true => Err(InspectError::NoGroups),
             false => match groups::describe(&self.admin, ANSWER_WITHIN) {
                 Ok(groups) => Ok(groups),
-                Err(Unanswered::Failed(reason)) => Err(InspectError::Unlisted(reason)),
+                Err(AdminError::Failed(reason)) => Err(InspectError::Unlisted(reason)),
                 Err(denied) => Ok(Groups { problem: Some(denied.to_string()), ..Groups::default() }),
             },
         };
@@ -233,11 +233,11 @@ impl Inspector {
         let topic = self.topic(&metadata, &offsets, known);
         if let Ok(groups) = &mut groups {
             groups.measure(&metadata, &offsets);
-            groups.look_ahead(&self.connection, &mut known.looked);
-            known.standing.watch(groups);
+            groups.look_ahead(&self.connection, &mut known.lookahead);
+            known.commits.watch(groups);
         }
         let topics = names.iter().map(|name| topics::summary(&metadata, name, &offsets)).collect();
-        Ok(Snapshot { cluster, topics, topics_left_out, topic, groups, problems })
+        Ok(ClusterSnapshot { cluster, topics, topics_left_out, topic, groups, problems })
     }
 
     /// Describes the cluster (DescribeCluster). The embedded broker does not support that; its metadata has most of it.
@@ -317,7 +317,7 @@ impl SnapshotCache {
     }
 }
 
-fn describe_cluster(admin: &AdminClient<Quiet>) -> Result<ClusterSummary, Unanswered> {
+fn describe_cluster(admin: &AdminClient<Quiet>) -> Result<ClusterSummary, AdminError> {
     let client = admin.inner().native_ptr();
     unsafe {
         let event = admin::ask(admin, Op::RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER, ANSWER_WITHIN, |options, queue| {

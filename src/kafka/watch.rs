@@ -20,7 +20,7 @@ use crate::event::time::now_ms;
 
 /// What is known about Kafka and our topic.
 #[derive(Debug, Clone, PartialEq)]
-pub enum State {
+pub enum ClusterState {
     /// No broker has answered since the start.
     Connecting {
         since_ms: i64,
@@ -29,17 +29,17 @@ pub enum State {
     },
     Up(Arc<TopicState>),
     /// Kafka was reachable before.
-    Away {
+    Unreachable {
         since_ms: i64,
         cause: Cause,
         reason: String,
     },
 }
 
-impl State {
+impl ClusterState {
     pub fn topic(&self) -> Option<&Arc<TopicState>> {
         match self {
-            State::Up(topic) => Some(topic),
+            ClusterState::Up(topic) => Some(topic),
             _ => None,
         }
     }
@@ -47,12 +47,12 @@ impl State {
     /// Returns why nothing can be written or read; `None` while Kafka is up.
     pub fn trouble(&self) -> Option<Trouble> {
         match self {
-            State::Up(_) => None,
-            State::Connecting { cause: Cause::Unreachable, reason, .. }
-            | State::Away { cause: Cause::Unreachable, reason, .. } => {
+            ClusterState::Up(_) => None,
+            ClusterState::Connecting { cause: Cause::Unreachable, reason, .. }
+            | ClusterState::Unreachable { cause: Cause::Unreachable, reason, .. } => {
                 Some(Trouble::new(Cause::Unreachable, format!("Kafka is unreachable: {reason}")))
             }
-            State::Connecting { cause, reason, .. } | State::Away { cause, reason, .. } => {
+            ClusterState::Connecting { cause, reason, .. } | ClusterState::Unreachable { cause, reason, .. } => {
                 Some(Trouble::new(*cause, reason.clone()))
             }
         }
@@ -119,7 +119,7 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Watches the cluster on a thread of its own until it is dropped.
 pub struct Cluster {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<ClusterState>,
     health: Health,
     admin: Arc<AdminClient<Quiet>>,
     _thread: BackgroundThread,
@@ -134,7 +134,7 @@ impl Cluster {
         super::or_set(&mut config, &[("socket.timeout.ms", "5000"), ("enable.sparse.connections", "false")]);
         let reason = format!("no answer from {}{YET}", connection.servers());
         let (sender, state) =
-            watch::channel(State::Connecting { since_ms: now_ms(), cause: Cause::Unreachable, reason });
+            watch::channel(ClusterState::Connecting { since_ms: now_ms(), cause: Cause::Unreachable, reason });
         let user = Some(settings.sasl_username.as_str()).filter(|user| !user.is_empty());
         let health = Health::new(sender, connection.servers(), &connection.topic, user);
         let admin = AdminClient::from_config_and_context(&config, Quiet)?;
@@ -168,7 +168,7 @@ impl Cluster {
     }
 
     /// The latest state, and a way to wait for the next one.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<ClusterState> {
         self.state.clone()
     }
 }

@@ -1,5 +1,5 @@
-//! Searches that are as long as what they find. An export reads as fast as its client takes what it finds, takes turns with
-//! other long reads, and ends when the client is gone.
+//! Exports: searches of any length. An export reads as fast as its client, takes turns with other long reads, and ends
+//! when the client leaves.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::outlet::Outlet;
-use super::{Request, SearchError, Searches};
+use super::outlet::ExportSender;
+use super::{SearchError, SearchRequest, Searches};
 use crate::bounds::{self, Address, Share};
 use crate::event::{Record, json};
-use crate::kafka::{End, History, HistoryError, HistoryRange, ReadKind, Step};
+use crate::kafka::{History, HistoryError, HistoryRange, ReadKind, SearchEnd, SearchReport};
 use footfall_core::record::csv;
 
-/// Between two reports of progress.
+/// Time between two reports of progress.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 
-/// A search of any length that can begin: what could be refused has been refused.
+/// An export that is ready to start: nothing can reject it any more.
 pub struct Export {
     searches: Searches,
-    request: Request,
+    request: SearchRequest,
     range: HistoryRange,
     client: Address,
     /// Identifies the export in the log.
@@ -34,7 +34,12 @@ pub struct Export {
 
 impl Searches {
     /// Opens an export, unless too many are open. `request_id` identifies it in the log.
-    pub async fn export(&self, client: Address, request: Request, request_id: String) -> Result<Export, SearchError> {
+    pub async fn export(
+        &self,
+        client: Address,
+        request: SearchRequest,
+        request_id: String,
+    ) -> Result<Export, SearchError> {
         let open = self.exports.try_acquire(client).map_err(SearchError::Exports)?;
         let asked = request.clone();
         let find =
@@ -45,18 +50,18 @@ impl Searches {
 }
 
 impl Export {
-    /// The offsets that it searches.
+    /// Returns the offsets that it searches.
     pub fn range(&self) -> &HistoryRange {
         &self.range
     }
 
-    /// Begins the search on a thread of its own, a little ahead of the client.
-    pub fn run(self, format: impl Format + 'static) -> Chunks {
+    /// Starts the search on a thread of its own, a little ahead of the client.
+    pub fn run(self, format: impl ExportFormat + 'static) -> Chunks {
         let Export { searches, request, range, client, request_id, open } = self;
         let (sender, chunks) = mpsc::channel(bounds::CHUNKS_AHEAD);
         let (stop, reset) = (searches.closing.child_token(), CancellationToken::new());
         let result = Chunks { chunks, reset: reset.clone(), _cancels: stop.clone().drop_guard() };
-        let outlet = Outlet::new(sender, stop.clone(), searches.reads.scans().clone(), client);
+        let outlet = ExportSender::new(sender, stop.clone(), searches.reads.scans().clone(), client);
         let running = Running { request, range, format, outlet, stop, reset };
         spawn_blocking(move || {
             running.run(searches.reads.history(), &searches.closing, &request_id);
@@ -66,7 +71,7 @@ impl Export {
     }
 }
 
-/// The chunks of an export. When this is dropped the export ends.
+/// The chunks of an export. Dropping this ends the export.
 pub struct Chunks {
     chunks: mpsc::Receiver<Bytes>,
     /// Cancelled if the export broke off.
@@ -76,14 +81,14 @@ pub struct Chunks {
 
 /// An export that broke off. Its connection must be reset, because what was sent must not look complete.
 #[derive(Debug, thiserror::Error)]
-#[error("broken off before its end")]
+#[error("ended early")]
 pub struct BrokenOff;
 
 impl Chunks {
     /// Waits for the next chunk; `None` after the last one, or an error if the export broke off. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Bytes, BrokenOff>> {
         select! {
-            // At once, whatever is still to be sent.
+            // At once, even if chunks are left to send.
             biased;
             () = self.reset.cancelled() => Some(Err(BrokenOff)),
             chunk = self.chunks.recv() => chunk.map(Ok),
@@ -91,14 +96,14 @@ impl Chunks {
     }
 }
 
-/// Why an export ended before its end.
+/// Why an export ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum Broken {
-    #[error("the client is gone")]
+pub enum ExportError {
+    #[error("the client left")]
     Gone,
     #[error("the server is shutting down")]
     Closing,
-    #[error("the client took nothing for {} s", bounds::UNTAKEN.as_secs())]
+    #[error("the client read nothing for {} s", bounds::UNTAKEN.as_secs())]
     Untaken,
     #[error("the export waited for its client for {} s in all", bounds::EXPORT_WAITS.as_secs())]
     TooSlow,
@@ -106,52 +111,52 @@ pub enum Broken {
     Read(#[from] HistoryError),
 }
 
-/// What an export makes of the records.
-pub trait Format: Send {
-    /// What comes before the first record. It is sent at once, as the first record may take long to be found.
+/// Formats the records of an export.
+pub trait ExportFormat: Send {
+    /// The start of the output. It is sent at once, because finding the first record may take long.
     fn head(&self) -> &'static [u8] {
         b""
     }
 
     fn record(&mut self, out: &mut Vec<u8>, record: &Record);
 
-    /// Appends a report of the progress, or of the end; false if the format has no such thing.
+    /// Appends a report of the progress, or of the end. Returns false if the format has no reports.
     fn report(&mut self, _out: &mut Vec<u8>, _progress: Progress<'_>) -> bool {
         false
     }
 }
 
-/// How far an export is.
+/// The progress of an export.
 #[derive(Clone, Copy)]
 pub enum Progress<'a> {
     Searching {
         scanned: u64,
-        /// Offsets that are left to look at; at least as many as there are records.
+        /// Offsets left to search; at least the number of records.
         left: u64,
         next: &'a [i64],
-        /// The time up to which everything was looked at, in milliseconds since 1970.
+        /// The time up to which every record was looked at, in milliseconds since 1970.
         reached_ms: Option<i64>,
     },
-    Done(&'a End),
+    Done(&'a SearchEnd),
     Failed(&'a str),
 }
 
-/// One record a line, as JSON.
+/// One record per line, as JSON.
 pub struct Ndjson {
     pub topic: String,
 }
 
-impl Format for Ndjson {
+impl ExportFormat for Ndjson {
     fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
         json::write(out, &self.topic, record);
         out.push(b'\n');
     }
 }
 
-/// One record a line, as RFC 4180 has it.
+/// One record per line, as CSV (RFC 4180).
 pub struct Csv;
 
-impl Format for Csv {
+impl ExportFormat for Csv {
     fn head(&self) -> &'static [u8] {
         csv::HEAD
     }
@@ -163,45 +168,47 @@ impl Format for Csv {
 
 /// An export on its thread.
 struct Running<F> {
-    request: Request,
+    request: SearchRequest,
     range: HistoryRange,
     format: F,
-    outlet: Outlet,
+    outlet: ExportSender,
     stop: CancellationToken,
     reset: CancellationToken,
 }
 
-impl<F: Format> Running<F> {
+impl<F: ExportFormat> Running<F> {
     fn run(mut self, history: &History, closing: &CancellationToken, request_id: &str) {
         let (broken, reported) = match self.search_and_send(history, closing) {
             Ok(()) => return,
             Err(broken) => broken,
         };
-        // A page that has the reason needs no other sign.
+        // A page that got the reason needs no other sign.
         if !reported {
             self.reset.cancel();
         }
         match broken {
-            // Nothing to warn of.
-            Broken::Gone => tracing::debug!(request.id = request_id, "the client of an export or a search is gone"),
-            broken => tracing::warn!(
-                request.id = request_id,
-                why = broken.to_string(),
-                "an export or a search was broken off before its end"
-            ),
+            // Not worth a warning.
+            ExportError::Gone => {
+                tracing::debug!(request.id = request_id, "the client of an export or a search is gone")
+            }
+            broken => {
+                tracing::warn!(request.id = request_id, why = broken.to_string(), "an export or a search ended early")
+            }
         }
     }
 
-    /// Sends everything. The error says whether the client has been sent the reason.
-    fn search_and_send(&mut self, history: &History, closing: &CancellationToken) -> Result<(), (Broken, bool)> {
+    /// Sends everything. The error also says whether the client got the reason.
+    fn search_and_send(&mut self, history: &History, closing: &CancellationToken) -> Result<(), (ExportError, bool)> {
         let mut out = self.format.head().to_vec();
         let started = if out.is_empty() { Ok(()) } else { self.outlet.send(std::mem::take(&mut out)) };
         let searched = started.and_then(|()| self.search(history, &mut out)).map_err(|broken| match broken {
-            Broken::Gone | Broken::Read(HistoryError::Cancelled) if closing.is_cancelled() => Broken::Closing,
-            Broken::Read(HistoryError::Cancelled) => Broken::Gone,
+            ExportError::Gone | ExportError::Read(HistoryError::Cancelled) if closing.is_cancelled() => {
+                ExportError::Closing
+            }
+            ExportError::Read(HistoryError::Cancelled) => ExportError::Gone,
             broken => broken,
         });
-        // Nothing is left to wait for but the client.
+        // Only the client can still delay the export.
         self.outlet.end_turn();
         match searched {
             Ok(end) => {
@@ -217,7 +224,7 @@ impl<F: Format> Running<F> {
         }
     }
 
-    fn search(&mut self, history: &History, out: &mut Vec<u8>) -> Result<End, Broken> {
+    fn search(&mut self, history: &History, out: &mut Vec<u8>) -> Result<SearchEnd, ExportError> {
         let Running { request, range, format, outlet, stop, .. } = self;
         let mut broken = None;
         outlet.take_turn()?;
@@ -233,8 +240,8 @@ impl<F: Format> Running<F> {
             |step| {
                 let mut has_report = false;
                 match step {
-                    Step::Found(record) => format.record(out, &record),
-                    Step::Progress { scanned, next, reached_ms } => {
+                    SearchReport::Found(record) => format.record(out, &record),
+                    SearchReport::Progress { scanned, next, reached_ms } => {
                         if reported_at.elapsed() >= REPORT_EVERY {
                             let left = range.left(&next);
                             has_report =
@@ -260,8 +267,8 @@ impl<F: Format> Running<F> {
     }
 }
 
-/// Goes on, or keeps the reason why not.
-fn go_on(result: Result<(), Broken>, broken: &mut Option<Broken>) -> ControlFlow<()> {
+/// Returns whether to continue; otherwise stores why not.
+fn go_on(result: Result<(), ExportError>, broken: &mut Option<ExportError>) -> ControlFlow<()> {
     match result {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {

@@ -1,7 +1,8 @@
-//! Searching the topic: a page of history, one record, what a user's events add up to, and exports of any length.
+//! Searching the topic: pages of history, single records, a user's counts, and exports of any length.
 //!
-//! A [`Request`] says which records are wanted; [`Searches`] reads them from Kafka in bounded time and memory, when there is a
-//! permit, and stops when nobody waits for it any more. `web` makes the requests and the answers; this folder knows no HTTP.
+//! A [`SearchRequest`] says which records to return; [`Searches`] reads them from Kafka in bounded time and memory,
+//! when a permit is free, and stops when the caller is dropped. `web` makes the requests and the answers; this folder
+//! knows no HTTP.
 
 mod export;
 mod outlet;
@@ -9,7 +10,7 @@ mod request;
 mod run;
 mod user_counts;
 
-pub use export::{Broken, Chunks, Csv, Format, Ndjson, Progress};
-pub use request::{Bound, Order, Request};
-pub use run::{Reader, SearchError, Searches};
+pub use export::{Chunks, Csv, ExportError, ExportFormat, Ndjson, Progress};
+pub use request::{Bound, Order, SearchRequest};
+pub use run::{RangeReader, SearchError, Searches};
 pub use user_counts::{Counts, Scope, UserCounts};

@@ -1,4 +1,4 @@
-//! Where an export hands over its chunks, and whose turn it is to read.
+//! Sends the chunks of an export, and waits for its turns to read.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
 use tokio_util::sync::CancellationToken;
 
-use super::Broken;
+use super::ExportError;
 use crate::bounds::{self, Address, Share, Shares};
 
-/// How long an export waits for its client without giving up its turn to read.
+/// How long an export waits for its client before it gives up its turn to read.
 const GLANCE: Duration = Duration::from_millis(50);
-/// How long a page that takes nothing is waited for, to send it the reason why its search failed.
+/// How long to wait for a page that reads nothing, to send it the reason why its search failed.
 const LAST_WITHIN: Duration = Duration::from_secs(1);
 
-/// The way of an export to its client. Used on the thread of the export: every method blocks.
-pub struct Outlet {
+/// Sends an export to its client. Used on the thread of the export: every method blocks.
+pub struct ExportSender {
     chunks: mpsc::Sender<Bytes>,
     stop: CancellationToken,
     scans: Shares,
@@ -30,14 +30,14 @@ pub struct Outlet {
     runtime: Handle,
 }
 
-impl Outlet {
-    /// An outlet of the runtime in which it is made. It gives up once `stop` is cancelled.
+impl ExportSender {
+    /// Makes a sender in the current runtime. It gives up once `stop` is cancelled.
     pub fn new(chunks: mpsc::Sender<Bytes>, stop: CancellationToken, scans: Shares, client: Address) -> Self {
-        Outlet { chunks, stop, scans, client, turn: None, waited: Duration::ZERO, runtime: Handle::current() }
+        ExportSender { chunks, stop, scans, client, turn: None, waited: Duration::ZERO, runtime: Handle::current() }
     }
 
-    /// Waits for a turn to read, as long as that takes. A turn that is held is kept for [`bounds::SCAN_TURN`].
-    pub fn take_turn(&mut self) -> Result<(), Broken> {
+    /// Waits for a turn to read, as long as necessary. Keeps a turn for [`bounds::SCAN_TURN`].
+    pub fn take_turn(&mut self) -> Result<(), ExportError> {
         if self.turn.as_ref().is_some_and(|(_, since)| since.elapsed() < bounds::SCAN_TURN) {
             return Ok(());
         }
@@ -51,7 +51,7 @@ impl Outlet {
                 }
             }
         });
-        self.turn = Some((turn.ok_or(Broken::Gone)?, Instant::now()));
+        self.turn = Some((turn.ok_or(ExportError::Gone)?, Instant::now()));
         Ok(())
     }
 
@@ -59,17 +59,17 @@ impl Outlet {
         self.turn = None;
     }
 
-    /// Hands a chunk to the client. While it waits for more than a moment, others may read.
-    pub fn send(&mut self, chunk: Vec<u8>) -> Result<(), Broken> {
+    /// Sends a chunk to the client. If that takes more than a moment, others may read meanwhile.
+    pub fn send(&mut self, chunk: Vec<u8>) -> Result<(), ExportError> {
         let chunk = match self.chunks.try_send(chunk.into()) {
             Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => return Err(Broken::Gone),
+            Err(TrySendError::Closed(_)) => return Err(ExportError::Gone),
             Err(TrySendError::Full(chunk)) => chunk,
         };
         let started_at = Instant::now();
         let sent = match self.runtime.block_on(self.chunks.send_timeout(chunk, GLANCE)) {
             Ok(()) => Ok(()),
-            Err(SendTimeoutError::Closed(_)) => Err(Broken::Gone),
+            Err(SendTimeoutError::Closed(_)) => Err(ExportError::Gone),
             Err(SendTimeoutError::Timeout(chunk)) => {
                 self.end_turn();
                 self.send_in_time(chunk)
@@ -77,22 +77,22 @@ impl Outlet {
         };
         self.waited += started_at.elapsed();
         sent?;
-        if self.waited > bounds::EXPORT_WAITS { Err(Broken::TooSlow) } else { Ok(()) }
+        if self.waited > bounds::EXPORT_WAITS { Err(ExportError::TooSlow) } else { Ok(()) }
     }
 
-    fn send_in_time(&self, chunk: Bytes) -> Result<(), Broken> {
+    fn send_in_time(&self, chunk: Bytes) -> Result<(), ExportError> {
         self.runtime.block_on(async {
             select! {
-                () = self.stop.cancelled() => Err(Broken::Gone),
+                () = self.stop.cancelled() => Err(ExportError::Gone),
                 sent = self.chunks.send_timeout(chunk, bounds::UNTAKEN) => sent.map_err(|error| match error {
-                    SendTimeoutError::Timeout(_) => Broken::Untaken,
-                    SendTimeoutError::Closed(_) => Broken::Gone,
+                    SendTimeoutError::Timeout(_) => ExportError::Untaken,
+                    SendTimeoutError::Closed(_) => ExportError::Gone,
                 }),
             }
         })
     }
 
-    /// Hands over the last chunk of a search that failed; false if the client does not take it at once.
+    /// Sends the last chunk of a failed search. Returns false if the client does not read it at once.
     pub fn send_last(&self, chunk: Vec<u8>) -> bool {
         self.runtime.block_on(self.chunks.send_timeout(chunk.into(), LAST_WITHIN)).is_ok()
     }

@@ -1,4 +1,4 @@
-//! What a search asks for.
+//! The request of a search.
 
 use std::ops::ControlFlow;
 
@@ -6,55 +6,52 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::Record;
 use crate::feed::{Cursor, Filter};
-use crate::kafka::{History, HistoryError, HistoryRange, Last, ReadKind};
+use crate::kafka::{History, HistoryError, HistoryRange, LastMatches, ReadKind};
 
-/// A piece of the topic: which records, between which places and times, how many, and in which order.
+/// Which records to return: filter, range of positions and times, order and number.
 #[derive(Clone)]
-pub struct Request {
+pub struct SearchRequest {
     pub filter: Filter,
-    /// The place to begin at, and the place to end before.
+    /// The position to start at, and the position to end before.
     pub from: Bound,
     pub to: Bound,
     /// Only records whose timestamp is at or after `since` and before `until`, in milliseconds since 1970.
     pub since: Option<i64>,
     pub until: Option<i64>,
     pub order: Order,
-    /// Records to return at most.
+    /// Most records to return.
     pub limit: usize,
 }
 
-/// One end of the range of places. Where it has a cursor and an offset, the narrower one counts.
+/// One end of the range of positions. If it has a cursor and an offset, the narrower one counts.
 #[derive(Clone, Default)]
 pub struct Bound {
     pub cursor: Option<Cursor>,
-    /// An offset in a single partition. It says nothing about the others, which the filter must hide.
+    /// An offset in a single partition. The filter must exclude the other partitions.
     pub offset: Option<(i32, i64)>,
 }
 
 impl Bound {
-    /// What it says about a partition.
     fn of(&self, partition: i32) -> impl Iterator<Item = i64> {
         let offset = self.offset.filter(|(own, _)| *own == partition).map(|(_, offset)| offset);
         self.cursor.as_ref().map(|cursor| cursor.get(partition)).into_iter().chain(offset)
     }
 }
 
-/// Which records of those that match come first, and which are left out if there are more than the limit.
+/// The order of the records, and which ones are left out if more than the limit match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The newest records, newest first.
     NewestFirst,
-    /// The oldest records, oldest first.
     OldestFirst,
     /// The newest records, oldest first. The topic is searched twice: for where they begin, and for the records.
     NewestReversed,
 }
 
-impl Request {
-    /// All events of one user before a place, newest first: in one partition, or in all.
+impl SearchRequest {
+    /// Makes a request for all events of one user before a position, newest first, in one partition or in all.
     pub fn of_user(user: &str, partition: Option<i32>, to: Option<Cursor>) -> Self {
         let partitions = partition.into_iter().collect();
-        Request {
+        SearchRequest {
             filter: Filter { users: vec![user.to_owned()], partitions, ..Filter::default() },
             from: Bound::default(),
             to: Bound { cursor: to, offset: None },
@@ -69,15 +66,15 @@ impl Request {
         self.order == Order::NewestFirst
     }
 
-    /// Whether many records may have to be looked at for few.
+    /// Whether many records may have to be read to find few.
     pub(super) fn kind(&self) -> ReadKind {
         let Filter { users, actions, texts, .. } = &self.filter;
         let is_narrow = !users.is_empty() || !actions.is_empty() || !texts.is_empty();
         if is_narrow || self.until.is_some() { ReadKind::Scan } else { ReadKind::Page }
     }
 
-    /// Whether a record is wanted. Clocks differ, so the offsets between two times hold records of other times too: the
-    /// timestamp of each record decides. A record without a timestamp is before all times.
+    /// Whether a record matches. Clocks differ, so records between two offsets may have times out of range: each
+    /// record's timestamp decides. A record without a timestamp is before all times.
     pub(super) fn matches(&self, record: &Record) -> bool {
         let at = record.timestamp_ms().unwrap_or(i64::MIN);
         self.since.is_none_or(|since| at >= since)
@@ -85,10 +82,10 @@ impl Request {
             && self.filter.matches(record)
     }
 
-    /// The offsets that have to be searched, in what the topic holds now; about `scan` records are looked at. Blocks.
+    /// Returns the offsets to search, in the topic as it is now; about `scan` records are read. Blocks.
     ///
-    /// `since` says where to begin, because no record before that offset is as late. `until` does not say where to end: a
-    /// later record may have an earlier timestamp.
+    /// `since` gives the start, because no record before that offset is as late. `until` does not give the end: a later
+    /// record may have an earlier timestamp.
     pub(super) fn range(&self, history: &History, scan: u64) -> Result<HistoryRange, HistoryError> {
         let wanted = &self.filter.partitions;
         if self.until.is_some() {
@@ -114,7 +111,7 @@ impl Request {
         stop: &CancellationToken,
         range: &mut HistoryRange,
         more: impl FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<Option<Last>, HistoryError> {
+    ) -> Result<Option<LastMatches>, HistoryError> {
         if self.order != Order::NewestReversed {
             return Ok(None);
         }
@@ -138,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_records_own_timestamp_decides_whether_it_is_between_two_times() {
-        let request = Request { since: Some(10), until: Some(20), ..Request::of_user("Ann", None, None) };
+        let request = SearchRequest { since: Some(10), until: Some(20), ..SearchRequest::of_user("Ann", None, None) };
         let record = |ms| Record::new(0, 0, ms, None, Some(br#"{"user":"Ann"}"#), std::iter::empty());
         let matching = [Some(9), Some(10), Some(19), Some(20), None].map(|ms| request.matches(&record(ms)));
         assert_eq!(matching, [false, true, true, false, false]);

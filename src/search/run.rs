@@ -1,24 +1,23 @@
-//! Bounded searches: each runs when there is a permit, on a thread that may block, and is cancelled with its caller.
+//! Bounded searches: each runs when a permit is free, on a thread that may block, and is cancelled with its caller.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Request;
+use super::SearchRequest;
 use crate::bounds::{self, Address, Busy, Share, Shares};
 use crate::event::Record;
-use crate::kafka::{End, History, HistoryError, HistoryRange, Marks, ReadError, ReadKind, Reads, Step};
+use crate::kafka::{History, HistoryError, HistoryRange, Marks, ReadError, ReadKind, Reads, SearchEnd, SearchReport};
 
-/// All that searches share. Cheap to clone.
+/// The parts that all searches share. Cheap to clone.
 #[derive(Clone)]
 pub struct Searches {
     pub(super) reads: Reads,
-    /// Exports that are open.
     pub(super) exports: Shares,
     /// Large answers that wait in memory for their clients.
     answers: Shares,
-    /// Cancelled when the process is asked to end: exports break off.
+    /// Cancelled when the process is asked to end; exports then break off.
     pub(super) closing: CancellationToken,
 }
 
@@ -29,13 +28,10 @@ pub enum SearchError {
     Read(#[from] ReadError),
     #[error("too many searches and exports are open: {0}")]
     Exports(#[source] Busy),
-    #[error("too many answers wait for their clients to take them: {0}")]
+    #[error("too many answers wait for their clients to read them: {0}")]
     Answers(#[source] Busy),
-    /// Not all of the last records were found within the bounds of a page, so it is not known where they begin.
-    #[error(
-        "only {found} that match are among the newest {scanned} records that were looked at; ask for order=newest, which \
-         goes on with `next`"
-    )]
+    /// Not all of the last records were found within the bounds of a page, so their start is unknown.
+    #[error("only {found} of the newest {scanned} records match; use order=newest, which continues with `next`")]
     LastNotFound { found: usize, scanned: u64 },
 }
 
@@ -45,15 +41,15 @@ impl From<HistoryError> for SearchError {
     }
 }
 
-/// A page that was read.
+/// The result of reading a page.
 pub struct Page {
-    /// What was searched.
+    /// The range that was searched.
     pub range: HistoryRange,
-    pub end: End,
+    pub end: SearchEnd,
 }
 
 impl Page {
-    /// Records that were looked at, and those that are left to look at at most.
+    /// Records that were read, and the most that are left to read.
     pub fn total(&self) -> u64 {
         self.end.scanned + self.end.next.as_deref().map_or(0, |next| self.range.left(next))
     }
@@ -75,19 +71,19 @@ impl Searches {
         [pages, scans, ("export", self.exports.held())]
     }
 
-    /// Runs `work` on a thread that may block, with a reader of what the request asks for in about `scan` records. Beside the
-    /// result, the caller gets the permit, for as long as it still needs the memory of the read.
+    /// Runs `work` on a thread that may block, with a reader of the requested range and about `scan` records. The
+    /// caller also gets the permit, to keep as long as it needs the memory of the read.
     pub async fn read<T: Send + 'static>(
         &self,
         client: Address,
-        request: Request,
+        request: SearchRequest,
         scan: u64,
-        work: impl FnOnce(Reader<'_>) -> Result<T, SearchError> + Send + 'static,
+        work: impl FnOnce(RangeReader<'_>) -> Result<T, SearchError> + Send + 'static,
     ) -> Result<(T, Share), SearchError> {
         let kind = request.kind();
         let run = move |history: &History, stop: &CancellationToken| {
             let range = request.range(history, scan)?;
-            work(Reader { request: &request, range, history, stop })
+            work(RangeReader { request: &request, range, history, stop })
         };
         self.reads.run(client, kind, run).await
     }
@@ -104,22 +100,22 @@ impl Searches {
         self.reads.run(client, ReadKind::Page, run).await
     }
 
-    /// The permit of a large answer, which is held until its client has taken it.
+    /// Waits for the permit of a large answer, to hold until its client has read it.
     pub async fn answer(&self, client: Address) -> Result<Share, SearchError> {
         self.answers.acquire(client, bounds::TURN).await.map_err(SearchError::Answers)
     }
 }
 
-/// Reads what a request asks for. Every method blocks.
-pub struct Reader<'a> {
-    request: &'a Request,
+/// Reads the requested range. Every method blocks.
+pub struct RangeReader<'a> {
+    request: &'a SearchRequest,
     range: HistoryRange,
     history: &'a History,
     stop: &'a CancellationToken,
 }
 
-impl Reader<'_> {
-    /// Reads a page: `take` gets the records in their order, and returns how many bytes it keeps of each. The page ends early
+impl RangeReader<'_> {
+    /// Reads a page: `take` gets the records in order, and returns how many bytes it keeps of each. The page ends early
     /// after [`bounds::READ_BYTES`] or [`bounds::PAGE_TIME`].
     pub fn page(mut self, mut take: impl FnMut(Record) -> usize) -> Result<Page, SearchError> {
         let in_time = in_time();
@@ -141,12 +137,12 @@ impl Reader<'_> {
         Ok(Page { range: self.range, end })
     }
 
-    /// Shows `each` the records in their order, for at most [`bounds::PAGE_TIME`].
+    /// Passes the records to `each` in order, for at most [`bounds::PAGE_TIME`].
     pub fn each(self, mut each: impl FnMut(&Record)) -> Result<Page, SearchError> {
         let in_time = in_time();
         let matches = |record: &Record| self.request.matches(record);
         let end = self.history.search(&self.range, self.stop, matches, |step| {
-            if let Step::Found(record) = step {
+            if let SearchReport::Found(record) = step {
                 each(&record);
             }
             in_time()

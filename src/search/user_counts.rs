@@ -1,6 +1,5 @@
-//! What one user's events add up to: events and actions counted, the first and the last time.
-//!
-//! Memory is bounded whatever the names of the actions.
+//! Counts one user's events: by action, with the first and the last time. Memory is bounded whatever the names of the
+//! actions.
 
 use std::collections::HashMap;
 
@@ -13,20 +12,20 @@ use crate::event::Record;
 use crate::event::time::format_ms;
 use crate::kafka::HistoryError;
 
-/// Actions that [`Counts`] lists, the most frequent ones.
+/// Most actions that [`Counts`] lists; the most frequent ones.
 const LISTED: usize = 100;
 
 /// The partitions in which a user's events are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The partition of the user's key: all that Footfall and others with Kafka's usual partitioner write.
+    /// The partition of the user's key. Footfall and other programs with Kafka's default partitioner write there.
     Own(i32),
-    /// All partitions of the topic, which has so many.
+    /// All partitions of the topic, and their number.
     All(usize),
 }
 
 impl Scope {
-    /// The only partition, if it is one.
+    /// Returns the partition, if it is only one.
     pub fn partition(self) -> Option<i32> {
         match self {
             Scope::Own(partition) => Some(partition),
@@ -89,7 +88,7 @@ impl UserCounts {
             self.first_ms = Some(self.first_ms.map_or(ms, |first| first.min(ms)));
             self.last_ms = Some(self.last_ms.map_or(ms, |last| last.max(ms)));
         }
-        let action = record.who_and_what().action.filter(|action| action.len() <= ACTION_BYTES);
+        let action = record.user_and_action().action.filter(|action| action.len() <= ACTION_BYTES);
         match action {
             Some(action) if self.actions.contains_key(&*action) || self.actions.len() < ACTIONS => {
                 *self.actions.entry(action.into_owned()).or_default() += 1;
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_sum_is_right_all_the_same() {
+    fn memory_is_bounded_and_the_sum_is_exact() {
         let mut counts = UserCounts::default();
         for n in 0..ACTIONS + 500 {
             observe(&mut counts, 0, &format!("action {n}"));

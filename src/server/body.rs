@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use rocket::Request;
 use tokio::sync::mpsc;
 
-use super::state::Busy;
+use super::state::BusyConnection;
 
 /// The chunks of a body; an `Err` breaks the connection.
 pub type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -33,14 +33,14 @@ pub type Conversation = Box<dyn FnOnce(Upgrade) -> Pin<Box<dyn Future<Output = (
 
 /// Where a responder leaves a stream or conversation for the server. One for each request, in its local cache.
 #[derive(Clone, Default)]
-pub(super) struct Slot(Arc<Mutex<Option<HandedOver>>>);
+pub(super) struct ResponseSlot(Arc<Mutex<Option<HandedOver>>>);
 
 pub(super) enum HandedOver {
     Chunks(Chunks),
     Conversation(Conversation),
 }
 
-impl Slot {
+impl ResponseSlot {
     fn put(&self, what: HandedOver) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
     }
@@ -52,22 +52,22 @@ impl Slot {
 
 /// Makes `chunks` the body of the response to this request. The response itself is built without a body.
 pub fn stream(request: &Request<'_>, chunks: Chunks) {
-    request.local_cache(Slot::default).put(HandedOver::Chunks(chunks));
+    request.local_cache(ResponseSlot::default).put(HandedOver::Chunks(chunks));
 }
 
 /// Runs `conversation` on the connection after the response to this request, whose status must be 101 and whose headers
 /// must have `Connection: Upgrade` and `Upgrade`.
 pub fn upgrade(request: &Request<'_>, conversation: Conversation) {
-    request.local_cache(Slot::default).put(HandedOver::Conversation(conversation));
+    request.local_cache(ResponseSlot::default).put(HandedOver::Conversation(conversation));
 }
 
 /// A response body for hyper.
-pub struct Body {
+pub struct ResponseBody {
     source: Source,
     /// The request's body, if it must not be read: when it is dropped, hyper reads it or closes the connection.
     _unread: Option<Incoming>,
     /// Marks the connection busy while this body exists.
-    busy: Busy,
+    busy: BusyConnection,
 }
 
 pub(super) enum Source {
@@ -76,11 +76,11 @@ pub(super) enum Source {
     Full(Option<Bytes>),
     Chunks(Chunks),
     /// A Rocket body without a known size.
-    Reader(Reader),
+    Reader(BodyReader),
 }
 
 /// Reads a Rocket body. The body borrows from its request; `exchange` owns both and sends `chunks` while it is polled.
-pub(super) struct Reader {
+pub(super) struct BodyReader {
     pub chunks: mpsc::Receiver<io::Result<Bytes>>,
     /// `None` if a separate task runs it.
     pub exchange: Option<Exchange>,
@@ -88,13 +88,13 @@ pub(super) struct Reader {
 
 pub(super) type Exchange = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Body {
-    pub(super) fn new(source: Source, unread: Option<Incoming>, busy: Busy) -> Self {
-        Body { source, _unread: unread, busy }
+impl ResponseBody {
+    pub(super) fn new(source: Source, unread: Option<Incoming>, busy: BusyConnection) -> Self {
+        ResponseBody { source, _unread: unread, busy }
     }
 }
 
-impl http_body::Body for Body {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -128,7 +128,7 @@ impl http_body::Body for Body {
     }
 }
 
-impl Reader {
+impl BodyReader {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if let Some(exchange) = &mut self.exchange
             && exchange.as_mut().poll(cx).is_ready()

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::exchange::{self, Application};
-use super::state::{Busy, Phase, State};
+use super::state::{BusyConnection, ConnectionPhase, ConnectionState};
 use super::transport::Transport;
-use super::{Metrics, Stage};
+use super::{ServerMetrics, ShutdownStage};
 use crate::bounds;
 
 /// Serves a connection until the client or the server ends it.
@@ -24,9 +24,9 @@ pub(super) async fn serve(
     socket: TcpStream,
     remote: SocketAddr,
     application: Arc<Application>,
-    mut stage: watch::Receiver<Stage>,
+    mut stage: watch::Receiver<ShutdownStage>,
 ) {
-    let state = Arc::new(State::default());
+    let state = Arc::new(ConnectionState::default());
     let refuse = {
         let application = application.clone();
         Box::new(move |status| exchange::refuse(application.clone(), remote, status))
@@ -36,10 +36,10 @@ pub(super) async fn serve(
     let keep_alive = !application.keep_alive.is_zero();
     let service = service_fn({
         let state = state.clone();
-        // `Busy` marks the connection busy now, not at the first poll of the future.
-        move |request| exchange::answer(application.clone(), Busy::new(state.clone()), remote, request)
+        // `BusyConnection` marks the connection busy now, not at the first poll of the future.
+        move |request| exchange::answer(application.clone(), BusyConnection::new(state.clone()), remote, request)
     });
-    let keep_alive = *stage.borrow_and_update() == Stage::Serving && keep_alive;
+    let keep_alive = *stage.borrow_and_update() == ShutdownStage::Serving && keep_alive;
     let mut connection = Builder::new()
         .keep_alive(keep_alive)
         .max_header_size(bounds::HEAD_BYTES)
@@ -58,10 +58,10 @@ pub(super) async fn serve(
                 }
             }
             _ = stage.changed() => match *stage.borrow_and_update() {
-                Stage::Serving => {}
-                Stage::Draining => Pin::new(&mut connection).graceful_shutdown(),
-                Stage::Cutting if state.phase() == Phase::Write => {}
-                Stage::Cutting | Stage::Ended => return,
+                ShutdownStage::Serving => {}
+                ShutdownStage::Draining => Pin::new(&mut connection).graceful_shutdown(),
+                ShutdownStage::Cutting if state.phase() == ConnectionPhase::Write => {}
+                ShutdownStage::Cutting | ShutdownStage::Ended => return,
             },
         }
     }
@@ -70,7 +70,7 @@ pub(super) async fn serve(
         let conversation = conversation(TokioIo::new(io));
         select! {
             () = conversation => {}
-            _ = stage.wait_for(|stage| *stage == Stage::Ended) => {}
+            _ = stage.wait_for(|stage| *stage == ShutdownStage::Ended) => {}
         }
         return;
     }
@@ -80,7 +80,7 @@ pub(super) async fn serve(
 }
 
 /// Ends a connection after hyper has finished with it. If the client's head timed out, sends 408 first.
-async fn leave(mut transport: Transport, state: &State, metrics: &Metrics) {
+async fn leave(mut transport: Transport, state: &ConnectionState, metrics: &ServerMetrics) {
     if transport.left_a_head_unfinished() {
         metrics.timeouts.get_or_create(&super::HEAD).inc();
         let answer = transport.refusing(Status::RequestTimeout).await;

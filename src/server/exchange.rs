@@ -18,10 +18,10 @@ use tokio::io::AsyncReadExt;
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Metrics;
-use super::body::{Body, Chunks, Conversation, Exchange, HandedOver, Reader, Slot, Source};
+use super::ServerMetrics;
+use super::body::{BodyReader, Chunks, Conversation, Exchange, HandedOver, ResponseBody, ResponseSlot, Source};
 use super::request::{self, Known, Refusal, Unread};
-use super::state::{Busy, Phase};
+use super::state::{BusyConnection, ConnectionPhase};
 use super::transport::Refusing;
 
 /// Bytes to read at once from a Rocket body without a known size.
@@ -34,7 +34,7 @@ pub(super) struct Application {
     pub body: usize,
     /// How long an idle connection is kept; zero closes it after each request.
     pub keep_alive: Duration,
-    pub metrics: Metrics,
+    pub metrics: ServerMetrics,
 }
 
 /// A request with its body, before it is dispatched.
@@ -46,12 +46,12 @@ struct Arrived {
 }
 
 /// Rocket's response: the head for hyper, and where the body comes from.
-struct Answer {
+struct RocketResponse {
     head: Response<()>,
-    body: Answered,
+    body: RocketBody,
 }
 
-enum Answered {
+enum RocketBody {
     Nothing,
     Full(Bytes),
     Chunks(Chunks),
@@ -65,10 +65,10 @@ enum Answered {
 /// cancelled when their client leaves.
 pub(super) async fn answer(
     application: Arc<Application>,
-    busy: Busy,
+    busy: BusyConnection,
     remote: SocketAddr,
     request: Request<Incoming>,
-) -> io::Result<Response<Body>> {
+) -> io::Result<Response<ResponseBody>> {
     let state = busy.state();
     let (mut head, body) = request.into_parts();
     let mut unread = Some(body);
@@ -81,7 +81,7 @@ pub(super) async fn answer(
     if arrived.close {
         state.leave_unread();
     }
-    state.set_phase(if is_post { Phase::Write } else { Phase::Read });
+    state.set_phase(if is_post { ConnectionPhase::Write } else { ConnectionPhase::Read });
     let (sender, mut receiver) = oneshot::channel();
     let exchange = exchange(application, remote, arrived, sender);
     let (answer, exchange) = if is_post {
@@ -95,19 +95,19 @@ pub(super) async fn answer(
             answer = &mut receiver => (answer, Some(exchange)),
         }
     };
-    let Answer { head, body } = answer.map_err(|_| io::Error::other("the request was abandoned"))?;
+    let RocketResponse { head, body } = answer.map_err(|_| io::Error::other("the request was abandoned"))?;
     let source = match body {
-        Answered::Nothing => Source::Nothing,
-        Answered::Full(bytes) => Source::Full(Some(bytes)),
-        Answered::Chunks(chunks) => Source::Chunks(chunks),
-        Answered::Reader(chunks) => {
+        RocketBody::Nothing => Source::Nothing,
+        RocketBody::Full(bytes) => Source::Full(Some(bytes)),
+        RocketBody::Chunks(chunks) => Source::Chunks(chunks),
+        RocketBody::Reader(chunks) => {
             let exchange = exchange.map(|exchange| exchange as Exchange);
-            Source::Reader(Reader { chunks, exchange })
+            Source::Reader(BodyReader { chunks, exchange })
         }
-        Answered::Conversation(conversation) => {
+        RocketBody::Conversation(conversation) => {
             let upgrade = upgrade.ok_or_else(|| io::Error::other("the connection cannot be upgraded"))?;
             state.upgrade(upgrade, conversation);
-            state.set_phase(Phase::Upgraded);
+            state.set_phase(ConnectionPhase::Upgraded);
             Source::Nothing
         }
     };
@@ -115,7 +115,7 @@ pub(super) async fn answer(
         state.set_close_delimited();
     }
     state.answer();
-    Ok(head.map(|()| Body::new(source, unread, busy)))
+    Ok(head.map(|()| ResponseBody::new(source, unread, busy)))
 }
 
 /// Checks a request and reads its body.
@@ -146,7 +146,7 @@ async fn exchange(
     application: Arc<Application>,
     remote: SocketAddr,
     Arrived { head, known, close }: Arrived,
-    sender: oneshot::Sender<Answer>,
+    sender: oneshot::Sender<RocketResponse>,
 ) {
     let refused = known.refusal.is_some();
     let method = request::rocket_method(&head.method).filter(|_| !refused).unwrap_or(rocket::http::Method::Connect);
@@ -163,7 +163,7 @@ async fn exchange(
     if let Some(host) = request::host(&head) {
         request.inner_mut().set_host(host);
     }
-    let slot = request.inner().local_cache(Slot::default).clone();
+    let slot = request.inner().local_cache(ResponseSlot::default).clone();
     request.inner().local_cache(move || known);
     let mut response = request.dispatch().await;
     let mut answer = head_of(&response);
@@ -174,34 +174,34 @@ async fn exchange(
     let (size, is_none) = (response.body().preset_size(), response.body().is_none());
     let body = match slot.take() {
         // The Rocket response can be dropped: a stream or conversation owns everything it needs.
-        Some(HandedOver::Conversation(conversation)) => Answered::Conversation(conversation),
-        Some(HandedOver::Chunks(_)) if is_head => Answered::Nothing,
-        Some(HandedOver::Chunks(chunks)) => Answered::Chunks(chunks),
+        Some(HandedOver::Conversation(conversation)) => RocketBody::Conversation(conversation),
+        Some(HandedOver::Chunks(_)) if is_head => RocketBody::Nothing,
+        Some(HandedOver::Chunks(chunks)) => RocketBody::Chunks(chunks),
         None if is_head || matches!(answer.status().as_u16(), 204 | 304) => {
             if let Some(size) = size.filter(|_| answer.status() != 204) {
                 answer.headers_mut().insert(CONTENT_LENGTH, size.into());
             }
-            Answered::Nothing
+            RocketBody::Nothing
         }
-        None if is_none => Answered::Full(Bytes::new()),
+        None if is_none => RocketBody::Full(Bytes::new()),
         None if let Some(size) = size => {
             let mut bytes = Vec::with_capacity(size);
             if let Err(error) = response.read_to_end(&mut bytes).await {
                 tracing::error!(error = %error, "cannot read a response");
                 return;
             }
-            Answered::Full(bytes.into())
+            RocketBody::Full(bytes.into())
         }
         None => {
             let (chunks, receiver) = mpsc::channel(1);
-            if sender.send(Answer { head: answer, body: Answered::Reader(receiver) }).is_ok() {
+            if sender.send(RocketResponse { head: answer, body: RocketBody::Reader(receiver) }).is_ok() {
                 read(response, chunks).await;
             }
             return;
         }
     };
     drop(response);
-    let _ = sender.send(Answer { head: answer, body }); // fails if the client has left
+    let _ = sender.send(RocketResponse { head: answer, body }); // fails if the client has left
 }
 
 fn head_of(response: &LocalResponse<'_>) -> Response<()> {
@@ -253,7 +253,7 @@ pub(super) fn refuse(application: Arc<Application>, remote: SocketAddr, status: 
         let (sender, receiver) = oneshot::channel();
         exchange(application, remote, Arrived { head, known, close: true }, sender).await;
         match receiver.await {
-            Ok(Answer { head, body: Answered::Full(body) }) => written(head, &body),
+            Ok(RocketResponse { head, body: RocketBody::Full(body) }) => written(head, &body),
             _ => Bytes::new(),
         }
     })

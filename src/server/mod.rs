@@ -34,9 +34,8 @@ use tokio_util::task::TaskTracker;
 use crate::bounds::{self, Address, Busy, Shares};
 use exchange::Application;
 
-/// The stages of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ShutdownStage {
     Serving,
     /// Responses in flight are sent; no further request is read.
     Draining,
@@ -47,7 +46,7 @@ enum Stage {
 
 /// Metrics of connections; those of requests belong to the application.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub struct ServerMetrics {
     /// Open connections.
     pub open: Gauge,
     /// Connections refused at once, by the limit that was reached: `address` or `total`.
@@ -61,10 +60,10 @@ const TOTAL: [(&str, &str); 1] = [("reason", "total")];
 const HEAD: [(&str, &str); 1] = [("part", "head")];
 const BODY: [(&str, &str); 1] = [("part", "body")];
 
-impl Default for Metrics {
+impl Default for ServerMetrics {
     /// Creates all series, at 0.
     fn default() -> Self {
-        let metrics = Metrics { open: Gauge::default(), refused: Family::default(), timeouts: Family::default() };
+        let metrics = ServerMetrics { open: Gauge::default(), refused: Family::default(), timeouts: Family::default() };
         [ADDRESS, TOTAL].iter().for_each(|label| drop(metrics.refused.get_or_create(label)));
         [HEAD, BODY].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
         metrics
@@ -104,11 +103,11 @@ impl Listener {
     }
 
     /// Accepts connections and answers their requests until [`Server::end`].
-    pub fn serve(self, answers: Answers, metrics: Metrics) -> Server {
+    pub fn serve(self, answers: Answers, metrics: ServerMetrics) -> Server {
         let Answers { client, body, too_many } = answers;
         let keep_alive = Duration::from_secs(client.rocket().config().keep_alive.into());
         let application = Arc::new(Application { client, body, keep_alive, metrics });
-        let (stage, stages) = watch::channel(Stage::Serving);
+        let (stage, stages) = watch::channel(ShutdownStage::Serving);
         let connections = TaskTracker::new();
         let most = bounds::connections();
         let places = Shares::new(most, bounds::connections_each(most));
@@ -139,7 +138,7 @@ fn prepare(_: &TcpListener, _: Duration) -> io::Result<()> {
 
 /// A running server.
 pub struct Server {
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<ShutdownStage>,
     connections: TaskTracker,
 }
 
@@ -147,11 +146,11 @@ impl Server {
     /// Stops accepting connections and sends the responses in flight. After `patience` it closes connections whose request
     /// ends with its client; after `answered` has resolved and [`bounds::LAST_BYTES`] have passed, all others.
     pub async fn end(self, patience: Duration, answered: impl Future<Output = ()>) {
-        self.stage.send_replace(Stage::Draining);
+        self.stage.send_replace(ShutdownStage::Draining);
         self.connections.close();
         let cut = async {
             tokio::time::sleep(patience).await;
-            self.stage.send_replace(Stage::Cutting);
+            self.stage.send_replace(ShutdownStage::Cutting);
             std::future::pending::<()>().await;
         };
         let all = async {
@@ -166,7 +165,7 @@ impl Server {
         if !self.connections.is_empty() {
             tracing::warn!(connections = self.connections.len(), "connections did not end in time");
         }
-        self.stage.send_replace(Stage::Ended);
+        self.stage.send_replace(ShutdownStage::Ended);
         let _ = tokio::time::timeout(bounds::LAST_BYTES, self.connections.wait()).await; // they end at their next poll
     }
 }
@@ -176,7 +175,7 @@ struct Accepting {
     too_many: fn() -> Vec<u8>,
     places: Shares,
     connections: TaskTracker,
-    stage: watch::Receiver<Stage>,
+    stage: watch::Receiver<ShutdownStage>,
 }
 
 impl Accepting {

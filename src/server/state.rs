@@ -12,7 +12,7 @@ use super::body::Conversation;
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Phase {
+pub(super) enum ConnectionPhase {
     /// Waits for a request's head.
     Head,
     /// Reads a request's body.
@@ -26,7 +26,7 @@ pub(super) enum Phase {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct ConnectionState {
     phase: AtomicU8,
     /// True from when hyper gets a response until its first byte is written.
     answered: AtomicBool,
@@ -39,18 +39,18 @@ pub(super) struct State {
     upgrade: Mutex<Option<(OnUpgrade, Conversation)>>,
 }
 
-impl State {
-    pub fn phase(&self) -> Phase {
+impl ConnectionState {
+    pub fn phase(&self) -> ConnectionPhase {
         match self.phase.load(Ordering::Relaxed) {
-            0 => Phase::Head,
-            1 => Phase::Body,
-            2 => Phase::Read,
-            3 => Phase::Write,
-            _ => Phase::Upgraded,
+            0 => ConnectionPhase::Head,
+            1 => ConnectionPhase::Body,
+            2 => ConnectionPhase::Read,
+            3 => ConnectionPhase::Write,
+            _ => ConnectionPhase::Upgraded,
         }
     }
 
-    pub fn set_phase(&self, phase: Phase) {
+    pub fn set_phase(&self, phase: ConnectionPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -96,15 +96,15 @@ impl State {
 }
 
 /// Marks a connection as answering a request. Dropping it makes the connection wait for the next head.
-pub(super) struct Busy(Arc<State>);
+pub(super) struct BusyConnection(Arc<ConnectionState>);
 
-impl Busy {
-    pub fn new(state: Arc<State>) -> Self {
-        state.set_phase(Phase::Body);
-        Busy(state)
+impl BusyConnection {
+    pub fn new(state: Arc<ConnectionState>) -> Self {
+        state.set_phase(ConnectionPhase::Body);
+        BusyConnection(state)
     }
 
-    pub fn state(&self) -> &Arc<State> {
+    pub fn state(&self) -> &Arc<ConnectionState> {
         &self.0
     }
 
@@ -114,10 +114,10 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyConnection {
     fn drop(&mut self) {
-        if self.0.phase() != Phase::Upgraded {
-            self.0.set_phase(Phase::Head);
+        if self.0.phase() != ConnectionPhase::Upgraded {
+            self.0.set_phase(ConnectionPhase::Head);
             self.0.ended.wake();
         }
     }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::state::{Phase, State};
+use super::state::{ConnectionPhase, ConnectionState};
 use crate::bounds;
 
 /// Makes the response to an invalid request: head and body, as bytes.
@@ -24,7 +24,7 @@ pub(super) type Refusing = Pin<Box<dyn Future<Output = Bytes> + Send>>;
 
 pub(super) struct Transport {
     socket: TcpStream,
-    state: Arc<State>,
+    state: Arc<ConnectionState>,
     idle: Duration,
     refuse: Refuse,
     /// Bytes received of the current head.
@@ -36,24 +36,24 @@ pub(super) struct Transport {
     deadline: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     timed_out: bool,
-    /// Whether the phase was not [`Phase::Head`] at the last read.
+    /// Whether the phase was not [`ConnectionPhase::Head`] at the last read.
     was_busy: bool,
     /// The grace period after a half-close, during which the client may still be answered.
     ending: Option<Pin<Box<Sleep>>>,
     /// Whether everything that hyper passed to the last write was written.
     flushed: bool,
-    refusal: Option<Refusal>,
+    refusal: Option<SwappedResponse>,
 }
 
 /// The application's response, which replaces one of hyper's.
-struct Refusal {
+struct SwappedResponse {
     making: Option<Refusing>,
     bytes: Bytes,
 }
 
 impl Transport {
     /// An idle connection is closed after `idle`.
-    pub fn new(socket: TcpStream, state: Arc<State>, idle: Duration, refuse: Refuse) -> Self {
+    pub fn new(socket: TcpStream, state: Arc<ConnectionState>, idle: Duration, refuse: Refuse) -> Self {
         Transport {
             socket,
             state,
@@ -89,7 +89,7 @@ impl Transport {
     /// Returns whether the connection waits for a head; resets the head's counters when a new head starts.
     fn reads_head(&mut self) -> bool {
         let phase = self.state.phase();
-        if phase != Phase::Head {
+        if phase != ConnectionPhase::Head {
             self.was_busy = true;
             return false;
         }
@@ -137,19 +137,19 @@ impl Transport {
     /// after their request and still read the answer.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let phase = self.state.phase();
-        if matches!(phase, Phase::Head | Phase::Upgraded) {
+        if matches!(phase, ConnectionPhase::Head | ConnectionPhase::Upgraded) {
             return Poll::Ready(());
         }
         self.state.wake_at_next_head(cx.waker());
         match phase {
-            Phase::Write => Poll::Pending, // a POST is answered in any case
+            ConnectionPhase::Write => Poll::Pending, // a POST is answered in any case
             _ => self.ending.get_or_insert_with(|| Box::pin(sleep(bounds::HALF_CLOSED))).as_mut().poll(cx),
         }
     }
 
     /// Returns the status if these bytes start a response that hyper made itself, for a head it cannot parse.
     fn is_of_hyper(&mut self, bytes: &[u8]) -> Option<Status> {
-        if !self.flushed || self.state.take_answer() || self.state.phase() != Phase::Head {
+        if !self.flushed || self.state.take_answer() || self.state.phase() != ConnectionPhase::Head {
             return None;
         }
         let code = std::str::from_utf8(bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?.parse().ok()?;
@@ -191,7 +191,7 @@ impl Transport {
             && let Some(status) = self.is_of_hyper(first)
         {
             self.state.leave_unread();
-            self.refusal = Some(Refusal { making: Some((self.refuse)(status)), bytes: Bytes::new() });
+            self.refusal = Some(SwappedResponse { making: Some((self.refuse)(status)), bytes: Bytes::new() });
         }
         if self.refusal.is_some() {
             return self.poll_refusal(cx).map_ok(|()| length);

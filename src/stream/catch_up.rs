@@ -1,4 +1,4 @@
-//! Catching up: reading for one stream from Kafka what memory no longer has.
+//! Catching up: reads from Kafka, for one stream, the records that memory no longer has.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -16,38 +16,38 @@ use super::Streams;
 use crate::bounds::{self, Share};
 use crate::event::Record;
 use crate::feed::{Cursor, Dialect, Filter, Frames, Gap, GapReason, Subscription, UNKNOWN};
-use crate::kafka::{Cause, HistoryError, State};
+use crate::kafka::{Cause, ClusterState, HistoryError};
 
-/// Bytes of frames that are handed to the connection at once, about.
+/// Approximate bytes of frames that are handed to the connection at once.
 pub const CHUNK: usize = 64 * 1024;
-/// Chunks that the read is ahead of its client at most, beside the one that it fills.
+/// Most chunks that the read is ahead of its client, in addition to the one that it fills.
 const READ_AHEAD: usize = 1;
-/// Records hidden by the filter between two reports of the place, at most.
+/// Most records hidden by the filter between two reports of the position.
 const HIDDEN: u32 = 10_000;
 /// How long the read waits for its client to take one chunk.
 const UNTAKEN: Duration = Duration::from_secs(10);
-/// How long the read waits for its client in all, before others get its permit.
+/// How long the read waits for its client in total, before others get its permit.
 const TAKEN_SLOWLY: Duration = Duration::from_secs(30);
 
-/// How far Kafka can be read now for a client that is behind.
+/// How far Kafka can currently be read for a client that is behind.
 #[derive(Debug, PartialEq)]
 pub enum Reach {
-    /// Up to this place.
+    /// Up to this position.
     To(Arc<Cursor>),
     /// Not at all: the client waits for permissions or for leaders.
     Nothing,
-    /// The filter hides all that cannot be read: the client continues at this place.
+    /// The filter hides everything that cannot be read: the client continues at this position.
     Past(Cursor),
-    /// Nobody knows when the records in this gap can be read again: the client continues without them.
+    /// It is unknown when the records in this gap can be read again: the client continues without them.
     Never(Gap),
 }
 
 impl Reach {
-    /// A partition without a leader keeps no other partition from being read. Most have a leader again after a moment, so the
-    /// client waits [`bounds::LEADERLESS`] before it goes on without what is in the partition.
+    /// A partition without a leader does not delay the others. Most get a leader again soon, so the client waits
+    /// [`bounds::LEADERLESS`] before it continues without that partition's records.
     pub fn of(streams: &Streams, subscription: &Subscription, to: &Arc<Cursor>) -> Self {
         let topic = match &*streams.kafka.borrow() {
-            State::Up(topic) if !topic.troubles.iter().any(|trouble| trouble.cause == Cause::ReadDenied) => {
+            ClusterState::Up(topic) if !topic.troubles.iter().any(|trouble| trouble.cause == Cause::ReadDenied) => {
                 topic.clone()
             }
             _ => return Reach::Nothing,
@@ -60,8 +60,8 @@ impl Reach {
     }
 }
 
-/// As [`Reach::of`]. `head` is the place behind the newest record; `leaderless` has each partition without a leader, and whether
-/// the client still waits for it.
+/// As [`Reach::of`]. `head` is the position after the newest record; `leaderless` has each partition without a leader,
+/// and whether the client still waits for it.
 fn reach(filter: &Filter, place: &Cursor, to: &Arc<Cursor>, head: &Cursor, leaderless: &[(i32, bool)]) -> Reach {
     let behind = |(partition, _): &&(i32, bool)| place.get(*partition) < to.get(*partition);
     if !leaderless.iter().any(|it| behind(&it)) {
@@ -74,7 +74,7 @@ fn reach(filter: &Filter, place: &Cursor, to: &Arc<Cursor>, head: &Cursor, leade
         hidden.for_each(|partition| past.set(partition, to.get(partition)));
         return Reach::Past(past);
     }
-    // The other partitions up to the newest record: memory is not read for this client meanwhile.
+    // The other partitions up to the newest record, because memory is not read for this client meanwhile.
     let mut newest = Cursor::clone(to);
     for (partition, next) in (0..).zip(head.positions()).filter(|(_, next)| **next != UNKNOWN) {
         newest.set(partition, newest.get(partition).max(*next));
@@ -83,7 +83,7 @@ fn reach(filter: &Filter, place: &Cursor, to: &Arc<Cursor>, head: &Cursor, leade
     if leaderless.iter().filter(behind).any(|(_, waits)| *waits) {
         return if place.covers(&newest) { Reach::Nothing } else { Reach::To(Arc::new(newest)) };
     }
-    // New records arrive all the time: it is enough to be where memory can go on.
+    // New records arrive all the time; it is enough to reach a position that memory has.
     let has_others = |p: i32| place.get(p) >= to.get(p) || leaderless.iter().any(|(leaderless, _)| *leaderless == p);
     if !(0..to.partitions() as i32).all(has_others) {
         return Reach::To(Arc::new(newest));
@@ -93,27 +93,28 @@ fn reach(filter: &Filter, place: &Cursor, to: &Arc<Cursor>, head: &Cursor, leade
     Reach::Never(Gap { requested: place.to_string(), resumed, missed, reason: GapReason::NoLeader })
 }
 
-/// What the read hands over.
+/// A message of the read.
 pub enum Chunk {
-    /// Frames, and the place after them.
+    /// Frames, and the position after them.
     Frames(Bytes, Cursor),
-    /// Everything up to the place asked for has been read.
+    /// Everything up to the requested position has been read.
     Done,
     Failed(HistoryError),
 }
 
-/// A read from Kafka for one client. It is cancelled when this is dropped.
+/// A read from Kafka for one client. Dropping it cancels the read.
 pub struct CatchUp {
     chunks: mpsc::Receiver<Chunk>,
-    /// The place up to which it reads.
+    /// The position up to which it reads.
     to: Arc<Cursor>,
     _cancels: DropGuard,
 }
 
 impl CatchUp {
-    /// Reads the records between a subscription's place and `to` on a thread that may block, a little ahead of the client. With
-    /// `most`, the client gets only the newest so many that match, and no more than [`bounds::NEWEST_BYTES`] of them.
-    pub fn begin(
+    /// Reads the records between a subscription's position and `to` on a thread that may block, a little ahead of the
+    /// client. With `most`, the client gets only that many of the newest matching records, and at most
+    /// [`bounds::NEWEST_BYTES`] of them.
+    pub fn start(
         streams: &Arc<Streams>,
         share: Share,
         subscription: &Subscription,
@@ -131,7 +132,7 @@ impl CatchUp {
             to: to.clone(),
             stop,
         };
-        let outlet = Outlet { chunks: sender, runtime: Handle::current(), waited: Duration::ZERO };
+        let outlet = ChunkSender { chunks: sender, runtime: Handle::current(), waited: Duration::ZERO };
         spawn_blocking(move || {
             let _share = share;
             match most {
@@ -142,18 +143,18 @@ impl CatchUp {
         CatchUp { chunks, to, _cancels }
     }
 
-    /// The place up to which it reads.
+    /// Returns the position up to which it reads.
     pub fn to(&self) -> &Cursor {
         &self.to
     }
 
-    /// Waits for the next chunk. `None`: the read was given up, because its client took nothing, or too little. Cancel safe.
+    /// Waits for the next chunk. `None` if the read gave up because its client read nothing, or too little. Cancel
+    /// safe.
     pub async fn next(&mut self) -> Option<Chunk> {
         self.chunks.recv().await
     }
 }
 
-/// The read on its thread.
 struct Read {
     streams: Arc<Streams>,
     dialect: Dialect,
@@ -164,8 +165,8 @@ struct Read {
 }
 
 impl Read {
-    /// Hands over every record that matches.
-    fn all(self, mut outlet: Outlet) {
+    /// Sends every matching record.
+    fn all(self, mut outlet: ChunkSender) {
         let (mut out, mut hidden, mut place, mut abandoned) = (Vec::new(), 0, self.from.clone(), false);
         let read = self.each(|record| {
             place.set(record.partition(), record.offset() + 1);
@@ -185,8 +186,8 @@ impl Read {
         }
     }
 
-    /// Hands over the newest `most` records that match, once it has read all.
-    fn newest(self, most: usize, mut outlet: Outlet) {
+    /// Sends the newest `most` matching records, after all were read.
+    fn newest(self, most: usize, mut outlet: ChunkSender) {
         let (mut newest, mut place) = (Newest::new(most, self.from.clone()), self.from.clone());
         let read = self.each(|record| {
             place.set(record.partition(), record.offset() + 1);
@@ -225,17 +226,16 @@ impl Read {
     }
 }
 
-/// Where the chunks go.
-struct Outlet {
+struct ChunkSender {
     chunks: mpsc::Sender<Chunk>,
     runtime: Handle,
     /// How long the client has kept the read waiting.
     waited: Duration,
 }
 
-impl Outlet {
-    /// Hands a chunk over; false if the client takes nothing, or too little. Such a client must not keep a consumer of Kafka:
-    /// a new read begins when it takes something again.
+impl ChunkSender {
+    /// Sends a chunk. Returns false if the client reads nothing, or too little: such a client must not keep a Kafka
+    /// consumer. A new read starts when it reads again.
     fn send(&mut self, chunk: Chunk) -> bool {
         let sent_at = Instant::now();
         let taken = self.runtime.block_on(self.chunks.send_timeout(chunk, UNTAKEN)).is_ok();
@@ -243,7 +243,6 @@ impl Outlet {
         taken && self.waited < TAKEN_SLOWLY
     }
 
-    /// Hands over the frames of `out`, which lead to `place`.
     fn send_frames(&mut self, out: &mut Vec<u8>, place: &Cursor) -> bool {
         self.send(Chunk::Frames(std::mem::take(out).into(), place.clone()))
     }
@@ -253,13 +252,13 @@ impl Outlet {
     }
 }
 
-/// The newest records of many, and how many came before them.
+/// The newest records, and how many came before them.
 struct Newest {
     records: VecDeque<Record>,
     most: usize,
     bytes: usize,
     skipped: u64,
-    /// The place before the first of `records`.
+    /// The position before the first of `records`.
     before: Cursor,
 }
 
@@ -287,11 +286,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_waits_for_a_partition_without_a_leader_and_then_goes_on_while_records_keep_coming() {
+    fn a_client_waits_for_a_partition_without_a_leader_and_then_continues_under_load() {
         let (to, head) = (Arc::new(Cursor::new([50, 60, 70])), Cursor::new([100, 110, 120]));
         let reach = |place: [i64; 3], waits| reach(&Filter::default(), &Cursor::new(place), &to, &head, &[(1, waits)]);
         let others = |of_1| Reach::To(Arc::new(Cursor::new([100, of_1, 120])));
-        // The others are read first, up to the newest record.
+        // The other partitions are read first, up to the newest record.
         for waits in [true, false] {
             assert_eq!(reach([0, 5, 0], waits), others(5));
             assert_eq!(reach([0, 60, 0], waits), Reach::To(to.clone()));

@@ -1,4 +1,4 @@
-//! A follower: the state machine that turns a place in the topic into the bytes of a stream.
+//! A follower: the state machine that produces the bytes of a stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,27 +17,27 @@ use super::{Beat, OpenPermit, Pulse, Streams};
 use crate::bounds::{Address, Share};
 use crate::feed::{Cursor, Dialect, Feed, Filter, Frames, Gap, Next, Subscription};
 
-/// How long a follower waits before it asks Kafka again, after Kafka could not answer.
+/// Pause before a follower asks Kafka again after Kafka could not answer.
 pub const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How long a follower waits for a permit to read from Kafka before it looks again where memory is by then.
+/// How long a follower waits for a permit to read from Kafka before it looks at memory again.
 const PERMIT_WITHIN: Duration = Duration::from_secs(60);
 
-/// One client's stream. When it is dropped it leaves every queue, cancels its read, and is counted as open no more.
+/// One client's stream. Dropping it leaves every queue, cancels its read, and no longer counts it as open.
 pub struct Follower {
     pulse: Pulse,
-    reader: Reader,
+    reader: FollowerReader,
     has_ended: bool,
     _permit: OpenPermit,
 }
 
-/// Where a follower is on its way.
+/// What a follower is doing.
 enum Phase {
     /// Nothing was sent yet.
     Opening(Start),
-    /// Finding the place to start from: the tail must have started, and perhaps Kafka must answer.
+    /// Finding the start: the tail must have started, and some starts need an answer from Kafka.
     Resolving(Pin<Box<dyn Future<Output = Resolved> + Send>>),
     /// Reading memory, up to the newest record.
-    Live(Live),
+    Live(LiveReader),
     /// Behind memory, waiting for a permit to read from Kafka; `None` if there was none in time.
     Queued(Pin<Box<dyn Future<Output = Option<Share>> + Send>>),
     /// Behind memory, reading from Kafka.
@@ -45,8 +45,8 @@ enum Phase {
 }
 
 #[derive(Default)]
-struct Live {
-    /// Frames that were read and are not sent yet.
+struct LiveReader {
+    /// Frames that were read but not sent yet.
     frames: Bytes,
     /// The permit to read from Kafka, if the next look at memory says that this is still necessary.
     permit: Option<Share>,
@@ -54,11 +54,11 @@ struct Live {
     is_laborious: bool,
 }
 
-/// What a follower sends beside its beats.
-struct Reader {
+/// Reads the records that a follower sends.
+struct FollowerReader {
     streams: Arc<Streams>,
     address: Address,
-    /// The client's place, in memory or behind it. While the phase is `Opening` or `Resolving` it is not known.
+    /// The client's position, in memory or before it. Unknown while the phase is `Opening` or `Resolving`.
     subscription: Subscription,
     phase: Phase,
     pace: Option<Pace>,
@@ -66,7 +66,7 @@ struct Reader {
 }
 
 impl Follower {
-    /// A reader of memory whose place is still to be found, in the topic as it is now.
+    /// Returns a reader of memory without a position, in the current incarnation of the topic.
     pub(super) fn subscription(feed: &Feed, dialect: Dialect, filter: Filter) -> Subscription {
         Subscription::new(feed, dialect, filter, Cursor::default())
     }
@@ -82,7 +82,7 @@ impl Follower {
     ) -> Self {
         let last_id = LastId::new(subscription.dialect(), subscription.filter());
         let (streams, phase) = (streams.clone(), Phase::Opening(start));
-        let reader = Reader { streams, address, subscription, phase, pace, last_id };
+        let reader = FollowerReader { streams, address, subscription, phase, pace, last_id };
         Follower { pulse, reader, has_ended: false, _permit: permit }
     }
 
@@ -93,7 +93,8 @@ impl Follower {
         }
         loop {
             let bytes = select! {
-                // The beats first: also a client that always has something to read gets its heartbeats and its end.
+                // The pulse comes first, so that a client that always has something to read also gets its heartbeats
+                // and its end.
                 biased;
                 beat = self.pulse.beat(), if self.reader.has_opened() => {
                     self.has_ended = beat.is_last();
@@ -108,7 +109,7 @@ impl Follower {
     }
 }
 
-impl Reader {
+impl FollowerReader {
     fn has_opened(&self) -> bool {
         !matches!(self.phase, Phase::Opening(_))
     }
@@ -122,8 +123,8 @@ impl Reader {
         self.last_id.beat(beat, place)
     }
 
-    /// Takes the next step, and returns what there is to send, if anything. Cancel safe: what it waits for is kept in the
-    /// phase, or looked at again.
+    /// Takes the next step, and returns bytes to send, if there are any. Cancel safe: what it waits for is kept in the
+    /// phase, or checked again.
     async fn advance(&mut self) -> Option<Bytes> {
         match &mut self.phase {
             Phase::Opening(start) => {
@@ -137,9 +138,9 @@ impl Reader {
             Phase::Live(live) if !live.frames.is_empty() => Some(self.send_part()),
             Phase::Live(_) => self.read_memory().await,
             Phase::Queued(permit) => {
-                // Memory may have moved on meanwhile.
+                // Memory may have evicted more meanwhile.
                 let permit = permit.as_mut().await;
-                self.phase = Phase::Live(Live { permit, ..Live::default() });
+                self.phase = Phase::Live(LiveReader { permit, ..LiveReader::default() });
                 None
             }
             Phase::CatchingUp(read) => {
@@ -149,7 +150,7 @@ impl Reader {
         }
     }
 
-    /// The first bytes, whatever Kafka does: how long to wait before reconnecting, and the place where it is known already.
+    /// Returns the first bytes, even without Kafka: the reconnection time, and the position if it is known already.
     fn open(&mut self, start: Start) -> Bytes {
         let place = match (&start, self.streams.feed.now()) {
             (Start::After(cursor), Some(now)) if cursor.partitions() <= now.partitions() => {
@@ -157,8 +158,8 @@ impl Reader {
                 cursor.grow(now.partitions());
                 Some(cursor)
             }
-            // As the client has it: a parser that starts afresh with each connection (WHATWG HTML, section 9.2.6) would lose
-            // it at the first frame without an id, and the client would reconnect without it.
+            // In the client's own form: a parser that starts afresh with each connection (WHATWG HTML, section 9.2.6)
+            // would lose it at the first frame without an id, and the client would reconnect without it.
             (Start::After(cursor), None) => Some(cursor.clone()),
             _ => None,
         };
@@ -184,7 +185,7 @@ impl Reader {
     /// Starts to read at a position, and sends it to the client.
     fn start_at(&mut self, Resolved { place, gap }: Resolved) -> Option<Bytes> {
         self.subscription.restart(place);
-        self.phase = Phase::Live(Live::default());
+        self.phase = Phase::Live(LiveReader::default());
         match gap {
             Some(gap) => Some(self.send_gap(&gap)),
             None if self.last_id.is(self.subscription.place()) => None,
@@ -192,7 +193,7 @@ impl Reader {
         }
     }
 
-    /// Reports a gap that ends at the subscription's place.
+    /// Reports a gap that ends at the subscription's position.
     fn send_gap(&mut self, gap: &Gap) -> Bytes {
         self.streams.feed.metrics().gaps.inc();
         self.last_id.set(self.subscription.place());
@@ -250,10 +251,10 @@ impl Reader {
         part
     }
 
-    /// Goes on where memory does not reach back to the client's place; it does to the place `to`.
+    /// Continues from Kafka if memory no longer has the client's position. Memory has the position `to`.
     async fn fall_behind(&mut self, to: Arc<Cursor>, permit: Option<Share>) -> Option<Bytes> {
         if self.subscription.place().distance(&to) > self.streams.settings.max_catch_up {
-            // More than is read for one client: it starts over, with a gap.
+            // Too far behind to catch up: it starts over, with a gap.
             self.start_over();
             return None;
         }
@@ -276,7 +277,7 @@ impl Reader {
         self.phase = match permit {
             Some(permit) => {
                 let most = self.pace.as_ref().map(Pace::burst);
-                Phase::CatchingUp(CatchUp::begin(&self.streams, permit, &self.subscription, to, most))
+                Phase::CatchingUp(CatchUp::start(&self.streams, permit, &self.subscription, to, most))
             }
             None => {
                 let (catch_ups, address) = (self.streams.catch_ups.clone(), self.address);
@@ -286,7 +287,7 @@ impl Reader {
         None
     }
 
-    /// Takes in what a read from Kafka has handed over.
+    /// Handles a chunk of the read from Kafka.
     fn caught_up_to(&mut self, chunk: Option<Chunk>) -> Option<Bytes> {
         match chunk {
             Some(Chunk::Frames(frames, place)) => {
@@ -302,11 +303,11 @@ impl Reader {
                     let place = self.subscription.place().max(read.to());
                     self.subscription.resume(place);
                 }
-                self.phase = Phase::Live(Live::default());
+                self.phase = Phase::Live(LiveReader::default());
             }
             Some(Chunk::Failed(error)) => {
                 // Kafka became unreachable, or retention deleted the records first.
-                tracing::debug!(error = %error, "a stream's read from Kafka broke off");
+                tracing::debug!(error = %error, "a stream's read from Kafka failed");
                 self.start_over();
             }
             None => self.start_over(),
@@ -314,7 +315,7 @@ impl Reader {
         None
     }
 
-    /// Finds out again, after a moment, where the client's place is.
+    /// Checks again, after a moment, where the client's position is.
     fn start_over(&mut self) {
         let place = Cursor::clone(self.subscription.place());
         self.phase = self.resolving(Start::After(place), RETRY_AFTER);

@@ -1,8 +1,8 @@
-//! Following the topic: a client's way from the start that it asked for to the bytes of its stream.
+//! Following the topic, from the requested start to the bytes of the stream.
 //!
-//! A [`Follower`] joins memory (`feed`) and Kafka (`kafka`): it reads from memory what memory still has and from Kafka what
-//! it no longer has, and reports as a gap what neither has. It holds a place in the topic, not a queue: it is asked for the
-//! next bytes when its client took the last ones. `web` opens streams and sends their bytes; this folder knows no HTTP.
+//! A [`Follower`] joins memory (`feed`) and Kafka (`kafka`): it reads from memory, reads from Kafka what memory no
+//! longer has, and reports as a gap what neither has. It holds a position in the topic, not a queue, and produces bytes
+//! when its client is ready for them. `web` opens streams and sends their bytes; this folder knows no HTTP.
 
 mod catch_up;
 mod follower;
@@ -27,37 +27,36 @@ pub use start::Start;
 use crate::bounds::{self, Address, Busy, Share, Shares};
 use crate::config::FeedSettings;
 use crate::feed::{Dialect, Feed, Filter, GapReason, OpenStream};
-use crate::kafka::{Reads, State};
+use crate::kafka::{ClusterState, Reads};
 use pace::Pace;
 
 /// How long a strict request waits for Kafka to check its cursor.
 const STRICT_WITHIN: Duration = Duration::from_secs(5);
 
-/// All that streams share.
+/// The parts that all streams share.
 pub struct Streams {
     feed: Feed,
     reads: Reads,
-    kafka: watch::Receiver<State>,
+    kafka: watch::Receiver<ClusterState>,
     /// Whether the broker is the embedded one, which cannot search by time.
     embedded: bool,
-    /// Streams that are open.
     open: Shares,
     /// Streams that read from Kafka, at the pace of their clients.
     catch_ups: Shares,
     /// Streams that look through much of memory: some workers always remain for the others.
     labours: Semaphore,
-    /// Cancelled when the process is asked to end: every stream says bye.
+    /// Cancelled when the process is asked to end; every stream then sends `bye`.
     closing: CancellationToken,
     settings: FeedSettings,
 }
 
-/// What a client asks for.
-pub struct Request {
+/// What a client requests.
+pub struct StreamRequest {
     pub address: Address,
     pub dialect: Dialect,
     pub filter: Filter,
     pub start: Start,
-    /// Most events a second; `None` is no limit.
+    /// Most events per second; `None` means no limit.
     pub max_rate: Option<usize>,
     /// Whether to refuse a cursor that cannot be resumed, instead of a stream that starts with a gap.
     pub strict: bool,
@@ -66,7 +65,7 @@ pub struct Request {
 /// A stream that was not opened.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum OpenError {
-    /// The client's address has as many as one address may have.
+    /// The client's address has as many streams as one address may have.
     #[error("{0} streams of this address are open already")]
     AddressFull(usize),
     /// There are as many as the settings allow (`feed.max_streams`).
@@ -74,7 +73,7 @@ pub enum OpenError {
     Full(usize),
     #[error("shutting down")]
     Closing,
-    /// A strict request, whose cursor only Kafka can check.
+    /// A strict request whose cursor only Kafka can check.
     #[error("Kafka is unreachable, so the cursor cannot be checked")]
     Unchecked,
     /// A strict request whose cursor leads to a gap.
@@ -92,7 +91,7 @@ impl Streams {
     pub fn new(
         feed: Feed,
         reads: Reads,
-        kafka: watch::Receiver<State>,
+        kafka: watch::Receiver<ClusterState>,
         embedded: bool,
         closing: CancellationToken,
         settings: FeedSettings,
@@ -115,12 +114,13 @@ impl Streams {
         &self.catch_ups
     }
 
-    /// Opens a stream. Where it starts is found out while it runs; only a strict request waits for that here.
-    pub async fn follow(self: &Arc<Self>, request: Request) -> Result<Follower, OpenError> {
-        let Request { address, dialect, filter, start, max_rate, strict } = request;
-        // The reader first: it notes the incarnation of the topic in which the start's place is found.
+    /// Opens a stream. Its start is resolved while it runs; only a strict request waits for that here.
+    pub async fn follow(self: &Arc<Self>, request: StreamRequest) -> Result<Follower, OpenError> {
+        let StreamRequest { address, dialect, filter, start, max_rate, strict } = request;
+        // The reader comes first: it notes the incarnation of the topic to which the start belongs.
         let subscription = Follower::subscription(&self.feed, dialect, filter);
-        // "Now" is decided before the head of the answer is sent: a client that has seen the head gets what comes after it.
+        // "Now" is resolved before the response's head is sent: a client that has seen the head gets everything after
+        // it.
         let start = match (start, self.feed.now()) {
             (Start::Now, Some(now)) => Start::After(now),
             (start, _) => start,
@@ -133,7 +133,7 @@ impl Streams {
         Ok(Follower::new(self, address, subscription, start, pulse, max_rate.map(Pace::new), permit))
     }
 
-    /// Counts one more stream, if there may be one more.
+    /// Counts one more stream, if the limits allow it.
     pub fn admit(&self, address: Address) -> Result<OpenPermit, OpenError> {
         let most = self.settings.max_streams;
         let share = self.open.try_acquire(address).map_err(|busy| match busy {
@@ -147,7 +147,7 @@ impl Streams {
         }
     }
 
-    /// The pause between two heartbeats.
+    /// The time between two heartbeats.
     pub fn heartbeat(&self) -> Duration {
         self.settings.heartbeat
     }
@@ -161,12 +161,12 @@ impl Streams {
         self.closing.cancelled().await;
     }
 
-    /// The pulse of a stream without records, which reports nothing about Kafka.
+    /// Returns the pulse of a stream without records, which reports nothing about Kafka.
     pub fn pulse(&self) -> Pulse {
         Pulse::new(self, None)
     }
 
-    /// Refuses a cursor that leads to a gap.
+    /// Rejects a cursor that leads to a gap.
     async fn check(&self, address: Address, start: &Start) -> Result<(), OpenError> {
         if !matches!(start, Start::Malformed(_) | Start::After(_)) {
             return Ok(());

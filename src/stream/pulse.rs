@@ -1,4 +1,4 @@
-//! What a stream sends without an event: heartbeats, changes of Kafka's state, and the last message.
+//! The messages of a stream beside its events: heartbeats, changes of Kafka's state, and the last message.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -14,21 +14,21 @@ use utoipa::ToSchema;
 use super::Streams;
 use crate::event::time::format_ms;
 use crate::feed::{Cursor, Dialect, Frames};
-use crate::kafka::{Cause, State, Trouble, describe_troubles};
+use crate::kafka::{Cause, ClusterState, Trouble, describe_troubles};
 
-/// When a stream has to send something, whether there are events or not.
+/// Decides when a stream sends such a message.
 pub struct Pulse {
     heartbeat: Interval,
     /// Ends the stream at its maximum age, so that the client resumes, perhaps at another replica.
     end: Pin<Box<Sleep>>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     /// `None`: the client gets no reports about Kafka.
-    kafka: Option<watch::Receiver<State>>,
-    /// Whether to report also what only keeps events from being written.
+    kafka: Option<watch::Receiver<ClusterState>>,
+    /// Whether to report states in which only posts fail.
     reports_writes: bool,
-    /// Whether the state at the start of the stream was looked at.
+    /// Whether the state at the start of the stream was reported.
     looked: bool,
-    /// The status that the client has.
+    /// The last status that was sent.
     reported: Option<Status>,
 }
 
@@ -68,8 +68,8 @@ pub struct Bye {
 }
 
 impl Pulse {
-    /// A page (`Dialect::Html`) gets every status, a program only what keeps records from it, and the end of that. Without
-    /// a dialect the client gets no status.
+    /// Returns the pulse of a new stream. A page (`Dialect::Html`) gets every status; a program gets only a status in
+    /// which it receives no records, and the end of that. Without a dialect the client gets no status.
     pub(super) fn new(streams: &Streams, dialect: Option<Dialect>) -> Self {
         let is_page = dialect == Some(Dialect::Html);
         let settings = &streams.settings;
@@ -113,11 +113,11 @@ impl Pulse {
         }
     }
 
-    /// The broker's status, if it differs from the one that the client has.
+    /// Returns the broker's status, if it differs from the last one that was sent.
     fn new_status(&mut self) -> Option<Status> {
         let reports_writes = self.reports_writes;
         let status = match &*self.kafka.as_mut()?.borrow_and_update() {
-            State::Up(topic) => {
+            ClusterState::Up(topic) => {
                 let concerns = |it: &&Trouble| reports_writes || it.cause.stops_streams() || it.cause == Cause::HeldUp;
                 let troubles: Vec<Trouble> = topic.troubles.iter().filter(concerns).cloned().collect();
                 match describe_troubles(&troubles) {
@@ -125,7 +125,7 @@ impl Pulse {
                     reason => Status { broker: BrokerState::Impaired, reason, since: None },
                 }
             }
-            State::Connecting { since_ms, reason, .. } | State::Away { since_ms, reason, .. } => {
+            ClusterState::Connecting { since_ms, reason, .. } | ClusterState::Unreachable { since_ms, reason, .. } => {
                 Status { broker: BrokerState::Away, reason: Some(reason.clone()), since: Some(format_ms(*since_ms)) }
             }
         };
@@ -143,7 +143,7 @@ impl Pulse {
 const UP: Status = Status { broker: BrokerState::Up, reason: None, since: None };
 
 impl Beat {
-    /// The message; `place` is the client's, where it is known.
+    /// Returns the message; `place` is the client's position, if it is known.
     pub fn bytes(&self, dialect: Dialect, place: Option<&Cursor>) -> Bytes {
         let mut out = Vec::new();
         match self {

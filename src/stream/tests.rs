@@ -1,5 +1,5 @@
-//! The room without a socket: followers that are asked for their bytes, over a feed that the test fills. Kafka is unreachable,
-//! so all that a follower gets comes from memory; tests/stream.rs has those that read from Kafka.
+//! Followers without a socket, over a feed that the test fills. Kafka is unreachable, so a follower gets only records
+//! in memory; tests/it/stream.rs has those that read from Kafka.
 
 use std::time::Duration;
 
@@ -11,35 +11,35 @@ use crate::event::Record;
 use crate::feed::{Frames, Writer};
 use crate::kafka::{Cause, Connection, History, TopicState, Trouble};
 
-/// Long enough for whatever is to come.
+/// Long enough for anything that is to arrive.
 const IN_TIME: Duration = Duration::from_secs(20);
-/// Long enough to see that nothing comes.
+/// Long enough to see that nothing arrives.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
-struct Room {
+struct Fixture {
     streams: Arc<Streams>,
     writer: Writer,
-    kafka: watch::Sender<State>,
+    kafka: watch::Sender<ClusterState>,
     closing: CancellationToken,
 }
 
-impl Room {
-    /// A room whose feed has been started, at the beginning of a topic with one partition.
+impl Fixture {
+    /// A feed that has started, at the beginning of a topic with one partition.
     fn new(settings: FeedSettings) -> Self {
-        let mut room = Room::before_the_start(settings);
-        room.writer.start(&[0], &[0]);
-        room
+        let mut fixture = Fixture::before_the_start(settings);
+        fixture.writer.start(&[0], &[0]);
+        fixture
     }
 
     fn before_the_start(settings: FeedSettings) -> Self {
         let nowhere = KafkaSettings { bootstrap_servers: "127.0.0.1:9".into(), ..KafkaSettings::default() };
         let connection = Connection::new(&nowhere).expect("valid settings");
-        let (kafka, state) = watch::channel(State::Up(Arc::default()));
+        let (kafka, state) = watch::channel(ClusterState::Up(Arc::default()));
         let feed = Feed::new("t", Frames::new(|_| "<li>".into()), settings.events, 1 << 20);
         let (writer, closing) = (feed.writer(), CancellationToken::new());
         let reads = Reads::new(Arc::new(History::new(&connection, state.clone())));
         let streams = Arc::new(Streams::new(feed, reads, state, false, closing.clone(), settings));
-        Room { streams, writer, kafka, closing }
+        Fixture { streams, writer, kafka, closing }
     }
 
     fn publish(&mut self, offsets: std::ops::Range<i64>) {
@@ -56,26 +56,26 @@ impl Room {
         self.open(request(start)).await.expect("a stream")
     }
 
-    async fn open(&self, request: Request) -> Result<Client, OpenError> {
+    async fn open(&self, request: StreamRequest) -> Result<Client, OpenError> {
         self.streams.follow(request).await.map(Client)
     }
 }
 
-fn request(start: Start) -> Request {
+fn request(start: Start) -> StreamRequest {
     let (address, filter) = (Address::new(None), Filter::default());
-    Request { address, dialect: Dialect::Lines, filter, start, max_rate: None, strict: false }
+    StreamRequest { address, dialect: Dialect::Lines, filter, start, max_rate: None, strict: false }
 }
 
 struct Client(Follower);
 
 impl Client {
-    /// The next message; several that come together are one text of as many lines.
+    /// Returns the next message; several that arrive together are one text of as many lines.
     async fn next(&mut self) -> String {
         let bytes = timeout(IN_TIME, self.0.next()).await.expect("in time").expect("not the end");
         String::from_utf8(bytes.to_vec()).expect("UTF-8")
     }
 
-    /// The cursors of the next events, as many as that.
+    /// Returns the cursors of the next events, this many.
     async fn events(&mut self, count: usize) -> Vec<String> {
         let mut cursors = Vec::new();
         while cursors.len() < count {
@@ -100,32 +100,32 @@ impl Client {
 
 #[tokio::test]
 async fn a_stream_from_now_gets_what_comes_after_it_was_opened() {
-    let mut room = Room::new(FeedSettings::default());
-    room.publish(0..2);
-    let mut client = room.follow(Start::Now).await;
-    room.publish(2..4);
+    let mut fixture = Fixture::new(FeedSettings::default());
+    fixture.publish(0..2);
+    let mut client = fixture.follow(Start::Now).await;
+    fixture.publish(2..4);
     client.expect(r#"{"type":"position","cursor":"0-2"}"#).await;
     assert_eq!(client.events(2).await, ["0-3", "0-4"]);
     client.expect_nothing().await;
-    room.publish(4..5);
+    fixture.publish(4..5);
     assert_eq!(client.events(1).await, ["0-5"]);
 }
 
 #[tokio::test]
 async fn a_stream_resumes_from_memory() {
-    let mut room = Room::new(FeedSettings::default());
-    room.publish(0..4);
-    let mut client = room.follow(Start::after("0-1")).await;
+    let mut fixture = Fixture::new(FeedSettings::default());
+    fixture.publish(0..4);
+    let mut client = fixture.follow(Start::after("0-1")).await;
     client.expect(r#"{"type":"position","cursor":"0-1"}"#).await;
     assert_eq!(client.events(3).await, ["0-2", "0-3", "0-4"]);
 }
 
 #[tokio::test]
 async fn the_last_records_that_match_come_from_memory() {
-    let mut room = Room::new(FeedSettings::default());
-    room.publish(0..10);
+    let mut fixture = Fixture::new(FeedSettings::default());
+    fixture.publish(0..10);
     let filter = Filter { users: vec!["u1".into()], ..Filter::default() };
-    let mut client = room.open(Request { filter, ..request(Start::Last(2)) }).await.expect("a stream");
+    let mut client = fixture.open(StreamRequest { filter, ..request(Start::Last(2)) }).await.expect("a stream");
     client.expect(r#""cursor":null"#).await;
     client.expect(r#"{"type":"position","cursor":"0-7"}"#).await;
     assert_eq!(client.events(2).await, ["0-8", "0-10"]);
@@ -133,31 +133,31 @@ async fn the_last_records_that_match_come_from_memory() {
 
 #[tokio::test]
 async fn a_place_that_does_not_exist_is_a_gap() {
-    let mut room = Room::new(FeedSettings::default());
-    room.publish(0..3);
+    let mut fixture = Fixture::new(FeedSettings::default());
+    fixture.publish(0..3);
     for (start, reason) in [("yesterday", GapReason::MalformedCursor), ("0-1.1-1", GapReason::UnknownPartition)] {
-        let mut client = room.follow(Start::after(start)).await;
+        let mut client = fixture.follow(Start::after(start)).await;
         client.expect(r#"{"type":"position","cursor":null}"#).await;
         let gap = format!(r#""type":"gap","cursor":"0-3","missed":null,"reason":"{reason}","requested":"{start}""#);
         client.expect(&gap).await;
-        room.publish(3..3);
+        fixture.publish(3..3);
         client.expect_nothing().await;
-        let strict = Request { strict: true, ..request(Start::after(start)) };
-        let refused = room.open(strict).await.err();
+        let strict = StreamRequest { strict: true, ..request(Start::after(start)) };
+        let refused = fixture.open(strict).await.err();
         assert_eq!(refused, Some(OpenError::NotResumable { requested: start.into(), reason }));
     }
-    assert_eq!(room.streams.feed.metrics().gaps.get(), 2);
+    assert_eq!(fixture.streams.feed.metrics().gaps.get(), 2);
 }
 
 #[tokio::test]
-async fn a_stream_that_is_too_slow_is_told_how_much_it_did_not_get() {
-    let mut room = Room::new(FeedSettings { events: 10, ..FeedSettings::default() });
-    let mut client = room.follow(Start::Now).await;
+async fn a_slow_stream_gets_the_count_of_dropped_records() {
+    let mut fixture = Fixture::new(FeedSettings { events: 10, ..FeedSettings::default() });
+    let mut client = fixture.follow(Start::Now).await;
     client.expect("position").await;
-    room.publish(0..1);
+    fixture.publish(0..1);
     assert_eq!(client.events(1).await, ["0-1"]);
     client.expect_nothing().await;
-    room.publish(1..40);
+    fixture.publish(1..40);
     let text = client.next().await;
     assert!(text.contains(r#""type":"dropped","#) && text.contains(r#""from":"0-1""#), "{text}");
     let dropped: usize =
@@ -166,92 +166,93 @@ async fn a_stream_that_is_too_slow_is_told_how_much_it_did_not_get() {
 }
 
 #[tokio::test]
-async fn a_recreated_topic_is_a_gap_also_for_a_stream_that_has_not_begun() {
-    let mut room = Room::new(FeedSettings::default());
-    room.publish(0..2);
-    let mut client = room.follow(Start::after("0-1")).await;
-    room.writer.restart(&[0]);
-    room.publish(0..3);
+async fn a_recreated_topic_is_a_gap_also_for_a_stream_that_has_not_started() {
+    let mut fixture = Fixture::new(FeedSettings::default());
+    fixture.publish(0..2);
+    let mut client = fixture.follow(Start::after("0-1")).await;
+    fixture.writer.restart(&[0]);
+    fixture.publish(0..3);
     client.expect(r#"{"type":"position","cursor":"0-1"}"#).await;
-    // The new topic has this place too, but it is another one.
+    // The new topic has this position too, but with another record.
     client.expect(r#""type":"gap","cursor":"0-0","missed":null,"reason":"topic recreated""#).await;
     assert_eq!(client.events(3).await, ["0-1", "0-2", "0-3"]);
 }
 
 #[tokio::test]
 async fn a_stream_opened_before_the_tail_has_started_waits_for_it() {
-    let mut room = Room::before_the_start(FeedSettings { heartbeat: A_MOMENT, ..FeedSettings::default() });
-    let mut client = room.follow(Start::Now).await;
+    let mut fixture = Fixture::before_the_start(FeedSettings { heartbeat: A_MOMENT, ..FeedSettings::default() });
+    let mut client = fixture.follow(Start::Now).await;
     client.expect(r#"{"type":"position","cursor":null}"#).await;
     // Heartbeats come all the same.
     client.expect(r#"{"type":"position","cursor":null}"#).await;
-    room.writer.start(&[7], &[7]);
+    fixture.writer.start(&[7], &[7]);
     client.expect(r#"{"type":"position","cursor":"0-7"}"#).await;
-    room.publish(7..8);
+    fixture.publish(7..8);
     assert_eq!(client.events(1).await, ["0-8"]);
 }
 
 #[tokio::test]
-async fn a_heartbeat_tells_the_place_that_was_reached() {
-    let mut room = Room::new(FeedSettings { heartbeat: A_MOMENT, ..FeedSettings::default() });
+async fn a_heartbeat_has_the_current_position() {
+    let mut fixture = Fixture::new(FeedSettings { heartbeat: A_MOMENT, ..FeedSettings::default() });
     let filter = Filter { users: vec!["u1".into()], ..Filter::default() };
-    let mut client = room.open(Request { filter, ..request(Start::Now) }).await.expect("a stream");
+    let mut client = fixture.open(StreamRequest { filter, ..request(Start::Now) }).await.expect("a stream");
     client.expect(r#""cursor":"0-0""#).await;
-    room.publish(0..1); // hidden by the filter
+    fixture.publish(0..1); // hidden by the filter
     client.expect(r#"{"type":"position","cursor":"0-1"}"#).await;
-    let sse = Request { dialect: Dialect::Json, ..request(Start::Now) };
-    let mut client = room.open(sse).await.expect("a stream");
+    let sse = StreamRequest { dialect: Dialect::Json, ..request(Start::Now) };
+    let mut client = fixture.open(sse).await.expect("a stream");
     client.expect("id: 0-1\n\n").await;
     assert_eq!(client.next().await, ": heartbeat\n");
 }
 
 #[tokio::test]
 async fn a_stream_says_bye_when_the_process_ends_and_at_its_maximum_age() {
-    let room = Room::new(FeedSettings::default());
-    let mut client = room.follow(Start::Now).await;
+    let fixture = Fixture::new(FeedSettings::default());
+    let mut client = fixture.follow(Start::Now).await;
     client.expect("position").await;
-    room.closing.cancel();
+    fixture.closing.cancel();
     client.expect(r#"{"type":"bye","cursor":"0-0","reason":"shutdown"}"#).await;
     assert!(client.0.next().await.is_none() && client.0.next().await.is_none());
-    assert_eq!(room.open(request(Start::Now)).await.err(), Some(OpenError::Closing));
-    let room = Room::new(FeedSettings { max_age: A_MOMENT, ..FeedSettings::default() });
-    let mut client = room.follow(Start::Now).await;
+    assert_eq!(fixture.open(request(Start::Now)).await.err(), Some(OpenError::Closing));
+    let fixture = Fixture::new(FeedSettings { max_age: A_MOMENT, ..FeedSettings::default() });
+    let mut client = fixture.follow(Start::Now).await;
     client.expect("position").await;
     client.expect(r#""reason":"max age""#).await;
     assert!(client.0.next().await.is_none());
 }
 
 #[tokio::test]
-async fn a_stream_reports_what_keeps_records_from_it_and_a_page_more_than_that() {
-    let room = Room::new(FeedSettings::default());
-    let mut program = room.follow(Start::Now).await;
-    let mut page = room.open(Request { dialect: Dialect::Html, ..request(Start::Now) }).await.expect("a stream");
+async fn a_stream_reports_missing_records_and_a_page_also_rejected_posts() {
+    let fixture = Fixture::new(FeedSettings::default());
+    let mut program = fixture.follow(Start::Now).await;
+    let mut page =
+        fixture.open(StreamRequest { dialect: Dialect::Html, ..request(Start::Now) }).await.expect("a stream");
     program.expect("position").await;
     page.expect("retry: ").await;
     page.expect(r#""broker":"up""#).await;
     program.expect_nothing().await;
     let troubles = vec![Trouble::new(Cause::WriteDenied, "writing is denied")];
-    room.kafka.send_replace(State::Up(Arc::new(TopicState { troubles, ..TopicState::default() })));
+    fixture.kafka.send_replace(ClusterState::Up(Arc::new(TopicState { troubles, ..TopicState::default() })));
     page.expect(r#""broker":"impaired","reason":"writing is denied""#).await;
     program.expect_nothing().await;
-    let reason = "nobody answers".to_owned();
-    room.kafka.send_replace(State::Away { since_ms: 0, cause: Cause::Unreachable, reason });
-    page.expect(r#""broker":"away","reason":"nobody answers""#).await;
-    program.expect(r#""broker":"away","reason":"nobody answers""#).await;
+    let reason = "no answer".to_owned();
+    fixture.kafka.send_replace(ClusterState::Unreachable { since_ms: 0, cause: Cause::Unreachable, reason });
+    page.expect(r#""broker":"away","reason":"no answer""#).await;
+    program.expect(r#""broker":"away","reason":"no answer""#).await;
 }
 
 #[tokio::test]
 async fn a_rate_skips_to_the_newest_and_counts_what_it_leaves_out() {
-    let mut room = Room::new(FeedSettings::default());
-    let mut client = room.open(Request { max_rate: Some(2), ..request(Start::Now) }).await.expect("a stream");
+    let mut fixture = Fixture::new(FeedSettings::default());
+    let mut client = fixture.open(StreamRequest { max_rate: Some(2), ..request(Start::Now) }).await.expect("a stream");
     client.expect("position").await;
-    room.publish(0..10);
+    fixture.publish(0..10);
     let text = client.next().await;
     // Two seconds' worth at once.
     assert!(text.contains(r#""type":"skipped","cursor":"0-6","count":6,"from":"0-0","to":"0-6""#), "{text}");
     assert_eq!(text.lines().count(), 5);
     let sent = Instant::now();
-    room.publish(10..12);
+    fixture.publish(10..12);
     client.expect(r#""type":"event""#).await;
     assert!(sent.elapsed() >= Duration::from_millis(500), "after {:?}", sent.elapsed());
 }
@@ -259,12 +260,16 @@ async fn a_rate_skips_to_the_newest_and_counts_what_it_leaves_out() {
 #[tokio::test]
 async fn a_client_that_is_behind_memory_waits_while_kafka_is_unreachable_and_gets_its_heartbeats() {
     let settings = FeedSettings { events: 4, heartbeat: A_MOMENT, ..FeedSettings::default() };
-    let mut room = Room::new(settings);
-    let mut client = room.follow(Start::after("0-0")).await;
+    let mut fixture = Fixture::new(settings);
+    let mut client = fixture.follow(Start::after("0-0")).await;
     client.expect(r#""cursor":"0-0""#).await;
-    // It has not had everything once, so nothing is dropped: Kafka has it.
-    room.publish(0..20);
-    room.kafka.send_replace(State::Away { since_ms: 0, cause: Cause::Unreachable, reason: "gone".into() });
+    // It has not caught up yet, so nothing is dropped: Kafka has the records.
+    fixture.publish(0..20);
+    fixture.kafka.send_replace(ClusterState::Unreachable {
+        since_ms: 0,
+        cause: Cause::Unreachable,
+        reason: "gone".into(),
+    });
     client.expect(r#""broker":"away""#).await;
     for _ in 0..3 {
         client.expect(r#"{"type":"position","cursor":"0-0"}"#).await;
@@ -273,35 +278,35 @@ async fn a_client_that_is_behind_memory_waits_while_kafka_is_unreachable_and_get
 
 #[tokio::test]
 async fn many_frames_come_in_parts_with_beats_in_between() {
-    let mut room = Room::new(FeedSettings::default());
+    let mut fixture = Fixture::new(FeedSettings::default());
     let padding = "x".repeat(40_000);
     for offset in 0..10 {
         let value = format!(r#"{{"user":"u","action":"{padding}"}}"#);
-        room.writer.push(Record::new(0, offset, None, None, Some(value.as_bytes()), std::iter::empty()));
+        fixture.writer.push(Record::new(0, offset, None, None, Some(value.as_bytes()), std::iter::empty()));
     }
-    while room.writer.publish() != Duration::MAX {
+    while fixture.writer.publish() != Duration::MAX {
         sleep(Duration::from_millis(1)).await;
     }
-    let mut client = room.follow(Start::after("0-0")).await;
+    let mut client = fixture.follow(Start::after("0-0")).await;
     client.expect("position").await;
     assert_eq!(client.next().await.lines().count(), 1);
-    room.closing.cancel();
-    // Not the place behind all ten, of which the client has one.
+    fixture.closing.cancel();
+    // Not the position after all ten, of which the client has one.
     client.expect(r#"{"type":"bye","cursor":"0-1","#).await;
     assert!(client.0.next().await.is_none());
 }
 
 #[tokio::test]
 async fn only_so_many_streams_are_open_until_they_are_dropped() {
-    let room = Room::new(FeedSettings { max_streams: 3, ..FeedSettings::default() });
-    let first = [room.follow(Start::Now).await, room.follow(Start::Now).await, room.follow(Start::Now).await];
-    assert_eq!(room.open(request(Start::Now)).await.err(), Some(OpenError::AddressFull(3)));
-    let elsewhere = Request { address: Address::new("192.0.2.1".parse().ok()), ..request(Start::Now) };
-    assert_eq!(room.open(elsewhere).await.err(), Some(OpenError::Full(3)));
-    assert_eq!(room.streams.feed.streams(), 3);
+    let fixture = Fixture::new(FeedSettings { max_streams: 3, ..FeedSettings::default() });
+    let first = [fixture.follow(Start::Now).await, fixture.follow(Start::Now).await, fixture.follow(Start::Now).await];
+    assert_eq!(fixture.open(request(Start::Now)).await.err(), Some(OpenError::AddressFull(3)));
+    let elsewhere = StreamRequest { address: Address::new("192.0.2.1".parse().ok()), ..request(Start::Now) };
+    assert_eq!(fixture.open(elsewhere).await.err(), Some(OpenError::Full(3)));
+    assert_eq!(fixture.streams.feed.streams(), 3);
     drop(first);
-    assert_eq!(room.streams.feed.streams(), 0);
-    room.follow(Start::Now).await.expect("position").await;
+    assert_eq!(fixture.streams.feed.streams(), 0);
+    fixture.follow(Start::Now).await.expect("position").await;
 }
 
 /// Each idle stream holds its follower and the future of its next bytes.

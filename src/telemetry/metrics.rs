@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::feed::Feed;
 use crate::ingest::Ingest;
-use crate::kafka::{Cause, HeldUp, Producer, State, stops_all};
+use crate::kafka::{Cause, ClusterState, HeldUp, Producer, stops_all};
 use crate::server;
 
 /// Returns the partitions that an open transaction holds up.
@@ -29,7 +29,7 @@ pub type HeldReads = Box<dyn Fn() -> Vec<(&'static str, usize)> + Send + Sync>;
 
 /// The labels of a request. The route, not the path, so that the number of series is bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Labels {
+pub struct RequestLabels {
     pub method: &'static str,
     pub route: String,
     pub status: u16,
@@ -38,15 +38,15 @@ pub struct Labels {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: Family<Labels, Counter>,
+    requests: Family<RequestLabels, Counter>,
     seconds: Histogram,
 }
 
 impl Metrics {
-    pub fn new(sources: Sources, connections: &server::Metrics) -> Self {
+    pub fn new(sources: Sources, connections: &server::ServerMetrics) -> Self {
         let Sources { ingest, feed, .. } = &sources;
         let mut registry = Registry::with_prefix("footfall");
-        let requests = Family::<Labels, Counter>::default();
+        let requests = Family::<RequestLabels, Counter>::default();
         // 0.25 ms to 16 s
         let seconds = Histogram::new(exponential_buckets(0.000_25, 2.0, 17));
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -86,7 +86,7 @@ impl Metrics {
         Metrics { registry, requests, seconds }
     }
 
-    pub fn request(&self, labels: &Labels, seconds: f64) {
+    pub fn request(&self, labels: &RequestLabels, seconds: f64) {
         self.requests.get_or_create(labels).inc();
         self.seconds.observe(seconds);
     }
@@ -143,7 +143,7 @@ pub struct Sources {
     pub ingest: Arc<Ingest>,
     pub feed: Feed,
     pub producer: Arc<Producer>,
-    pub kafka: watch::Receiver<State>,
+    pub kafka: watch::Receiver<ClusterState>,
     /// Records that the tail has not read yet.
     pub lag: Arc<AtomicU64>,
     pub held_up: HeldUps,

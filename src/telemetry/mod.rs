@@ -4,4 +4,4 @@ mod logs;
 mod metrics;
 
 pub use logs::install as install_logs;
-pub use metrics::{Labels, Metrics, Sources};
+pub use metrics::{Metrics, RequestLabels, Sources};

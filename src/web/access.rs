@@ -1,8 +1,8 @@
-//! Which requests are answered at all: those that name this server, that no page of another site has caused, and whose
-//! target is text.
+//! Which requests are answered: those that name this server, that no page of another site has caused, and whose target
+//! is text.
 //!
-//! The check stands in front of every route and of the catcher, before a handler or a guard runs, so that no route can
-//! forget it and a refused request costs nothing.
+//! The check runs before every route and the catcher, before any handler or guard, so that no route can omit it and a
+//! rejected request costs little.
 
 use footfall_core::query_string;
 use rocket::http::Method;
@@ -13,10 +13,10 @@ use super::problem::{Kind, Problem};
 use super::query;
 use crate::hosts::{Authority, Hosts};
 
-/// What a route is for. It decides who may ask for it, and with which methods.
+/// The purpose of a route. It decides which origins may request it, and with which methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteKind {
-    /// Answers a probe, by any name of the server as long as there is no query: it shows nothing of the events.
+    /// Answers a probe under any host name, as long as there is no query: it reveals nothing of the events.
     Probe,
     /// A page or bounded JSON. A link of another site may lead to it.
     Page,
@@ -45,7 +45,7 @@ impl RouteKind {
     }
 }
 
-/// Puts the check in front of a route.
+/// Adds the check to a route.
 pub fn guard(kind: RouteKind, mut route: Route) -> Route {
     route.handler = Box::new(Guarded { kind, handler: route.handler });
     route
@@ -67,11 +67,11 @@ impl Handler for Guarded {
     }
 }
 
-/// Refuses a request under a foreign name with 421, one of another site's page with 403, and one whose target is not
-/// UTF-8 or repeats a parameter with 400.
+/// Rejects a request under a foreign host name with 421, one from another site's page with 403, and one whose target is
+/// not UTF-8 or repeats a parameter with 400.
 pub fn check(request: &Request, kind: RouteKind) -> Result<(), Problem> {
     let Some(hosts) = request.rocket().state::<Hosts>() else {
-        return Err(Problem::new(Kind::Internal, "the application was put together wrongly"));
+        return Err(Problem::new(Kind::Internal, "a part of the application is missing"));
     };
     check_host(request, kind, hosts)?;
     check_site(request, kind, hosts)?;
@@ -88,12 +88,12 @@ fn check_target(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The first `Host` of a request, if it is one.
+/// Returns the first `Host` of a request, if it is valid.
 pub fn host<'r>(request: &'r Request<'_>) -> Option<Authority<'r>> {
     request.headers().get_one("Host").and_then(Authority::parse)
 }
 
-/// Every `Host` must name this server. A request of HTTP/1.0 may come without one, but no browser sends such a request.
+/// Every `Host` must name this server. A request of HTTP/1.0 may have none, but no browser sends such a request.
 fn check_host(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), Problem> {
     let ours = |text: &str| Authority::parse(text).is_some_and(|host| hosts.contains(&host));
     let Some(foreign) = request.headers().get("Host").find(|text| !ours(text)) else { return Ok(()) };
@@ -107,7 +107,8 @@ fn check_host(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), P
     Err(Problem::new(Kind::Misdirected, detail))
 }
 
-/// `Sec-Fetch-Site` tells where the browser has it from (W3C Fetch Metadata), else `Origin`. A program sends neither.
+/// `Sec-Fetch-Site` says which site caused the request (W3C Fetch Metadata), otherwise `Origin` does. A program sends
+/// neither.
 fn check_site(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), Problem> {
     let headers = request.headers();
     let mut sites = headers.get("Sec-Fetch-Site").peekable();
@@ -133,7 +134,7 @@ fn check_site(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), P
     Err(Problem::new(Kind::CrossSite, detail))
 }
 
-/// Whether the request follows a link, in a window of its own.
+/// Whether the request follows a link and opens a page.
 fn is_link(request: &Request) -> bool {
     let is = |name, value| request.headers().get_one(name) == Some(value);
     matches!(request.method(), Method::Get | Method::Head)

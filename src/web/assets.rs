@@ -1,5 +1,5 @@
-//! The files of `static/`, compiled in and sent with gzip to those who take it. An address with the content's hash may be kept for ever; a plain one is asked
-//! about again each time, which costs a 304.
+//! The files of `static/`, embedded and sent with gzip if the client accepts it. An address with the content's hash may
+//! be cached for ever; a plain one is revalidated each time, which costs a 304.
 
 use std::io::{Cursor, Read};
 use std::sync::OnceLock;
@@ -49,34 +49,34 @@ const FILES: &[File] = files![
 /// Hexadecimal digits of a file's hash in its address.
 const HASH: usize = 8;
 
-/// What is made of a file once, when the first is asked for.
-struct Made {
+/// The hash and the gzip encoding of a file, computed at its first use.
+struct PreparedFile {
     hash: String,
     gzip: Vec<u8>,
 }
 
-fn made() -> &'static [Made] {
-    static MADE: OnceLock<Vec<Made>> = OnceLock::new();
+fn made() -> &'static [PreparedFile] {
+    static MADE: OnceLock<Vec<PreparedFile>> = OnceLock::new();
     MADE.get_or_init(|| {
         let make = |file: &File| {
             let mut gzip = Vec::new();
             let mut encoder = GzEncoder::new(file.bytes, Compression::best());
             encoder.read_to_end(&mut gzip).expect("memory can be read and written");
-            Made { hash: content_hash(file.bytes), gzip }
+            PreparedFile { hash: content_hash(file.bytes), gzip }
         };
         FILES.iter().map(make).collect()
     })
 }
 
-/// The CRC-32 of a file's content, in hexadecimal: the same in every build, so that replicas of different builds give an
-/// unchanged file the same address.
+/// Returns the CRC-32 of a file's content, in hexadecimal. It is the same in every build, so that replicas of different
+/// builds give an unchanged file the same address.
 fn content_hash(bytes: &[u8]) -> String {
     let mut crc = Crc::new();
     crc.update(bytes);
     format!("{:08x}", crc.sum())
 }
 
-/// The address that changes with the content: `/static/app.1f2e3d4c.css`.
+/// Returns the address that changes with the content, such as `/static/app.1f2e3d4c.css`.
 pub fn address(name: &str) -> String {
     let hash = FILES.iter().position(|file| file.name == name).map(|index| &made()[index].hash);
     match (name.rsplit_once('.'), hash) {
@@ -98,17 +98,17 @@ pub fn hashed(name: &str) -> Result<Asset, Problem> {
     if let Some(index) = found(&hashed) {
         return Ok(Asset { index, immutable: true });
     }
-    // While replicas are replaced by others, the page may come from one and its files from another: what that one has
-    // is better than nothing, but not to be kept.
+    // During an update, the page may come from one replica and its files from another. Another version is better than
+    // nothing, but must not be cached.
     let current = without_hash(name);
     let plain = found(&|index| plain(index) || current.as_deref() == Some(FILES[*index].name));
     match plain {
         Some(index) => Ok(Asset { index, immutable: false }),
-        None => Err(Problem::new(Kind::NotFound, format!("there is no file {name}"))),
+        None => Err(Problem::new(Kind::NotFound, format!("no file {name}"))),
     }
 }
 
-/// `app.css` of `app.1f2e3d4c.css`, whatever the hash.
+/// Returns `app.css` for `app.1f2e3d4c.css`, whatever the hash.
 fn without_hash(name: &str) -> Option<String> {
     let (rest, extension) = name.rsplit_once('.')?;
     let (stem, hash) = rest.rsplit_once('.')?;
@@ -116,7 +116,7 @@ fn without_hash(name: &str) -> Option<String> {
     is_hash.then(|| format!("{stem}.{extension}"))
 }
 
-/// What browsers ask for by themselves.
+/// The icon that browsers request on their own.
 #[get("/favicon.ico")]
 pub fn favicon() -> Result<Asset, Problem> {
     hashed("favicon.svg")
@@ -126,7 +126,7 @@ impl<'r> Responder<'r, 'static> for Asset {
     fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
         let (file, made) = (&FILES[self.index], &made()[self.index]);
         let zipped = accepts_gzip(request.headers().get("Accept-Encoding"));
-        // A strong tag is of the very bytes that are sent (RFC 9110, section 8.8.3).
+        // A strong tag identifies the exact bytes (RFC 9110, section 8.8.3).
         let tag = if zipped { format!("\"{}-gzip\"", made.hash) } else { format!("\"{}\"", made.hash) };
         let kept = if self.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
         let mut builder = Response::build();
@@ -148,8 +148,7 @@ impl<'r> Responder<'r, 'static> for Asset {
     }
 }
 
-/// Whether gzip is among the encodings that the client takes (RFC 9110, section 12.5.3); one that names none gets the
-/// plain bytes.
+/// Whether the client accepts gzip (RFC 9110, section 12.5.3). Without `Accept-Encoding` it gets the plain bytes.
 fn accepts_gzip<'a>(mut lines: impl Iterator<Item = &'a str>) -> bool {
     lines.any(|line| {
         line.split(',').any(|item| {
@@ -165,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_in_an_address_depends_on_nothing_but_the_content() {
+    fn the_hash_in_an_address_depends_only_on_the_content() {
         // The check value of CRC-32 (ISO-HDLC).
         assert_eq!(content_hash(b"123456789"), "cbf43926");
         assert_eq!(content_hash(b"").len(), HASH);

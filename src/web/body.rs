@@ -15,7 +15,7 @@ use crate::limits::HeavyWork;
 use crate::server::{self, Unread};
 
 /// The body of a request, or why it did not arrive.
-pub struct Body<'r> {
+pub struct RequestBody<'r> {
     bytes: Result<Bytes, Unread>,
     encoding: Option<&'r str>,
     client: Address,
@@ -24,11 +24,11 @@ pub struct Body<'r> {
 }
 
 #[rocket::async_trait]
-impl<'r> FromRequest<'r> for Body<'r> {
+impl<'r> FromRequest<'r> for RequestBody<'r> {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
-        guards::part(request.rocket().state().map(|heavy| Body {
+        guards::part(request.rocket().state().map(|heavy| RequestBody {
             bytes: server::take_body(request),
             encoding: request.headers().get_one("Content-Encoding"),
             client: Address::new(request.client_ip()),
@@ -37,7 +37,7 @@ impl<'r> FromRequest<'r> for Body<'r> {
     }
 }
 
-impl Body<'_> {
+impl RequestBody<'_> {
     /// Returns the body as it was sent, or a problem if it has more than `limit` bytes.
     pub fn read(self, limit: usize) -> Result<Bytes, Problem> {
         let raw = self.bytes.map_err(|unread| unread_problem(&unread, limit))?;
@@ -50,8 +50,8 @@ impl Body<'_> {
             None | Some("" | "identity") => return self.read(limit),
             Some("gzip" | "x-gzip") => {}
             Some(other) => {
-                let detail = format!("Content-Encoding `{other}` is not taken; expected gzip or none");
-                // RFC 9110, section 15.5.16: the header says that the coding is what is wrong.
+                let detail = format!("Content-Encoding `{other}` is not supported; expected gzip or none");
+                // RFC 9110, section 15.5.16: the header says that the coding is the problem.
                 return Err(Problem::new(Kind::UnsupportedType, detail).header("Accept-Encoding", "gzip"));
             }
         }
@@ -91,8 +91,8 @@ fn unread_problem(unread: &Unread, limit: usize) -> Problem {
             let within = bounds::BODY_TIME.as_secs();
             Problem::new(Kind::RequestTimeout, format!("the body did not arrive within {within} s"))
         }
-        Unread::Cut(error) => Problem::new(Kind::RequestTimeout, format!("the body broke off: {error}")),
-        Unread::Malformed(error) => Problem::new(Kind::BadRequest, format!("the body broke off: {error}")),
+        Unread::Cut(error) => Problem::new(Kind::RequestTimeout, format!("the body ended early: {error}")),
+        Unread::Malformed(error) => Problem::new(Kind::BadRequest, format!("the body ended early: {error}")),
     }
 }
 

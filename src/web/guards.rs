@@ -1,4 +1,4 @@
-//! What handlers ask for before they run.
+//! Guards that several handlers use.
 
 use rocket::http::Status;
 use rocket::request::{FromRequest, Outcome, Request};
@@ -8,12 +8,12 @@ use super::trace::Trace;
 use crate::bounds::Address;
 use crate::event::trace;
 use crate::ingest::{Ack, Events, Submission};
-use crate::kafka::State;
+use crate::kafka::ClusterState;
 
-/// The state of the cluster, as it changes.
-pub type KafkaState = watch::Receiver<State>;
+/// The state of the cluster, and its changes.
+pub type KafkaState = watch::Receiver<ClusterState>;
 
-/// The outcome of a guard that gathers parts of the application: they are absent only if it was put together wrongly.
+/// Returns the outcome of a guard that collects parts of the application. They are missing only if `app.rs` forgot one.
 pub fn part<T>(part: Option<T>) -> Outcome<T, ()> {
     match part {
         Some(part) => Outcome::Success(part),
@@ -30,7 +30,7 @@ impl<'r> FromRequest<'r> for Address {
     }
 }
 
-/// The id of a request, for what is logged after its answer has begun.
+/// The id of a request, for log lines after the response has started.
 pub struct RequestId(pub String);
 
 #[rocket::async_trait]
@@ -42,10 +42,10 @@ impl<'r> FromRequest<'r> for RequestId {
     }
 }
 
-/// Where the events of a request come from.
+/// The origin of a request's events.
 pub struct Origin<'r> {
     pub client: Address,
-    /// The values of `traceparent` and `tracestate`, as far as they are well-formed.
+    /// The values of `traceparent` and `tracestate`, if they are well-formed.
     pub trace: [Option<&'r str>; 2],
 }
 
@@ -66,7 +66,7 @@ impl<'r> Origin<'r> {
     }
 }
 
-/// The value of an `Idempotency-Key`: the draft writes it as a quoted string, most clients don't.
+/// Returns the value of an `Idempotency-Key`. The draft makes it a quoted string, but most clients do not quote it.
 pub fn unquoted(key: &str) -> &str {
     key.trim().trim_matches('"')
 }

@@ -1,5 +1,4 @@
-//! Answers with records, which may be large: complete ones, which their clients take in pieces, and ones that are as long as
-//! what a search finds.
+//! Answers with records, which may be large: complete ones, sent in pieces, and streamed exports.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,33 +20,33 @@ use crate::bounds::{self, Address, Share};
 use crate::search::{Chunks, SearchError, Searches};
 use crate::server::body;
 
-/// The body of an answer in pieces, which are freed one by one as the client takes them.
+/// The body of an answer in pieces. Each is freed when it was sent.
 #[derive(Default)]
-pub struct Body {
+pub struct LongBody {
     pieces: VecDeque<Bytes>,
     last: Vec<u8>,
     size: usize,
 }
 
-impl Body {
-    /// Appends what `write` writes, and returns how many bytes that is.
+impl LongBody {
+    /// Appends the output of `write`, and returns its length.
     pub fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         let before = self.last.len();
         write(&mut self.last);
         let written = self.last.len().saturating_sub(before);
         self.size += written;
         if self.last.len() >= bounds::CHUNK {
-            // A copy of the exact size: the buffer may be twice as large.
+            // A copy of the exact size, because the buffer may be twice as large.
             self.pieces.push_back(Bytes::copy_from_slice(&self.last));
             self.last.clear();
         }
         written
     }
 
-    /// A page of HTML.
+    /// Renders a page of HTML.
     pub fn page(page: &impl Template) -> Result<Self, Problem> {
         match page.render() {
-            Ok(text) => Ok(Body { size: text.len(), pieces: VecDeque::from([text.into()]), last: Vec::new() }),
+            Ok(text) => Ok(LongBody { size: text.len(), pieces: VecDeque::from([text.into()]), last: Vec::new() }),
             Err(error) => Err(Problem::new(Kind::Internal, format!("the page cannot be rendered: {error}"))),
         }
     }
@@ -60,16 +59,16 @@ impl Body {
     }
 }
 
-/// An answer that is complete. A large one holds a permit until its client has taken it.
+/// A complete answer. A large one holds a permit until its client has read it.
 pub struct Whole {
     content_type: ContentType,
-    body: Body,
+    body: LongBody,
     permit: Option<Share>,
 }
 
 impl Whole {
-    /// Answers with JSON that a read has written. The permit of the read is held until a large answer has one of its own.
-    pub async fn json(searches: &Searches, client: Address, body: Body, read: Share) -> Result<Self, SearchError> {
+    /// Answers with JSON. The permit of the read is held until a large answer has one of its own.
+    pub async fn json(searches: &Searches, client: Address, body: LongBody, read: Share) -> Result<Self, SearchError> {
         let permit = match body.size > bounds::SMALL_ANSWER {
             true => Some(searches.answer(client).await?),
             false => None,
@@ -79,12 +78,12 @@ impl Whole {
     }
 
     /// The same with HTML.
-    pub async fn html(searches: &Searches, client: Address, body: Body, read: Share) -> Result<Self, SearchError> {
+    pub async fn html(searches: &Searches, client: Address, body: LongBody, read: Share) -> Result<Self, SearchError> {
         Ok(Whole { content_type: ContentType::HTML, ..Whole::json(searches, client, body, read).await? })
     }
 
-    /// Answers with HTML that is small.
-    pub fn small_html(body: Body) -> Self {
+    /// Answers with small HTML.
+    pub fn small_html(body: LongBody) -> Self {
         Whole { content_type: ContentType::HTML, body, permit: None }
     }
 }
@@ -96,7 +95,7 @@ impl<'r> Responder<'r, 'static> for Whole {
         builder.status(Status::Ok).header(self.content_type).header(Header::new("Cache-Control", "no-store"));
         let pieces = self.body.pieces;
         match self.permit {
-            // Without a length: a server may take a body of known size at once, and return the permit too early.
+            // Without a length: with one, a server may take the body at once and release the permit too early.
             Some(permit) => {
                 let request_id = Trace::of(request).id.clone();
                 builder.streamed_body(Pieces { pieces, _permit: permit, started_at: Instant::now(), request_id });
@@ -110,7 +109,7 @@ impl<'r> Responder<'r, 'static> for Whole {
     }
 }
 
-/// A body while its client takes it.
+/// A body that is being sent.
 struct Pieces {
     pieces: VecDeque<Bytes>,
     _permit: Share,
@@ -121,8 +120,8 @@ struct Pieces {
 impl AsyncRead for Pieces {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.started_at.elapsed() > bounds::ANSWER_TIME {
-            let why = format!("the client did not take the answer within {} s", bounds::ANSWER_TIME.as_secs());
-            tracing::warn!(request.id = self.request_id, why, "an answer was broken off");
+            let why = format!("the client did not read the answer within {} s", bounds::ANSWER_TIME.as_secs());
+            tracing::warn!(request.id = self.request_id, why, "an answer ended early");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
         }
         if let Some(piece) = self.pieces.front_mut() {
@@ -137,16 +136,16 @@ impl AsyncRead for Pieces {
     }
 }
 
-/// An answer that is as long as what an export finds.
+/// The streamed answer of an export.
 pub struct Streamed {
     content_type: ContentType,
-    /// The name of the file to keep it in.
+    /// The name of the file to save it in.
     name: Option<String>,
     chunks: Chunks,
 }
 
 impl Streamed {
-    /// A file for its client to keep, named after the topic.
+    /// Returns an answer to save as a file, named after the topic.
     pub fn file(content_type: ContentType, topic: &str, extension: &str, chunks: Chunks) -> Self {
         // The name of a topic consists of [A-Za-z0-9._-].
         Streamed { content_type, name: Some(format!("{topic}.{extension}")), chunks }

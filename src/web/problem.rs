@@ -1,6 +1,6 @@
-//! Answers that are no success, as problem details (RFC 9457). The one table from failure to status.
+//! Errors as problem details (RFC 9457), and the only table from error to status.
 //!
-//! Names no page: where a person asks, `pages/error.rs` puts a page in place of the JSON.
+//! Names no page: for browsers, `pages/error.rs` replaces the JSON by a page.
 
 use rocket::Request;
 use rocket::http::{ContentType, Header, Status};
@@ -86,7 +86,7 @@ impl Kind {
     }
 }
 
-/// The status of what became of an event.
+/// Returns the status for the outcome of an event.
 pub fn status(verdict: &Verdict) -> u16 {
     match verdict {
         Verdict::Written { .. } => 201,
@@ -135,7 +135,7 @@ pub struct Problem {
     "errors": [{"index": 0, "pointer": "/user", "detail": "must not be blank"}],
     "request_id": "019ab0b6-7d7a-7f00-9d3e-0c8a1b2c3d4e",
 })))]
-pub struct Body<'a> {
+pub struct ProblemBody<'a> {
     #[serde(rename = "type")]
     kind: Kind,
     title: &'static str,
@@ -178,7 +178,7 @@ impl Problem {
         self
     }
 
-    /// The errors of an event, by its index in what was sent.
+    /// The errors of an event, with its index in the request.
     pub fn invalid(index: usize, errors: Vec<FieldError>) -> Self {
         let detail = match errors.len() {
             1 => "one field is invalid".to_owned(),
@@ -205,7 +205,7 @@ impl Problem {
         self
     }
 
-    /// A failure of the event with this id.
+    /// Returns the problem of an event that failed.
     pub fn of_failure(failure: &Failure, id: &EventId) -> Self {
         let kind = Kind::of_failure(failure);
         let mut problem = Problem::new(kind, failure.to_string());
@@ -213,7 +213,7 @@ impl Problem {
         problem
     }
 
-    /// The answer of a WebSocket, as the body and the headers that it has instead of a response.
+    /// Returns the answer to a WebSocket message: the body, with the headers that a response would have.
     pub fn answer(&self) -> Answer {
         #[derive(Serialize)]
         struct Message<'a> {
@@ -228,12 +228,12 @@ impl Problem {
         }
     }
 
-    /// Seconds after which another attempt makes sense.
+    /// Seconds after which a retry makes sense.
     pub fn retry_after(&self) -> Option<&str> {
         self.headers.iter().rev().find(|(name, _)| *name == "Retry-After").map(|(_, value)| value.as_str())
     }
 
-    /// The names of the headers that the answer has beside those of every answer.
+    /// Returns the names of the problem's own headers.
     pub fn header_names(&self) -> impl Iterator<Item = &'static str> {
         self.headers.iter().map(|(name, _)| *name)
     }
@@ -242,9 +242,9 @@ impl Problem {
         &self.detail
     }
 
-    pub fn body<'a>(&'a self, request_id: Option<&'a str>) -> Body<'a> {
+    pub fn body<'a>(&'a self, request_id: Option<&'a str>) -> ProblemBody<'a> {
         let (status, title, retryable) = self.kind.facts();
-        Body {
+        ProblemBody {
             kind: self.kind,
             title,
             status,
@@ -317,7 +317,7 @@ impl From<HistoryError> for Problem {
         let kind = match error {
             HistoryError::NoTimeIndex => Kind::NotImplemented,
             HistoryError::HeldUp { .. } => Kind::HeldUp,
-            HistoryError::Away(_)
+            HistoryError::Unreachable(_)
             | HistoryError::Expired(_)
             | HistoryError::Recreated
             | HistoryError::Leaderless(_)
@@ -364,7 +364,7 @@ impl From<InspectError> for Problem {
     fn from(error: InspectError) -> Self {
         let kind = match error {
             InspectError::NoGroups => Kind::NotImplemented,
-            InspectError::Away(_) | InspectError::Unlisted(_) => Kind::Unavailable,
+            InspectError::Unreachable(_) | InspectError::Unlisted(_) => Kind::Unavailable,
         };
         Problem::new(kind, error.to_string())
     }
@@ -385,7 +385,7 @@ impl<'r> Responder<'r, 'static> for Problem {
 }
 
 impl Problem {
-    /// The problem that a request was answered with, if it was. To be called once the answer is made.
+    /// Returns the problem that a request was answered with, if any. Call it after the response is made.
     pub fn of<'r>(request: &'r Request<'_>) -> Option<&'r Problem> {
         request.local_cache(|| None).as_ref()
     }

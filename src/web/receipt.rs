@@ -1,4 +1,4 @@
-//! Answers to submissions: what became of an event, or of each of several.
+//! Answers to submissions: the outcome of each event.
 
 use footfall_core::schema::{Offset, Partition};
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::bounds::ERRORS;
 use crate::event::{EventId, time};
 use crate::ingest::{Verdict, Verdicts, Written};
 
-/// Bytes of the answer about one event of many, about.
+/// Approximate bytes of the result of one event of an array.
 const RESULT: usize = 200;
 
 /// Where Kafka put the event.
@@ -64,7 +64,7 @@ enum ItemResult<'a> {
         status: u16,
         /// Whether sending the item again can help.
         retryable: bool,
-        #[schema(value_type = problem::Body)]
+        #[schema(value_type = problem::ProblemBody)]
         problem: Problem,
     },
 }
@@ -120,7 +120,7 @@ fn many(topic: &str, verdicts: Vec<Verdict>) -> Result<Answer, Problem> {
         return Err(Problem::all_invalid(verdicts));
     }
     let first = status(&verdicts[0]);
-    // All for the same reason, good or bad: the request's own status says it.
+    // All have the same status, so that is the status of the response.
     let status = if verdicts.iter().all(|verdict| status(verdict) == first) { first } else { 207 };
     let mut body = Vec::with_capacity(16 + verdicts.len() * RESULT);
     let mut errors_left = ERRORS;

@@ -1,4 +1,4 @@
-//! A request's one log line, its place in the metrics, and its id in the answer.
+//! Logs each request, counts it in the metrics, and adds its id to the answer.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rocket::{Data, Request, Response};
 
 use super::trace::Trace;
 use crate::server;
-use crate::telemetry::{Labels, Metrics};
+use crate::telemetry::{Metrics, RequestLabels};
 
 pub struct RequestLog {
     pub metrics: Arc<Metrics>,
@@ -28,13 +28,13 @@ impl Fairing for RequestLog {
 
     async fn on_response<'r>(&self, request: &'r Request<'_>, response: &mut Response<'r>) {
         let trace = Trace::of(request);
-        let seconds = trace.begun().elapsed().as_secs_f64();
+        let seconds = trace.started().elapsed().as_secs_f64();
         response.set_header(Header::new("X-Request-Id", trace.id.as_str()));
         let ours = |rank| rank < super::method_not_allowed::RANK && rank > isize::MIN;
         let route = request.route().filter(|route| ours(route.rank));
         let status = response.status().code;
         self.metrics.request(
-            &Labels {
+            &RequestLabels {
                 method: server::method_label(request),
                 route: route.map_or_else(|| "none".into(), |route| route.uri.path().to_owned()),
                 status,

@@ -1,10 +1,10 @@
-//! What a careful client checks of every message: that the cursor moves exactly over what was sent.
+//! Checks every message as a careful client would: the cursor moves exactly over what was sent.
 
 use std::fmt;
 
 use serde_json::Value;
 
-use super::sse::Message;
+use super::sse::SseMessage;
 
 /// The next offset of every partition, as the contract writes it: `0-812.1-790.2-455`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -55,13 +55,13 @@ impl fmt::Display for Cursor {
 /// Follows a stream without a filter from a known place and panics at anything missing, doubled or out of order.
 pub struct Follower {
     pub place: Cursor,
-    /// Partition, offset and value of what came.
+    /// Partition, offset and value of the received records.
     pub records: Vec<(i64, i64, Value)>,
-    /// What the server said that it did not send.
+    /// The number of records reported as not sent.
     pub dropped: i64,
-    /// What it said that it could not have.
+    /// The number of records reported as missing in gaps.
     pub missed: i64,
-    /// Reasons of gaps that came.
+    /// Reasons of the received gaps.
     pub gaps: Vec<String>,
     allowed: &'static [&'static str],
 }
@@ -73,24 +73,24 @@ impl Follower {
         Follower { place, records: Vec::new(), dropped: 0, missed: 0, gaps: Vec::new(), allowed: &[] }
     }
 
-    /// Gaps for these reasons are no mistake.
+    /// Gaps for these reasons are allowed.
     pub fn allowing(mut self, reasons: &'static [&'static str]) -> Self {
         self.allowed = reasons;
         self
     }
 
-    /// A frame without data has the cursor of what was sent, and not of more.
+    /// A frame without data has the cursor of what was sent, and no later one.
     #[track_caller]
     pub fn check_silent(&self, last_event_id: &str) {
         if last_event_id.is_empty() {
             return; // the first bytes while Kafka is unreachable
         }
-        let told = Cursor::parse(last_event_id);
-        assert!(told.covers(&self.place) && self.place.covers(&told), "{told} was told at {}", self.place);
+        let sent = Cursor::parse(last_event_id);
+        assert!(sent.covers(&self.place) && self.place.covers(&sent), "{sent} was sent at {}", self.place);
     }
 
     #[track_caller]
-    pub fn take(&mut self, message: &Message) {
+    pub fn take(&mut self, message: &SseMessage) {
         let after = Cursor::parse(&message.last_event_id);
         let data = message.json();
         match message.event.as_str() {
@@ -111,7 +111,7 @@ impl Follower {
             "dropped" => {
                 let cursor =
                     |name: &str| Cursor::parse(data[name].as_str().unwrap_or_else(|| panic!("no {name}: {data}")));
-                assert_eq!(cursor("from"), self.place, "dropped begins where the last message ended");
+                assert_eq!(cursor("from"), self.place, "dropped starts where the last message ended");
                 let count = data["count"].as_i64().expect("a count");
                 assert_eq!(count, self.place.distance(&cursor("to")), "{data} at {}", self.place);
                 assert_eq!(after, cursor("to"));
@@ -136,14 +136,14 @@ impl Follower {
         }
     }
 
-    /// Takes what comes until it has seen so many.
-    pub fn take_until(&mut self, seen: i64, mut next: impl FnMut() -> Message) {
+    /// Takes messages until it has seen this many records.
+    pub fn take_until(&mut self, seen: i64, mut next: impl FnMut() -> SseMessage) {
         while self.seen() < seen {
             self.take(&next());
         }
     }
 
-    /// Records and drops so far.
+    /// The number of records and drops so far.
     pub fn seen(&self) -> i64 {
         self.records.len() as i64 + self.dropped
     }

@@ -1,7 +1,8 @@
 //! Records the answers that clients get, and compares them with the topic.
 //!
-//! A [`Load`] posts and retries by id as the contract says; a [`Watcher`] follows a stream across every cut. At the end
-//! [`Ledger::assert_truthful`] holds all answers against the topic as an independent client of Kafka reads it.
+//! A [`Load`] posts and retries by id as the API documentation says; a [`Watcher`] follows a stream and resumes it
+//! after every cut. At the end [`Ledger::assert_truthful`] compares all answers with the topic as an independent Kafka
+//! client reads it.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -20,10 +21,11 @@ use super::topic::{StoredRecord, Topic};
 use super::wait::within;
 use super::{Application, assert_same_set, kafka, unique};
 
-/// How long a broker or an application may take to be back and to be noticed: a JVM's start beside other tests.
+/// How long a broker or an application may take to restart and to be noticed: as long as a JVM starts beside other
+/// tests.
 pub const HEALING: Duration = Duration::from_secs(60);
 
-/// What became of one request.
+/// The result of one request.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub id: String,
@@ -31,11 +33,11 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// Partition and offset, from the receipt.
     pub place: Option<(i64, i64)>,
-    pub begun: Instant,
+    pub started: Instant,
     pub took: Duration,
 }
 
-/// Where clients find an application; another port after each restart.
+/// Where clients find an application. The port changes with each restart.
 #[derive(Default)]
 pub struct Servers(Mutex<Vec<SocketAddr>>);
 
@@ -52,7 +54,7 @@ impl Servers {
         self.0.lock().expect("no panic")[index] = address;
     }
 
-    /// The one that a client's so-many-th attempt goes to.
+    /// Returns the one for a client's attempt with this number.
     pub fn pick(&self, number: usize) -> SocketAddr {
         let addresses = self.0.lock().expect("no panic");
         addresses[number % addresses.len()]
@@ -77,7 +79,7 @@ impl Ledger {
         attempts.iter().filter(|attempt| attempt.status == Some(status)).count()
     }
 
-    /// Waits for so many more answers of a status.
+    /// Waits for this many more answers with a status.
     #[track_caller]
     pub fn wait_for(&self, count: usize, status: u16) {
         let wanted = self.count(status) + count;
@@ -85,19 +87,19 @@ impl Ledger {
     }
 
     fn post(&self, server: SocketAddr, target: &str, id: &str, body: &str) -> Attempt {
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = Request::new(server, "POST", target).body("application/json", body).try_send();
         let place = answer.as_ref().filter(|answer| answer.status() == 201).map(|answer| {
             let receipt = answer.json();
             (receipt["partition"].as_i64().expect("a partition"), receipt["offset"].as_i64().expect("an offset"))
         });
         let status = answer.map(|answer| answer.status());
-        let attempt = Attempt { id: id.into(), status, place, begun, took: begun.elapsed() };
+        let attempt = Attempt { id: id.into(), status, place, started, took: started.elapsed() };
         self.attempts.lock().expect("no panic").push(attempt.clone());
         attempt
     }
 
-    /// Every answer came in time: `ingest.deadline` and 2 s.
+    /// Checks that every answer arrived in time: `ingest.deadline` and 2 s.
     #[track_caller]
     pub fn assert_within(&self, deadline: Duration) {
         let limit = deadline + Duration::from_secs(2);
@@ -106,20 +108,21 @@ impl Ledger {
         assert!(late.is_empty(), "later than {limit:?}: {late:?}");
     }
 
-    /// Every event that was answered with success is in the topic once, as it was sent and where the receipt says, however
-    /// often it was sent; none that was refused each time is; and one of which nobody knows is there at most once.
+    /// Checks that every event that was answered with success is in the topic once, as it was sent and at the offset of
+    /// its receipt, however often it was sent; that no event that was always rejected is there; and that events with an
+    /// unknown outcome are there at most once.
     #[track_caller]
     pub fn assert_truthful(&self, topic: &Topic) {
         self.assert_records(&topic.records(), self.attempts());
     }
 
-    /// The same of the events that were not sent, or refused each time, before the topic was made anew: the others may be
-    /// gone with the old one, but none of them is here twice.
+    /// Checks the same for events that were only sent, or accepted, after the topic was recreated. The others may be
+    /// gone with the old topic, but none may be there twice.
     #[track_caller]
-    pub fn assert_truthful_since(&self, anew: Instant, topic: &Topic) {
+    pub fn assert_truthful_since(&self, recreated: Instant, topic: &Topic) {
         let records = topic.records();
         let mut attempts = self.attempts();
-        let before = |attempt: &&Attempt| attempt.begun < anew && attempt.status != Some(503);
+        let before = |attempt: &&Attempt| attempt.started < recreated && attempt.status != Some(503);
         let old: HashSet<String> = attempts.iter().filter(before).map(|attempt| attempt.id.clone()).collect();
         attempts.retain(|attempt| !old.contains(&attempt.id));
         let mut found = HashSet::new();
@@ -129,7 +132,7 @@ impl Ledger {
         self.assert_records(&records, attempts);
     }
 
-    /// What Kafka's own ConsoleConsumer reads is the same set of ids.
+    /// Checks that Kafka's own ConsoleConsumer reads the same set of ids.
     #[track_caller]
     pub fn assert_console_consumer_agrees(&self, topic: &Topic) {
         let ours = topic.records().into_iter().map(|record| record.header("ce_id").expect("an id").to_owned());
@@ -162,7 +165,10 @@ impl Ledger {
             if had(|status| matches!(status, Some(201 | 202))) {
                 assert_eq!(found.len(), 1, "{attempts:?}: {found:?}");
                 let place = (i64::from(found[0].partition), found[0].offset);
-                assert!(attempts.iter().all(|a| a.place.is_none_or(|told| told == place)), "{attempts:?}: {place:?}");
+                assert!(
+                    attempts.iter().all(|a| a.place.is_none_or(|place_of| place_of == place)),
+                    "{attempts:?}: {place:?}"
+                );
                 assert_eq!(found[0].text(), bodies[&id], "{attempts:?}");
             } else if had(|status| matches!(status, None | Some(504))) {
                 assert!(found.len() <= 1, "{attempts:?}: {found:?}");
@@ -184,7 +190,7 @@ impl fmt::Display for Ledger {
     }
 }
 
-/// Posts from several threads at once, as long as it is not stopped.
+/// Posts from several threads until it is stopped.
 pub struct Load<'a> {
     servers: &'a Servers,
     target: &'a str,
@@ -193,14 +199,14 @@ pub struct Load<'a> {
     stopped: AtomicBool,
 }
 
-/// What a client does that was not answered 201.
+/// How a client reacts to an answer other than 201.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retries {
     Never,
-    /// The same event again until it is taken or the load is stopped. After a cut
-    /// connection or a 504 it stays with the server that it asked, as the contract says; after a 503 it goes to the next.
+    /// Sends the same event again until it is accepted or the load is stopped. After a broken connection or a 504 it
+    /// stays with the same server, as the API documentation says; after a 503 it uses the next one.
     ById,
-    /// The same, but from one server to the next also after a cut connection, as one that comes back after a second.
+    /// The same, but it also uses the next server after a broken connection, like a client that retries after a second.
     Elsewhere,
 }
 
@@ -211,7 +217,7 @@ impl<'a> Load<'a> {
         Load { servers, target, retries, ledger: Ledger::default(), stopped: AtomicBool::new(false) }
     }
 
-    /// Runs `scenario` beside the load, which is stopped at its end, also by a panic.
+    /// Runs `scenario` under the load, which is stopped at its end, even after a panic.
     pub fn beside(self, scenario: impl FnOnce(&Load)) -> Ledger {
         thread::scope(|scope| {
             for thread in 0..Load::THREADS {
@@ -236,7 +242,7 @@ impl<'a> Load<'a> {
                     break;
                 }
                 if self.retries == Retries::Never || self.stopped.load(Ordering::Relaxed) {
-                    // An answer that comes at once would otherwise become a flood.
+                    // Otherwise immediate answers would cause a flood.
                     thread::sleep(Duration::from_millis(10));
                     break;
                 }
@@ -261,7 +267,7 @@ impl std::ops::Deref for Load<'_> {
     }
 }
 
-/// Stops when the scenario is over.
+/// Set when the scenario has ended.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -270,15 +276,15 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Streams that are followed from the beginning of the topic, and resumed with their cursors wherever they are cut.
+/// Streams that are followed from the beginning of the topic, and resumed with their cursors after every cut.
 pub struct Watchers {
     stopped: AtomicBool,
     cuts: AtomicUsize,
 }
 
 impl Watchers {
-    /// Runs `scenario` beside so many streams, each of which has everything up to the topic's end when it is over: every
-    /// record once and in order, or exactly counted as dropped or as a gap for one of the reasons allowed.
+    /// Runs `scenario` with this many streams. At its end each must have received everything up to the topic's end:
+    /// every record once and in order, or reported as dropped or as a gap for an allowed reason, with the exact count.
     #[track_caller]
     pub fn beside(
         count: usize,
@@ -354,7 +360,7 @@ impl Watchers {
         }
     }
 
-    /// Whether a follower has all that it can have; panics if it does not get it.
+    /// Whether a follower has received everything available; panics if it does not get it.
     fn is_over(&self, end: &Mutex<Option<Cursor>>, follower: &Follower, overdue: &mut Option<Instant>) -> bool {
         if !self.stopped.load(Ordering::Relaxed) {
             return false;
@@ -366,7 +372,7 @@ impl Watchers {
             return true;
         }
         let since = *overdue.get_or_insert_with(Instant::now);
-        assert!(since.elapsed() < HEALING, "a stream stands still at {}, the topic ends at {end}", follower.place);
+        assert!(since.elapsed() < HEALING, "a stream stalls at {}, the topic ends at {end}", follower.place);
         false
     }
 }
@@ -377,7 +383,6 @@ pub struct Resources {
     pub threads: usize,
     pub descriptors: usize,
     pub resident_kib: usize,
-    /// The most that there was.
     pub peak_kib: usize,
     /// Processor time that it used, in ticks of 10 ms.
     pub ticks: u64,

@@ -1,5 +1,5 @@
-//! What the tests share: a running application, its brokers, a topic seen from outside, and strict clients for HTTP, for
-//! Server-Sent Events and for the WebSocket. Nothing here knows the inside of the product.
+//! The tools of all tests: a running application, its brokers, a topic seen from outside, and strict clients for HTTP,
+//! Server-Sent Events and the WebSocket. Nothing here uses the product's internals.
 
 pub mod acl;
 pub mod application;
@@ -28,7 +28,7 @@ pub use process::Process;
 pub use proxy::{Proxy, Weather};
 pub use schema::Description;
 pub use socket::Socket;
-pub use sse::{Frame, Message, Subscription};
+pub use sse::{Frame, SseMessage, Subscription};
 pub use topic::{NewRecord, Topic};
 
 use std::collections::HashSet;
@@ -48,8 +48,8 @@ macro_rules! on_every_broker {
 }
 pub(crate) use on_every_broker;
 
-/// Makes one more test of each function named, with three brokers of Apache Kafka: where it matters that partitions have
-/// leaders on several brokers and that records are replicated.
+/// Makes one more test of each named function, with three brokers of Apache Kafka, for tests in which leaders on
+/// several brokers or replication matter.
 macro_rules! on_three_brokers {
     ($($test:ident),+ $(,)?) => {
         mod three_brokers {
@@ -94,7 +94,7 @@ pub fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// A name that no other test uses.
+/// Returns a name that no other test uses.
 pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", uuid::Uuid::now_v7().simple())
 }

@@ -1,4 +1,4 @@
-//! A network that can be disturbed: a proxy for TCP between an application and Kafka, or between a client and an application.
+//! A network with faults: a TCP proxy between an application and Kafka, or between a client and an application.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// What the network does to every connection, those that are open already among them.
+/// The faults of all connections, including open ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Weather {
     Fair,
-    /// Every byte arrives so much later, and up to `jitter` more.
+    /// Each byte is delayed by this, and up to `jitter` more.
     Delay {
         latency: Duration,
         jitter: Duration,
     },
-    /// Bytes a second, for each connection and direction.
+    /// Bytes per second, for each connection and direction.
     Throttle(u64),
-    /// A connection is cut when so many bytes more have gone one way, wherever in a message that is.
+    /// A connection is cut after this many more bytes in one direction, wherever in a message that is.
     CutAfter(u64),
-    /// Connections are accepted, and nothing gets through.
+    /// Connections are accepted, but no data passes.
     BlackHole,
     /// Connections are closed at once.
     Refuse,
 }
 
-/// What a connection has read and not sent on, at most, in chunks.
+/// Most chunks that were read from a connection and not forwarded.
 const IN_FLIGHT: usize = 64;
 
 pub struct Proxy {
@@ -48,7 +48,7 @@ struct Network {
 }
 
 impl Proxy {
-    /// Listens on a port of its own; where to is said later.
+    /// Listens on its own port; the target is set later.
     pub fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -73,7 +73,7 @@ impl Proxy {
         self.address
     }
 
-    /// New connections go there from now on.
+    /// Sets the target of new connections.
     pub fn forward_to(&self, upstream: SocketAddr) {
         self.network.upstream.send_replace(Some(upstream));
     }
@@ -82,7 +82,7 @@ impl Proxy {
         self.network.weather.send_replace(weather);
     }
 
-    pub fn heal(&self) {
+    pub fn restore(&self) {
         self.set(Weather::Fair);
     }
 
@@ -104,7 +104,7 @@ async fn connect(client: TcpStream, network: Arc<Network>) {
         network.cuts.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    let _ = weather.wait_for(|weather| *weather != Weather::BlackHole).await; // the sender lives as long as we
+    let _ = weather.wait_for(|weather| *weather != Weather::BlackHole).await; // the sender outlives this task
     let upstream = *network.upstream.borrow();
     let Some(Ok(server)) = (match upstream {
         Some(address) => Some(TcpStream::connect(address).await),
@@ -112,11 +112,11 @@ async fn connect(client: TcpStream, network: Arc<Network>) {
     }) else {
         return;
     };
-    let _ = (client.set_nodelay(true), server.set_nodelay(true)); // only a matter of speed
+    let _ = (client.set_nodelay(true), server.set_nodelay(true)); // affects only latency
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let (up, down) = (forward(from_client, to_server, &network), forward(from_server, to_client, &network));
     let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
-    // An end of one direction leaves the other one open; a cut ends both.
+    // The end of one direction leaves the other one open; a cut ends both.
     tokio::select! {
         end = &mut up => if end == End::Orderly {
             down.await;
@@ -129,7 +129,7 @@ async fn connect(client: TcpStream, network: Arc<Network>) {
 
 #[derive(Debug, PartialEq)]
 enum End {
-    /// One side has sent all that it had to.
+    /// One side has sent everything.
     Orderly,
     Cut,
 }
@@ -137,11 +137,11 @@ enum End {
 /// Forwards one direction until its sender ends or the network cuts it.
 async fn forward(from: OwnedReadHalf, mut to: OwnedWriteHalf, network: &Network) -> End {
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-    // What was read before the end is still written.
+    // Bytes that were read before the end are still written.
     let (read, written) = tokio::join!(receive(from, sender, network), send(receiver, &mut to, network));
     match (read, written) {
         (End::Orderly, End::Orderly) => {
-            let _ = to.shutdown().await; // it may have gone
+            let _ = to.shutdown().await; // it may have left
             End::Orderly
         }
         _ => End::Cut,
@@ -179,7 +179,7 @@ async fn receive(mut from: OwnedReadHalf, sender: mpsc::Sender<(Instant, Vec<u8>
 
 async fn send(mut chunks: mpsc::Receiver<(Instant, Vec<u8>)>, to: &mut OwnedWriteHalf, network: &Network) -> End {
     let mut weather = network.weather.subscribe();
-    // Bytes until the cut, while there is to be one.
+    // Bytes until the cut, if there is one.
     let mut left: Option<u64> = None;
     while let Some((due, bytes)) = chunks.recv().await {
         sleep_until(due).await;

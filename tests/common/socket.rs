@@ -1,5 +1,5 @@
-//! A client for the WebSocket that can be cut off at any message. What the contract does not have panics: a message that is
-//! no text, no object on one line, or without a type.
+//! A WebSocket client that can be cut off at any message. A message that violates the documentation panics: one that is
+//! not text, not an object on one line, or without a type.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -12,16 +12,16 @@ use tungstenite::http::{HeaderName, HeaderValue};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error, Message as Frame, WebSocket};
 
-use super::sse::Message;
+use super::sse::SseMessage;
 use super::wait::PATIENCE;
 
 pub struct Socket {
     pub address: SocketAddr,
     target: String,
     socket: WebSocket<TcpStream>,
-    /// The place after the latest message, answers left aside.
+    /// The cursor of the latest message, without answers.
     pub cursor: Option<String>,
-    /// What came while something else was waited for.
+    /// Messages that arrived while another one was awaited.
     waiting: VecDeque<Value>,
     /// How the server closed.
     closed: Option<u16>,
@@ -29,13 +29,13 @@ pub struct Socket {
     pub pongs: usize,
 }
 
-/// Whether a message is an answer to one of the client's.
+/// Whether a message answers one of the client's.
 fn is_answer(message: &Value) -> bool {
     message["type"] == "receipt" || message["type"] == "problem"
 }
 
 impl Socket {
-    /// The target is behind `/api/v1/ws`.
+    /// The target is appended to `/api/v1/ws`.
     #[track_caller]
     pub fn open(address: SocketAddr, query: &str) -> Self {
         Socket::open_with(address, query, &[])
@@ -78,23 +78,23 @@ impl Socket {
         self.socket.send(Frame::text(text)).expect("an open socket");
     }
 
-    /// Sends whatever it is, for as long as the server listens.
+    /// Sends anything, as long as the server reads.
     pub fn try_send(&mut self, frame: Frame) -> Result<(), Error> {
         self.socket.send(frame)
     }
 
-    /// Bytes that are no frame.
+    /// Sends bytes that are not a frame.
     #[track_caller]
     pub fn send_raw(&mut self, bytes: &[u8]) {
         std::io::Write::write_all(self.socket.get_mut(), bytes).expect("an open connection");
     }
 
-    /// Reads one message from the connection; `None` at its end, or if there is none until the deadline.
+    /// Reads one message from the connection; `None` at its end, or if none arrives until the deadline.
     #[track_caller]
     fn receive(&mut self, deadline: Instant) -> Option<Value> {
         while self.closed.is_none() {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Zero would mean "for ever".
+            // Zero would mean no timeout.
             self.socket.get_mut().set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a read timeout");
             match self.socket.read() {
                 Ok(Frame::Text(text)) => {
@@ -126,7 +126,7 @@ impl Socket {
         None
     }
 
-    /// The first message that is wanted, of those that waited and those that come; the others wait.
+    /// Returns the first matching message, among those that are stored and those that arrive; the others are stored.
     #[track_caller]
     fn take(&mut self, deadline: Instant, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
         if let Some(place) = self.waiting.iter().position(&wanted) {
@@ -141,7 +141,7 @@ impl Socket {
         }
     }
 
-    /// The next message that is no answer, and does not tell about Kafka; `None` at the end, or if there is none until the
+    /// Returns the next message that is neither an answer nor a status; `None` at the end, or if none arrives until the
     /// deadline.
     #[track_caller]
     pub fn told_until(&mut self, deadline: Instant) -> Option<Value> {
@@ -150,18 +150,18 @@ impl Socket {
         Some(message)
     }
 
-    /// The next message that is no answer, also a position.
+    /// Returns the next message that is not an answer.
     #[track_caller]
-    pub fn told(&mut self) -> Value {
+    pub fn next_message(&mut self) -> Value {
         let closed = |socket: &Socket| format!("no message after {:?}; closed: {:?}", socket.cursor, socket.closed);
         self.told_until(Instant::now() + PATIENCE).unwrap_or_else(|| panic!("{}", closed(self)))
     }
 
-    /// The next event or control message, as a stream would tell it.
+    /// Returns the next event or control message, in the form of a stream.
     #[track_caller]
-    pub fn next(&mut self) -> Message {
+    pub fn next(&mut self) -> SseMessage {
         loop {
-            let message = self.told();
+            let message = self.next_message();
             let last_event_id = message["cursor"].as_str().unwrap_or_default().to_owned();
             let (event, data) = match message["type"].as_str() {
                 Some("position") => continue,
@@ -169,11 +169,11 @@ impl Socket {
                 Some(control) => (control, &message),
                 None => panic!("no type: {message}"),
             };
-            return Message { event: event.into(), data: data.to_string(), last_event_id };
+            return SseMessage { event: event.into(), data: data.to_string(), last_event_id };
         }
     }
 
-    /// Waits until the socket says this of Kafka, and gives what it says.
+    /// Waits until the socket reports this state of Kafka, and returns the message.
     #[track_caller]
     pub fn status(&mut self, broker: &str) -> Value {
         let wanted = |message: &Value| message["type"] == "status" && message["broker"] == broker;
@@ -187,7 +187,7 @@ impl Socket {
         message.json()
     }
 
-    /// The next event or control message, which must be of this type.
+    /// Returns the next event or control message, which must be of this type.
     #[track_caller]
     pub fn control(&mut self, kind: &str) -> Value {
         let message = self.next();
@@ -195,14 +195,14 @@ impl Socket {
         message.json()
     }
 
-    /// The next answer.
+    /// Returns the next answer.
     #[track_caller]
     pub fn answer(&mut self) -> Value {
         let answer = self.take(Instant::now() + PATIENCE, is_answer);
         answer.unwrap_or_else(|| panic!("no answer; closed: {:?}", self.closed))
     }
 
-    /// The answer to the message with this `ref`.
+    /// Returns the answer to the message with this `ref`.
     #[track_caller]
     pub fn answer_to(&mut self, reference: &Value) -> Value {
         let wanted = |message: &Value| is_answer(message) && message["ref"] == *reference;
@@ -210,14 +210,14 @@ impl Socket {
         answer.unwrap_or_else(|| panic!("no answer to {reference}; closed: {:?}", self.closed))
     }
 
-    /// Sends a message, and gives the answer to it.
+    /// Sends a message, and returns its answer.
     #[track_caller]
     pub fn ask(&mut self, message: &Value) -> Value {
         self.send(message);
         self.answer_to(&message["ref"])
     }
 
-    /// The code with which the server closes; messages before it are passed over.
+    /// Returns the code with which the server closes; skips messages before it.
     #[track_caller]
     pub fn close_code(&mut self) -> u16 {
         let deadline = Instant::now() + PATIENCE;
@@ -225,7 +225,7 @@ impl Socket {
         self.closed.expect("the server closes")
     }
 
-    /// Closes, and waits until the server has answered that.
+    /// Closes, and waits for the server's confirmation.
     #[track_caller]
     pub fn close(mut self) {
         self.socket.close(None).expect("an open socket");

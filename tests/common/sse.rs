@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use super::event_stream::{Frame, Message, Parser};
+pub use super::event_stream::{Frame, Parser, SseMessage};
 use super::http::{Arrival, Chunks, Connection, Head, Request};
 use super::wait::PATIENCE;
 
@@ -37,7 +37,7 @@ impl Subscription {
         Subscription::over(Connection::open(request), address, target, headers, Parser::default())
     }
 
-    /// Like `open_with`, but a server that is not there, or has no stream to give, is no failure: `None`.
+    /// Like `open_with`, but returns `None` if the server is missing or has no stream for it.
     pub fn try_open(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Option<Self> {
         let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let request = Subscription::request(address, target, &headers);
@@ -101,15 +101,15 @@ impl Subscription {
         self.parser.retry
     }
 
-    /// Comments so far.
+    /// The number of comments so far.
     pub fn comments(&self) -> usize {
         self.parser.comments
     }
 
-    /// The next message, control messages included, but not those that only move the place, nor those that tell a program
-    /// about Kafka.
+    /// Returns the next message, including control messages, but not those that only move the position, nor a program's
+    /// `status`.
     #[track_caller]
-    pub fn next(&mut self) -> Message {
+    pub fn next(&mut self) -> SseMessage {
         let deadline = Instant::now() + PATIENCE;
         let is_program = self.target.starts_with("/api/");
         loop {
@@ -125,7 +125,7 @@ impl Subscription {
         }
     }
 
-    /// Waits until the stream says this of Kafka, and gives what it says.
+    /// Waits until the stream reports this state of Kafka, and returns the message.
     #[track_caller]
     pub fn status(&mut self, broker: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
@@ -143,7 +143,7 @@ impl Subscription {
         panic!("nothing says that Kafka is {broker}: {said:?}")
     }
 
-    /// The next message, which must be a record.
+    /// Returns the next message, which must be a record.
     #[track_caller]
     pub fn record(&mut self) -> Value {
         let message = self.next();
@@ -156,9 +156,9 @@ impl Subscription {
         (0..count).map(|_| self.record()).collect()
     }
 
-    /// The next row of the page's stream; skips `status` messages.
+    /// Returns the next row of the page's stream; skips `status` messages.
     #[track_caller]
-    pub fn row(&mut self) -> Message {
+    pub fn row(&mut self) -> SseMessage {
         loop {
             let message = self.next();
             match message.event.as_str() {
@@ -169,21 +169,21 @@ impl Subscription {
         }
     }
 
-    /// The next message, which must be a control message of that name.
+    /// Returns the next message, which must be a control message with that name.
     #[track_caller]
-    pub fn control(&mut self, event: &str) -> Message {
+    pub fn control(&mut self, event: &str) -> SseMessage {
         let message = self.next();
         assert_eq!(message.event, event, "another one: {message:?}");
         message
     }
 
-    /// The next frame, also one that only moves the place.
+    /// Returns the next frame, including those that only move the position.
     #[track_caller]
     pub fn next_frame(&mut self) -> Frame {
         self.frame(Instant::now() + PATIENCE).expect("a frame")
     }
 
-    /// The next frame; `None` at the end of the stream or if there is none until the deadline.
+    /// Returns the next frame; `None` at the end of the stream or if none arrives until the deadline.
     #[track_caller]
     pub fn frame(&mut self, deadline: Instant) -> Option<Frame> {
         loop {
@@ -196,7 +196,7 @@ impl Subscription {
         }
     }
 
-    /// The next frame; `None` if there is none until the deadline, and an error if the stream was ended or cut.
+    /// Returns the next frame; `None` if none arrives until the deadline, and an error if the stream was ended or cut.
     pub fn frame_or_cut(&mut self, deadline: Instant) -> Result<Option<Frame>, Arrival> {
         loop {
             if let Some(frame) = self.parser.frames.pop_front() {
@@ -210,14 +210,14 @@ impl Subscription {
         }
     }
 
-    /// Whether the server ends the stream before the deadline, and in an orderly way: with the last chunk.
+    /// Whether the server ends the stream before the deadline and in order, with the last chunk.
     #[track_caller]
     pub fn ends(&mut self, deadline: Instant) -> bool {
         while self.take_in(deadline, usize::MAX) == Arrival::Bytes {}
         self.chunks.is_complete()
     }
 
-    /// Receives at most that many bytes, as they are on the wire, and parses them.
+    /// Receives at most that many bytes from the wire, and parses them.
     #[track_caller]
     pub fn take_in(&mut self, deadline: Instant, limit: usize) -> Arrival {
         if self.chunks.is_complete() {
@@ -250,8 +250,8 @@ impl Subscription {
         self.parser.frames.drain(..).collect()
     }
 
-    /// Drops the connection and comes back with the last id, as `EventSource` does, to `address` (the same server or
-    /// another replica). What arrived whole before the cut stays.
+    /// Drops the connection and resumes with the last id, as `EventSource` does, at `address` (the same server or
+    /// another replica). Frames that arrived completely before the cut are kept.
     #[track_caller]
     pub fn reconnect_to(self, address: SocketAddr) -> Self {
         let Subscription { target, mut headers, parser, connection, .. } = self;

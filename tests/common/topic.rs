@@ -1,4 +1,4 @@
-//! A topic as any other client of Kafka sees it: written to with any bytes, and read to the end.
+//! A topic seen by an independent Kafka client: any bytes can be written to it, and it is read to its end.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -21,11 +21,11 @@ use super::{kafka, unique};
 
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A topic and the brokers that have it.
+/// A topic and its brokers.
 pub struct Topic {
     servers: OnceLock<String>,
     name: String,
-    /// Whether it goes with this value.
+    /// Whether dropping this value deletes it.
     owned: bool,
     producer: OnceLock<ThreadedProducer<Deliveries>>,
 }
@@ -36,7 +36,7 @@ impl Topic {
         Topic { servers: OnceLock::new(), name: "user_activity".into(), owned: false, producer: OnceLock::new() }
     }
 
-    /// The name of a topic that the application is to create.
+    /// A name for a topic that the application creates.
     pub fn named_by_chance(servers: &str) -> Self {
         let mut topic = Topic::named(servers, &unique("test"));
         topic.owned = true;
@@ -52,7 +52,7 @@ impl Topic {
         }
     }
 
-    /// A new topic, made before any application starts.
+    /// Creates a topic, before any application starts.
     #[track_caller]
     pub fn create(servers: &str, partitions: i32, properties: &[(&str, &str)]) -> Self {
         let topic = Topic::named_by_chance(servers);
@@ -60,7 +60,7 @@ impl Topic {
         topic
     }
 
-    /// A new topic whose partitions have one replica each, on the broker that is named for each.
+    /// Creates a topic whose partitions have one replica each, on the named broker.
     #[track_caller]
     pub fn create_on(servers: &str, brokers: &[i32]) -> Self {
         let topic = Topic::named_by_chance(servers);
@@ -76,7 +76,7 @@ impl Topic {
         topic
     }
 
-    /// The same one; it does not go with the copy.
+    /// Returns a copy, which does not delete the topic.
     pub fn borrowed(&self) -> Self {
         Topic { servers: self.servers.clone(), name: self.name.clone(), owned: false, producer: OnceLock::new() }
     }
@@ -86,7 +86,7 @@ impl Topic {
     }
 
     pub(super) fn reached_at(&self, servers: &str) {
-        let _ = self.servers.set(servers.to_owned()); // known already where it was given
+        let _ = self.servers.set(servers.to_owned()); // it may be known already
     }
 
     pub fn servers(&self) -> &str {
@@ -139,7 +139,7 @@ impl Topic {
         });
     }
 
-    /// Puts each partition on the brokers given, the leader first, and waits until it is there.
+    /// Moves each partition to these brokers, the leader first, and waits until that is done.
     #[track_caller]
     pub fn reassign(&self, brokers: &[&[u32]]) {
         let partitions = brokers
@@ -154,7 +154,7 @@ impl Topic {
         within(HEALING, "the partitions have moved", || (!tool("--verify").contains("in progress")).then_some(()));
     }
 
-    /// Lets the first of each partition's brokers lead it.
+    /// Elects the first broker of each partition as its leader.
     #[track_caller]
     pub fn elect_preferred_leaders(&self) {
         let partitions = 0..self.partitions().expect("a topic");
@@ -164,7 +164,7 @@ impl Topic {
         kafka::tool(self.servers(), &which);
     }
 
-    /// Partitions; `None` if there is no such topic.
+    /// The number of partitions; `None` if there is no such topic.
     pub fn partitions(&self) -> Option<i32> {
         let metadata = self.consumer().fetch_metadata(Some(&self.name), ANSWER).ok()?;
         let topic = metadata.topics().first()?;
@@ -198,7 +198,7 @@ impl Topic {
 
     // --- Writing -------------------------------------------------------------------------------------------------
 
-    /// Writes a record as it is, and gives its partition and offset.
+    /// Writes a record unchanged, and returns its partition and offset.
     #[track_caller]
     pub fn produce(&self, record: &NewRecord) -> (i32, i64) {
         let (sender, receiver) = sync_channel(1);
@@ -206,7 +206,7 @@ impl Topic {
         receiver.recv_timeout(PATIENCE).expect("a delivery report").expect("the broker takes it")
     }
 
-    /// Writes many, without waiting for each one.
+    /// Writes many records, without waiting for each one.
     #[track_caller]
     pub fn produce_all(&self, records: &[NewRecord]) -> Vec<(i32, i64)> {
         let (sender, receiver) = sync_channel(records.len());
@@ -280,14 +280,14 @@ impl Topic {
         records
     }
 
-    /// The one record there.
+    /// Returns the record at this position.
     #[track_caller]
     pub fn record_at(&self, partition: i32, offset: i64) -> StoredRecord {
         let found = self.records().into_iter().find(|r| (r.partition, r.offset) == (partition, offset));
         found.unwrap_or_else(|| panic!("no record at {partition}-{offset}"))
     }
 
-    /// Where every partition ends, as a cursor.
+    /// Returns the ends of all partitions, as a cursor.
     #[track_caller]
     pub fn end(&self) -> String {
         let next = |partition| self.watermarks(partition).1;
@@ -297,12 +297,12 @@ impl Topic {
         positions.join(".")
     }
 
-    /// First and next offset; a broker that has just come back may lead nothing yet. A client that was told so stays with it
-    /// for a while, so each question is a new one's.
+    /// Returns the first and next offset. A broker that has just restarted may lead nothing yet, and a client may cache
+    /// that for a while, so each request uses a new client.
     #[track_caller]
     fn watermarks(&self, partition: i32) -> (i64, i64) {
         let ask = || self.consumer().fetch_watermarks(&self.name, partition, ANSWER).ok();
-        within(3 * PATIENCE, "a partition's bounds are told", ask)
+        within(3 * PATIENCE, "a partition's bounds are known", ask)
     }
 
     fn consumer(&self) -> BaseConsumer {
@@ -325,7 +325,7 @@ impl Drop for Topic {
             return;
         }
         let (config, name) = (self.client(), self.name.clone());
-        // The broker may be gone with the test, and a topic that stays does no harm.
+        // The broker may be gone with the test, and a leftover topic does no harm.
         let _ = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
             let admin: AdminClient<DefaultClientContext> = AdminClient::from_config(&config).ok()?;
@@ -336,7 +336,7 @@ impl Drop for Topic {
     }
 }
 
-/// A file for one of Kafka's tools.
+/// Writes a file for one of Kafka's tools.
 fn json_file(content: &Value) -> NamedTempFile {
     let file = NamedTempFile::with_prefix("footfall-").expect("a temporary file");
     std::fs::write(file.path(), content.to_string()).expect("a file that can be written");
@@ -365,7 +365,7 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// A record to be written as it is.
+/// A record to write, of any bytes.
 #[derive(Debug, Clone, Default)]
 pub struct NewRecord {
     key: Option<Vec<u8>>,
@@ -381,7 +381,7 @@ impl NewRecord {
         NewRecord::default()
     }
 
-    /// An event as another producer writes it: the value only.
+    /// An event as another producer writes it: only the value.
     pub fn event(user: &str, action: &str) -> Self {
         NewRecord::new().value(json!({"user": user, "action": action}).to_string())
     }
@@ -451,7 +451,7 @@ impl StoredRecord {
         serde_json::from_str(self.text()).expect("JSON")
     }
 
-    /// The text of a header that comes once.
+    /// Returns the text of a header that appears once.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(n, _)| n == name);

@@ -1,4 +1,4 @@
-//! The page in a real Chromium, used as people use it.
+//! The pages in a real Chromium.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ fn a_sent_form_appears_as_a_row_at_once(broker: Broker) {
     assert!(browser.text("#rows .rest").is_some_and(|rest| rest.contains("page=/cart") && rest.contains("items=3")));
     assert!(browser.text("#empty").is_none());
     browser.wait_for_text("#receipt", "Saved to Kafka");
-    // Ready for the next: the user stays, the action is selected.
+    // Ready for the next event: the user stays, the action is selected.
     assert_eq!((browser.value("#user"), browser.focused()), ("Zoë <b>".into(), "action".into()));
     let selected =
         "const { selectionStart: a, selectionEnd: b, value } = document.activeElement; return value.slice(a, b)";
@@ -83,7 +83,7 @@ fn a_rejected_event_stays_in_the_form_with_the_reason() {
     let app = Application::at("127.0.0.1:9").start_without_waiting_for_kafka();
     let browser = Browser::start();
     browser.open_live(&app, "/");
-    browser.wait_for_text("#away", "Kafka unreachable since");
+    browser.wait_for_text("#broker-notice", "Kafka unreachable since");
     browser.wait_for_text("#connection", "Kafka unreachable");
     browser.send("Ann", "login");
     browser.wait_for_text("#problem", "Try again in");
@@ -183,7 +183,7 @@ fn nothing_is_lost_or_doubled_between_first_paint_and_stream(broker: Broker) {
     let browser = Browser::start();
     let mut sent: Vec<String> = Vec::new();
     for round in 0..5 {
-        // Slow enough that every row is shown, quick enough that some fall between paint and stream.
+        // Slow enough that every row is shown, fast enough that some events fall between first paint and stream.
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 (0..8)
@@ -220,7 +220,7 @@ fn many_events_at_once_are_counted_exactly_and_can_be_fetched() {
     assert!(skipped() > 0, "{}", shown());
     let rows = browser.texts("#rows > li.skip");
     assert!(rows[0].contains("not shown (too many to show)"), "{rows:?}");
-    // The link leads to exactly those.
+    // The link shows exactly those.
     let count: usize = rows[0].split(' ').next().expect("a count").parse().expect("a number");
     browser.click("#rows > li.skip a");
     browser.wait_for("the history", || browser.location().starts_with("/history?from="));
@@ -234,9 +234,9 @@ fn many_events_at_once_are_counted_exactly_and_can_be_fetched() {
     assert_eq!(found, count);
 }
 
-/// 2,000 events a second: the page counts each of them, shows what can be read, and neither halts nor grows. With
-/// FOOTFALL_TEST_MINUTES it goes on for so long and holds the page to 50 ms a task and to the memory that it had when its
-/// list was full, which a machine that is busy with other tests cannot promise.
+/// 2,000 events a second: the page counts each of them, shows a readable part, and neither stalls nor grows. With
+/// FOOTFALL_TEST_MINUTES it runs for that long, and the page may have no task over 50 ms and no more memory than with a
+/// full list, which a machine that is busy with other tests cannot promise.
 #[test]
 fn the_page_stays_responsive_at_2000_events_a_second() {
     let minutes: Option<f64> = std::env::var("FOOTFALL_TEST_MINUTES").ok().map(|text| text.parse().expect("minutes"));
@@ -244,7 +244,7 @@ fn the_page_stays_responsive_at_2000_events_a_second() {
     let app = Application::on(Broker::Kafka).start();
     let browser = Browser::start();
     browser.open_live(&app, "/");
-    // What the script needs at its start is no answer to the question.
+    // The script's start does not count.
     browser.js("window.tasks = []; new PerformanceObserver((list) => tasks.push(...list.getEntries().map((task) => [task.startTime, task.duration]))) \
         .observe({ type: 'longtask' })");
     let memory = || -> [u64; 2] {
@@ -253,16 +253,16 @@ fn the_page_stays_responsive_at_2000_events_a_second() {
         let nodes = browser.devtools("Memory.getDOMCounters", json!({}))["nodes"].as_u64().expect("a number");
         [heap, nodes]
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let (mut written, mut first) = (0, None);
-    while begun.elapsed() < time {
-        let due = (begun.elapsed().as_secs_f64() * 2000.0) as usize;
+    while started.elapsed() < time {
+        let due = (started.elapsed().as_secs_f64() * 2000.0) as usize;
         let records: Vec<_> =
             (written..due).map(|n| NewRecord::event(&format!("user-{}", n % 97), &format!("step-{}", n % 7))).collect();
         app.topic().produce_all(&records);
         written = due;
-        // When the list is as long as it gets.
-        if begun.elapsed() > time / 3 && first.is_none() {
+        // When the list has its largest size.
+        if started.elapsed() > time / 3 && first.is_none() {
             first = Some(memory());
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -306,7 +306,7 @@ fn pause_counts_waiting_events_and_resume_shows_them() {
     }
     browser.wait_for_text("#pause", "Resume (+12 new)");
     assert_eq!(browser.rows().len(), 1);
-    // A filter that is typed while paused is applied; what waits is of the filter.
+    // A filter that is typed while paused is applied; the waiting events match it.
     browser.click("#pause");
     browser.wait_for_rows(13);
     assert_eq!(browser.text("#pause").as_deref(), Some("Pause"));
@@ -413,9 +413,9 @@ fn a_search_continues_by_itself_and_can_be_stopped() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
-// --- A person --------------------------------------------------------------------------------------------------------
+// --- A user ----------------------------------------------------------------------------------------------------------
 
-/// `login 1`, as the page has them.
+/// `login 1`, as on the page.
 fn actions(browser: &Browser) -> Vec<String> {
     let (names, counts) = (browser.texts("#counted tbody th"), browser.texts("#counted tbody .n"));
     names.iter().zip(&counts).map(|(name, count)| format!("{name} {count}")).collect()
@@ -429,8 +429,8 @@ fn a_users_past_and_live_events_are_counted(broker: Broker) {
     let browser = Browser::start();
     browser.open_live(&app, "/?user=%D9%86%D9%88%D8%B1%D8%A7%20%2F%201");
     browser.click("#rows summary");
-    browser.wait_for_text("#rows .person", "نورا / 1’s events");
-    browser.click("#rows .person");
+    browser.wait_for_text("#rows .user", "نورا / 1’s events");
+    browser.click("#rows .user");
     browser.wait_for_text("#title", "نورا / 1");
     browser.wait_for_text("#connection", "live");
     assert_eq!(browser.wait_for_rows(2).len(), 2);
@@ -443,7 +443,7 @@ fn a_users_past_and_live_events_are_counted(broker: Broker) {
     }
     browser.wait_for_rows(5);
     let expected = vec!["page_view 3".to_owned(), "<i> 1".into(), "login 1".into()];
-    // The order stays while the pointer is on the table.
+    // The order does not change while the pointer is on the table.
     browser.wait_for("the sums", || sums().0.as_deref() == Some("5") && sums().1.len() == 3);
     assert_same_set(expected.clone(), sums().1);
     assert!(browser.text("#last-seen").expect("a time") > last);
@@ -499,14 +499,14 @@ fn a_users_count_continues_by_itself_and_can_be_stopped() {
     browser.open(&app, "/users/rare");
     browser.js("document.getElementById('stop').click()");
     browser.wait_for_text("#search-words", "event");
-    // It may have been at its end before the button was pressed.
+    // It may have finished before the button was pressed.
     browser.js("document.getElementById('on').hidden || document.getElementById('on').click()");
     browser.wait_for_text("#search-words", "Counted 120,002 of 120,002");
     browser.wait_for_text("#events", "2");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
-// --- Away and back ---------------------------------------------------------------------------------------------------
+// --- Unreachable and back ---------------------------------------------------------------------------------------------------
 
 #[test]
 fn a_lost_server_is_shown_and_the_feed_resumes() {
@@ -540,7 +540,7 @@ fn a_gap_is_a_row_that_says_what_is_missing() {
     browser.wait_for_text("#connection", "reconnecting");
     let records: Vec<_> = (0..30).map(|n| NewRecord::event("gone", &n.to_string())).collect();
     app.topic().produce_all(&records);
-    // What retention does.
+    // The effect of retention.
     for place in app.topic().end().split('.') {
         let (partition, end) = place.split_once('-').expect("a cursor");
         app.topic().delete_before(partition.parse().expect("a partition"), end.parse().expect("an offset"));
@@ -587,7 +587,7 @@ fn the_page_works_without_javascript() {
     browser.wait_for_text("#problem", "Not sent");
     assert_eq!(browser.value("#user"), "Bob");
     assert!(browser.text("#action-error").is_some_and(|words| !words.is_empty()));
-    // The row opens, and leads to the whole record.
+    // The row opens, and links to the full record.
     browser.open(&app, "/?user=Ann");
     browser.click("#rows summary");
     browser.click("#rows a.whole");
@@ -635,7 +635,7 @@ fn everything_can_be_done_with_the_keyboard() {
     assert_eq!(browser.count("#rows details[open]"), 0);
     browser.press("?");
     assert_eq!(browser.js("return document.getElementById('keys').open"), true);
-    // Each key is a button too.
+    // Each key also has a button.
     browser.click("#keys [data-key=n]");
     assert_eq!(browser.focused(), "user");
 }
@@ -647,23 +647,23 @@ fn new_events_are_announced_to_screen_readers_in_summary() {
     browser.open_live(&app, "/");
     let tree = "return [...document.querySelectorAll('[role=log]')].map((log) => log.getAttribute('aria-live') + log.contains(document.getElementById('rows')))";
     assert_eq!(browser.js(tree), json!(["offtrue"]));
-    browser.js("window.told = []; new MutationObserver(() => told.push(document.getElementById('said').textContent)) \
+    browser.js("window.announced = []; new MutationObserver(() => announced.push(document.getElementById('said').textContent)) \
         .observe(document.getElementById('said'), { childList: true, characterData: true, subtree: true })");
     for n in 0..60 {
         app.accept(&event("u", &n.to_string()));
     }
-    browser.wait_for("it is told", || browser.js("return told.length").as_u64() > Some(0));
-    let told = browser.js("return told");
-    let told = told.as_array().expect("a list");
-    assert!(told.len() < 4, "{told:?}");
-    assert!(told[0].as_str().is_some_and(|words| words.ends_with("new events")), "{told:?}");
+    browser.wait_for("it is announced", || browser.js("return announced.length").as_u64() > Some(0));
+    let announced = browser.js("return announced");
+    let announced = announced.as_array().expect("a list");
+    assert!(announced.len() < 4, "{announced:?}");
+    assert!(announced[0].as_str().is_some_and(|words| words.ends_with("new events")), "{announced:?}");
 }
 
-/// Every state of the pages at every width: nothing is cut off or must be scrolled to the side, and axe-core finds no
-/// barrier. With FOOTFALL_TEST_PICTURES, a folder, there is a picture of each, for people to look at (`dev/screenshots`).
+/// Every state of the pages at every width: nothing is cut off or needs horizontal scrolling, and axe-core finds no
+/// problem. With FOOTFALL_TEST_PICTURES, a folder, it saves a picture of each (`dev/screenshots`).
 #[test]
 fn every_page_state_fits_the_window_and_is_accessible() {
-    // A broker of its own, so that the topic has the name that people see.
+    // A broker of its own, so that the topic has the default name.
     let kafka = Kafka::start();
     let app = Application::at(kafka.servers()).topic(&Topic::named(kafka.servers(), "user_activity")).start();
     let port = app.address.port().to_string();
@@ -731,11 +731,11 @@ fn every_page_state_fits_the_window_and_is_accessible() {
         look(&browser, &path[1..].replace(['?', '='], "-"));
     }
     browser.open_live(&app, "/users/Ann");
-    look(&browser, "person");
+    look(&browser, "user");
     browser.open_live(&app, &format!("/users/{}", "long-name-".repeat(20)));
-    look(&browser, "person-long");
+    look(&browser, "user-long");
     browser.open_live(&app, "/users/nobody");
-    look(&browser, "person-empty");
+    look(&browser, "user-empty");
 
     browser.open_live(&app, "/");
     app.kill();
@@ -747,13 +747,13 @@ fn every_page_state_fits_the_window_and_is_accessible() {
     browser.wait_for_text("#rows li.skip", "not shown");
     look(&browser, "gap");
 
-    let away = Application::at("127.0.0.1:9").start_without_waiting_for_kafka();
-    browser.open(&away, "/");
-    browser.wait_for_text("#away", "Kafka unreachable");
+    let unreachable = Application::at("127.0.0.1:9").start_without_waiting_for_kafka();
+    browser.open(&unreachable, "/");
+    browser.wait_for_text("#broker-notice", "Kafka unreachable");
     browser.wait_for_text("#connection", "connected, Kafka unreachable");
-    look(&browser, "kafka-away");
-    browser.open(&away, "/users/Ann");
-    look(&browser, "person-away");
+    look(&browser, "kafka-unreachable");
+    browser.open(&unreachable, "/users/Ann");
+    look(&browser, "user-unreachable");
 }
 
 #[track_caller]
@@ -776,7 +776,7 @@ fn look(browser: &Browser, state: &str) {
     }
 }
 
-/// More in some hours than in others, up to now.
+/// More in some hours than in others, until now.
 fn a_day_of_the_shop() -> Vec<NewRecord> {
     let now_ms = (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as i64;
     let event = |minute: i64, n: i64| {
@@ -793,7 +793,7 @@ fn a_day_of_the_shop() -> Vec<NewRecord> {
         .collect()
 }
 
-/// What a shop might see.
+/// Events of a shop.
 fn plausible() -> Vec<Value> {
     vec![
         json!({"user": "John", "action": "login", "ip": "203.0.113.7", "agent": "Firefox"}),
@@ -823,7 +823,7 @@ fn every_page_is_small_and_stable_and_loads_nothing_from_third_parties() {
         .collect();
     let mut feed = app.stream("");
     let first = app.post(&json!(events)).expect(201).json()["results"][0].clone();
-    feed.records(events.len()); // a row that comes later moves the others
+    feed.records(events.len()); // later rows would move the others
     let record = format!("/events/{}/{}", first["partition"], first["offset"]);
     let browser = Browser::start();
     for path in ["/", "/history", &record, "/users/user-1", "/overview", "/kafka", "/?user=nobody", "/nothing-there"] {

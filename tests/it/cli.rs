@@ -41,7 +41,7 @@ fn succeeds(output: &Output) -> &str {
     text(&output.stdout)
 }
 
-/// The one line that says why it was refused.
+/// Returns the one line that says why it was rejected.
 #[track_caller]
 fn refused(output: &Output) -> &str {
     assert_eq!(output.status.code(), Some(2), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -60,7 +60,7 @@ fn consume_command(topic: &Topic, arguments: &[&str]) -> Command {
     command
 }
 
-/// A group that no other test is a member of.
+/// Returns a group without other members.
 fn consume(topic: &Topic, group: &str, arguments: &[&str]) -> Process {
     Process::start(&mut consume_command(topic, &[&["--group", group, "--format", "json"], arguments].concat()))
 }
@@ -71,7 +71,7 @@ fn topic_with(records: usize) -> Topic {
     topic
 }
 
-/// Writes records with `n` from `first` on, over the partitions in turn.
+/// Writes records with `n` from `first` on, to the partitions in turn.
 fn write(topic: &Topic, first: usize, count: usize) {
     let record = |n: usize| {
         let value = json!({"user": format!("user-{n}"), "action": "step", "n": n}).to_string();
@@ -132,7 +132,7 @@ fn three_consumers_share_the_partitions() {
     let topic = topic_with(0);
     let group = crate::common::unique("group");
     let mut consumers: Vec<Process> = (0..3).map(|_| consume(&topic, &group, &[])).collect();
-    // Written one by one until each of the three has a partition of its own.
+    // Written one by one until each of the three has its own partition.
     let mut n = 0;
     let seen = std::cell::RefCell::new(vec![Vec::new(); 3]);
     let partitions = |lines: &[String]| -> HashSet<u64> {
@@ -164,7 +164,7 @@ fn three_consumers_share_the_partitions() {
     let all: Vec<u64> = seen.borrow().iter().flat_map(|lines| numbers(lines)).collect();
     let after: Vec<u64> = all.iter().copied().filter(|number| *number >= n as u64).collect();
     assert_same_set(n as u64..n as u64 + 300, after);
-    // Before, while partitions moved between them: at least once.
+    // While partitions moved between them: at least once.
     let once: HashSet<u64> = all.into_iter().collect();
     assert_same_set(0..n as u64 + 300, once);
 }
@@ -174,7 +174,7 @@ fn a_crash_of_consume_repeats_records_and_skips_none() {
     let topic = topic_with(3000);
     let group = crate::common::unique("group");
     let folder = TempDir::new().expect("a temporary folder");
-    // The group notices a member that is gone without a word after this time.
+    // The group notices a crashed member after this time.
     let quick = "[default.kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n";
     std::fs::write(folder.path().join("Rocket.toml"), quick).expect("a file");
     let start = || {
@@ -282,11 +282,11 @@ fn topics_lists_partitions_and_records() {
 
 #[test]
 fn topics_says_in_bounded_time_that_no_broker_answers() {
-    let begun = Instant::now();
+    let started = Instant::now();
     let output = run(&["topics"], &[("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("127.0.0.1:9"), "{}", text(&output.stderr));
-    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
 }
 
 // --- groups ----------------------------------------------------------------------------------------------------------
@@ -319,14 +319,14 @@ fn groups_lists_state_members_and_lag() {
 
 #[test]
 fn groups_says_in_bounded_time_that_no_broker_answers() {
-    let begun = Instant::now();
+    let started = Instant::now();
     let output = run(&["groups"], &[("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("127.0.0.1:9"), "{}", text(&output.stderr));
-    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
 }
 
-/// Servers, further settings, and what the reason contains.
+/// Servers, further settings, and a part of the reason.
 type Unreachable<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str);
 
 const SASL: [(&str, &str); 3] = [
@@ -339,11 +339,11 @@ fn login(password: &str) -> Vec<(&'static str, &str)> {
     [&SASL[..], &[("FOOTFALL_KAFKA__SASL_PASSWORD", password)]].concat()
 }
 
-/// The server says the same of each.
+/// The server logs the same.
 #[test]
 fn the_reason_why_kafka_cannot_be_reached_is_shown() {
     let (kafka, secured) = Kafka::start_with_acls();
-    // Nobody listens where the broker sends its clients.
+    // Nothing listens where the broker directs its clients.
     let (advertising, upstream) = Kafka::start_advertising(9);
     let _topic = Topic::create(advertising.servers(), 1, &[]);
     let (plain, upstream) = (kafka.servers(), upstream.to_string());
@@ -376,7 +376,8 @@ fn the_reason_why_kafka_cannot_be_reached_is_shown() {
     });
 }
 
-/// A worker keeps trying where a broker may come back, and does not repeat why; it ends where only an operator can help.
+/// A consumer keeps trying if a broker may come back, and does not repeat the reason; it ends if only an operator can
+/// help.
 fn consume_says_why_it_reads_nothing(secured: &str) {
     let consume = |more: &[(&str, &str)]| {
         let mut command = application::command(Path::new(env!("CARGO_TARGET_TMPDIR")));
@@ -469,7 +470,7 @@ fn a_password_is_the_text_of_its_variable() {
             ("FOOTFALL_KAFKA__SASL_USERNAME", user.name()),
             ("FOOTFALL_KAFKA__SASL_PASSWORD", password),
         ];
-        // The broker may learn of another password a moment later.
+        // The broker may apply the new password a moment later.
         eventually("it can log in", || {
             let output = run(&["topics"], &environment);
             (output.status.success() && text(&output.stdout).contains(topic.name())).then_some(())
@@ -477,7 +478,7 @@ fn a_password_is_the_text_of_its_variable() {
     }
 }
 
-/// Each with the key that the one line must name, and something of what would be right.
+/// Each with the key that the one line must name, and a part of the valid values.
 #[test]
 fn an_invalid_configuration_stops_the_start_with_one_line() {
     let sasl = ("KAFKA_BOOTSTRAP_SERVERS", "kafka-1:9092");
@@ -567,7 +568,7 @@ fn an_error_in_the_configuration_file_names_the_file() {
     assert!(error.contains("line 2") && !error.contains("secret"), "{error}");
 }
 
-/// Not in what `check` prints, nor in errors, nor in the most talkative log.
+/// Not in the output of `check`, in errors, or in the most verbose log.
 #[test]
 fn secrets_are_never_printed() {
     let secret = "correct-horse-battery-staple";
@@ -613,9 +614,9 @@ fn secrets_are_never_printed() {
     let mut serving = Process::start(&mut command);
     let mut printed = Vec::new();
     // The client has tried the broker by then.
-    eventually("it says that Kafka is away", || {
+    eventually("it logs that Kafka is unreachable", || {
         printed.extend(serving.lines_so_far());
-        printed.iter().any(|line| line.contains("away")).then_some(())
+        printed.iter().any(|line| line.contains("kafka is unreachable")).then_some(())
     });
     serving.signal("TERM");
     serving.wait(PATIENCE);

@@ -27,7 +27,7 @@ fn structured(app: &Application, event: &Value) -> Response {
     post(app, "application/cloudevents+json", event.to_string())
 }
 
-/// A request in binary mode with the four attributes that are required, and others.
+/// A request in binary mode with the four required attributes, and others.
 fn binary(app: &Application, id: &str, headers: &[(&str, &str)], body: &str) -> Request {
     let request = app.request("POST", "/api/v1/events").body("application/json", body);
     let required =
@@ -50,7 +50,7 @@ fn read_out(app: &Application, (partition, offset): (i32, i64)) -> Value {
 /// The data of all cases, as they write it.
 const HELLO: &str = "{\n    \"message\": \"Hello World!\"\n}";
 
-/// The attributes of all cases but `datacontenttype`, as JSON that is read out.
+/// The attributes of all cases except `datacontenttype`, as JSON in a record.
 #[track_caller]
 fn assert_has_the_attributes(record: &Value) {
     for (member, value) in [
@@ -275,7 +275,7 @@ fn the_content_type_of_binary_mode_is_any_json_or_none() {
         let (partition, offset) = place(&send(id, Some(content_type)).expect(201).json());
         assert_eq!(app.topic().record_at(partition, offset).header("content-type"), Some(content_type));
     }
-    // Without one the data is JSON (the Python SDK sends it so unless `datacontenttype` is set).
+    // Without one the data is JSON (the Python SDK sends that unless `datacontenttype` is set).
     let (partition, offset) = place(&send("four", None).expect(201).json());
     assert_eq!(app.topic().record_at(partition, offset).header("ce_id"), Some("four"));
     for content_type in ["text/plain", "application/xml", "application/x-www-form-urlencoded"] {
@@ -285,7 +285,7 @@ fn the_content_type_of_binary_mode_is_any_json_or_none() {
 }
 
 #[test]
-fn subject_and_type_stand_in_for_user_and_action() {
+fn subject_and_type_replace_missing_user_and_action() {
     let app = Application::on(Broker::Embedded).start();
     let mut stream = app.stream("?user=Ann&action=com.example.paid");
     let event = |id: &str, data: Value| json!({"specversion": "1.0", "id": id, "source": "/shop", "type": "com.example.paid", "subject": "Ann", "data": data});
@@ -297,7 +297,7 @@ fn subject_and_type_stand_in_for_user_and_action() {
     let request = binary(&app, "two", &headers, r#"{"action":"com.example.paid"}"#);
     request.send().expect(201);
     assert_eq!(stream.record()["id"], "two");
-    // The data's own go first.
+    // The data's own members take precedence.
     structured(&app, &event("three", json!({"user": "Bob", "action": "login"}))).expect(201);
     let found = app.get("/api/v1/events?from=beginning&user=Bob&action=login").expect(200).json();
     assert_eq!(found["events"][0]["id"], "three");
@@ -372,7 +372,7 @@ fn an_attribute_that_is_empty_or_malformed_is_422_and_named() {
 fn an_error_in_binary_mode_is_422_and_names_the_header() {
     let app = Application::on(Broker::Embedded).start();
     const DATA: &str = r#"{"user":"Ann","action":"checkout"}"#;
-    let told = |request: Request| request.send().expect(422).problem()["errors"][0]["detail"].to_string();
+    let error_of = |request: Request| request.send().expect(422).problem()["errors"][0]["detail"].to_string();
     for (header, value) in [
         ("ce-subject", ""),
         ("ce-dataschema", ""),
@@ -383,7 +383,7 @@ fn an_error_in_binary_mode_is_422_and_names_the_header() {
         ("ce-data", "x"),
         ("ce-datacontenttype", "application/json"),
     ] {
-        let detail = told(binary(&app, "one", &[(header, value)], DATA));
+        let detail = error_of(binary(&app, "one", &[(header, value)], DATA));
         assert!(detail.contains(&format!("`{header}`")), "{header}: {detail}");
     }
     for missing in ["ce-specversion", "ce-id", "ce-source", "ce-type"] {
@@ -393,13 +393,13 @@ fn an_error_in_binary_mode_is_422_and_names_the_header() {
                 request = request.header(name, value);
             }
         }
-        let detail = told(request);
+        let detail = error_of(request);
         assert!(detail.contains(&format!("`{missing}` is missing")), "{missing}: {detail}");
     }
     let names: Vec<String> = (0..65).map(|n| format!("ce-x{n}")).collect();
     let extensions: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
     binary(&app, "two", &extensions[..64], DATA).send().expect(201);
-    assert!(told(binary(&app, "three", &extensions, DATA)).contains("64 extensions"));
+    assert!(error_of(binary(&app, "three", &extensions, DATA)).contains("64 extensions"));
     assert_eq!(app.topic().records().len(), 1);
 }
 
@@ -414,12 +414,12 @@ fn a_retry_in_binary_mode_after_a_cut_connection_writes_nothing(broker: Broker) 
     let answer = request().send().expect(201);
     assert_eq!(answer.header("Idempotent-Replayed"), Some("true"));
     assert_eq!(answer.json()["id"], "order-977");
-    // The same event in structured mode, also: its data has the same bytes.
+    // The same event in structured mode too: its data has the same bytes.
     let event = r#"{"specversion":"1.0","id":"order-977","source":"/shop","type":"com.example.checkout","data":{"user":"Ann","action":"checkout"}}"#;
     let answer = post(&app, "application/cloudevents+json", event).expect(201);
     assert_eq!(answer.header("Idempotent-Replayed"), Some("true"));
     assert_eq!(app.topic().records().len(), 1);
-    // Other data under the same id is refused.
+    // Other data with the same id is rejected.
     let problem = binary(&app, "order-977", &[], r#"{"user":"Ann","action":"other"}"#).send().expect(422).problem();
     assert_eq!(problem["type"], "/problems/id-reused");
 }
@@ -430,7 +430,7 @@ fn the_same_id_of_another_source_is_another_event(broker: Broker) {
     let replayed = |answer: &Response| answer.header("Idempotent-Replayed") == Some("true");
     assert!(!replayed(&structured(&app, &event("/shop", "checkout")).expect(201)));
     assert!(!replayed(&structured(&app, &event("/other", "something else")).expect(201)));
-    // An event that is no CloudEvent has the source of the settings.
+    // An event that is not a CloudEvent has the configured source.
     let plain = json!({"id": "order-977", "user": "Ann", "action": "plain"});
     app.accept(&plain);
     assert_eq!(app.topic().records().len(), 3);
@@ -441,7 +441,7 @@ fn the_same_id_of_another_source_is_another_event(broker: Broker) {
     }
     assert!(replayed(&app.post(&plain).expect(201)));
     assert_eq!(app.topic().records().len(), 3);
-    // So it is for what others wrote into the topic.
+    // The same applies to records of other writers.
     let foreign = NewRecord::event("Ann", "foreign").header("ce_id", "foreign-1").header("ce_source", "/foreign");
     let place = app.topic().produce(&foreign);
     eventually("the record is read", || (app.stream("?last=1").record()["id"] == "foreign-1").then_some(()));

@@ -1,4 +1,4 @@
-//! `footfall demo`: the product as it serves, with made-up events on their way through it.
+//! `footfall demo`: the running server, with generated events.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn said(app: &Application, words: &str) -> usize {
 }
 
 fn the_demo_shows_events_within_ten_seconds_and_ends_on_a_signal(broker: Broker) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let app = demo(broker, &["--rate", "50"]).start();
     let mut stream = app.stream("?last=1000");
     let (mut users, mut actions) = (HashSet::new(), HashSet::new());
@@ -31,13 +31,15 @@ fn the_demo_shows_events_within_ten_seconds_and_ends_on_a_signal(broker: Broker)
         users.insert(record["key"].to_string());
         actions.insert(record["value"]["action"].to_string());
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     let page = app.get("/").expect(200);
     assert!(page.text().contains(r#"<li class="event""#), "{}", page.text());
-    let line = app.log_line("it says so", |line| line["message"].as_str().is_some_and(|text| text.contains("made up")));
+    let line = app.log_line("it says so", |line| {
+        line["message"].as_str().is_some_and(|text| text.contains("events are generated"))
+    });
     assert_eq!((&line["rate"], &line["users"]), (&50.0.into(), &200.into()));
     app.stop();
-    assert_eq!(said(&app, "not taken"), 0, "{:?}", app.log());
+    assert_eq!(said(&app, "a demo event was rejected"), 0, "{:?}", app.log());
 }
 
 #[test]
@@ -49,13 +51,13 @@ fn events_come_at_the_requested_rate() {
             let name = r#"footfall_events_total{outcome="acknowledged"} "#;
             metrics.text().lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0.0)
         };
-        let (mut begun, mut before) = (Instant::now(), accepted());
-        // A machine that pauses is behind for that moment only.
+        let (mut started, mut before) = (Instant::now(), accepted());
+        // A machine that stalls is behind only for that moment.
         eventually(&format!("{rate}/s over 5 s"), || {
             std::thread::sleep(Duration::from_secs(5));
-            let found = (accepted() - before) / begun.elapsed().as_secs_f64();
-            (begun, before) = (Instant::now(), accepted());
-            // 250 random arrivals are off by a seventh once in a hundred times.
+            let found = (accepted() - before) / started.elapsed().as_secs_f64();
+            (started, before) = (Instant::now(), accepted());
+            // 250 random arrivals deviate by a seventh once in a hundred times.
             (0.8 * rate..1.2 * rate).contains(&found).then_some(())
         });
         app.stop();
@@ -68,21 +70,21 @@ fn the_demo_pauses_while_kafka_is_unreachable_and_logs_it_once() {
     let builder = Application::at(kafka.servers()).topic(&Topic::named(kafka.servers(), "user_activity"));
     let app = builder.arguments(&["demo", "--rate", "30"]).start();
     app.stream("").records(5);
-    // A Kafka that is slow to start is waited for too.
-    let before = said(&app, "made-up events wait");
+    // The demo also waits for a Kafka that starts slowly.
+    let before = said(&app, "the demo waits");
     kafka.kill(1);
-    eventually("it says that it waits", || (said(&app, "made-up events wait") > before).then_some(()));
+    eventually("it says that it waits", || (said(&app, "the demo waits") > before).then_some(()));
     kafka.restart(1);
-    within(Duration::from_secs(40), "it goes on", || (said(&app, "made-up events go on") > before).then_some(()));
+    within(Duration::from_secs(40), "it continues", || (said(&app, "the demo continues") > before).then_some(()));
     app.stream("").records(5);
-    assert_eq!(said(&app, "made-up events wait"), before + 1);
+    assert_eq!(said(&app, "the demo waits"), before + 1);
     app.stop();
 }
 
 #[test]
 fn it_ends_on_a_signal_before_kafka_was_reachable() {
     let app = Application::at("127.0.0.1:9").arguments(&["demo"]).start_without_waiting_for_kafka();
-    eventually("it says that it waits", || (said(&app, "made-up events wait") == 1).then_some(()));
+    eventually("it says that it waits", || (said(&app, "the demo waits") == 1).then_some(()));
     app.terminate();
     assert_eq!(app.wait_for_exit(PATIENCE).code(), Some(0));
 }

@@ -1,25 +1,25 @@
-//! The description of the interface, `/api/openapi.json`: what Schemathesis finds when it makes requests out of it, right ones
-//! and ones that are wrong in every way that the description can tell, and whether it is complete.
+//! The description of the API, `/api/openapi.json`: Schemathesis makes valid requests out of it, and invalid ones of
+//! every kind, and it is complete.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
-use crate::common::event_stream::{Frame, Message, Parser};
+use crate::common::event_stream::{Frame, Parser, SseMessage};
 use crate::common::http::Response;
 use crate::common::wait::PATIENCE;
 use crate::common::{Application, Broker, Description, NewRecord};
 use serde_json::{Value, json};
 
-/// Requests that are made up for each operation, beside those that the description's edges give.
+/// Number of generated requests for each operation, in addition to those at the limits of the schemas.
 const MADE_UP: &str = "15";
 
 fn python(file: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(file)
 }
 
-/// With Apache Kafka, because the embedded broker cannot do all that is described. Streams end after a second.
+/// With Apache Kafka, because the embedded broker does not support everything described. Streams end after a second.
 #[test]
 fn every_answer_is_one_that_the_description_has() {
     let app = Application::on(Broker::Kafka)
@@ -31,7 +31,7 @@ fn every_answer_is_one_that_the_description_has() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let base = format!("http://{}", app.address);
-    // The same requests each time: what a run finds must not depend on luck.
+    // The same requests each time: the result of a run must not depend on chance.
     let run = crate::common::python::command()
         .current_dir(folder.path())
         .env("SCHEMATHESIS_HOOKS", python("hooks.py"))
@@ -60,7 +60,7 @@ fn description() -> Value {
     serde_json::from_str(include_str!("../../docs/openapi.json")).expect("JSON")
 }
 
-/// What the server or the guards answer in front of every route.
+/// Answers of the server or the guards, before every route.
 #[test]
 fn every_operation_has_the_answers_that_any_route_may_give() {
     let description = description();
@@ -179,7 +179,7 @@ fn every_event_of_a_stream_fits_its_schema() {
         parser.feed(&app.get(target).expect(200).body);
         let mut seen = BTreeSet::new();
         for frame in parser.frames {
-            let Frame::Message(Message { event, data, last_event_id }) = frame else { continue };
+            let Frame::Message(SseMessage { event, data, last_event_id }) = frame else { continue };
             let mut fields = json!({"event": event, "data": data});
             if !last_event_id.is_empty() {
                 fields["id"] = json!(last_event_id);
@@ -214,7 +214,7 @@ fn every_message_of_a_websocket_fits_its_schema() {
         seen.insert(message["type"].as_str().expect("a type").to_owned());
         message["type"] == "event"
     };
-    while !check(socket.told()) {}
+    while !check(socket.next_message()) {}
     app.terminate();
     while let Some(message) = socket.told_until(Instant::now() + PATIENCE) {
         check(message);

@@ -1,5 +1,5 @@
-//! What happens when Kafka or the application fails: the answers stay true, nothing that was accepted is lost, and
-//! everything heals by itself.
+//! Faults of Kafka and of the application: the answers stay true, no accepted event is lost, and everything recovers by
+//! itself.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::common::{
 };
 use serde_json::{Value, json};
 
-/// Runs `scenario` beside a load that retries nothing.
+/// Runs `scenario` under a load that does not retry.
 fn under_load(app: &Application, target: &str, scenario: impl FnOnce(&Load)) -> Ledger {
     Load::new(&Servers::of(app), target, Retries::Never).beside(scenario)
 }
@@ -22,29 +22,30 @@ fn it_starts_without_a_broker_and_recovers_when_the_broker_comes() {
     kafka.kill(1);
     let app = Application::at(kafka.servers()).start_without_waiting_for_kafka();
 
-    let at_once =
-        |what: &str, begun: Instant| assert!(begun.elapsed() < Duration::from_secs(1), "{what}: {:?}", begun.elapsed());
-    let begun = Instant::now();
+    let at_once = |what: &str, started: Instant| {
+        assert!(started.elapsed() < Duration::from_secs(1), "{what}: {:?}", started.elapsed())
+    };
+    let started = Instant::now();
     let page = app.request("GET", "/").header("Accept", "text/html").send().expect(200);
     assert!(page.text().contains("Kafka unreachable"), "{}", page.text());
-    at_once("the page", begun);
+    at_once("the page", started);
 
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut stream = app.stream("");
     let mut rows = Subscription::open(app.address, "/stream");
     assert!(matches!(stream.next_frame(), Frame::Message(message) if message.is_position()));
-    // Who resumes keeps its cursor, however often it is cut before Kafka comes.
+    // A client that resumes keeps its cursor, however often it is cut before Kafka is reachable.
     let resumed = app.stream_after("0-5.1-3").next_frame();
     assert_eq!(resumed, Frame::position("0-5.1-3"));
     let status = rows.control("status").json();
     assert_eq!(status["broker"], "away");
     assert!(status["since"].is_string() && status["reason"].is_string(), "{status}");
-    at_once("the streams", begun);
+    at_once("the streams", started);
 
-    let begun = Instant::now();
+    let started = Instant::now();
     let event = json!({"user": "Ann", "action": "too early"});
     let refused = app.post(&event).expect(503);
-    at_once("a post", begun);
+    at_once("a post", started);
     assert!(refused.header("Retry-After").is_some_and(|seconds| seconds.parse::<u32>().is_ok_and(|s| s >= 1)));
     assert_eq!(refused.problem()["retryable"], true);
     app.request("POST", "/api/v1/events?ack=none").json(&event).send().expect(503).problem();
@@ -61,10 +62,10 @@ fn it_starts_without_a_broker_and_recovers_when_the_broker_comes() {
     let ready = app.get("/readyz?verbose").expect(503);
     assert!(ready.text().contains("kafka") && ready.text().contains("posts"), "{}", ready.text());
     for path in ["/api/v1/events", "/api/v1/events/0/0", "/api/v1/stream?strict=1&after=0-0.1-0.2-0"] {
-        let begun = Instant::now();
+        let started = Instant::now();
         let problem = app.get(path).expect(503);
         assert!(problem.header("Retry-After").is_some() && problem.problem()["retryable"] == true, "{path}");
-        assert!(begun.elapsed() < Duration::from_secs(7), "{path}: {:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(7), "{path}: {:?}", started.elapsed());
     }
     app.request("GET", "/history").header("Accept", "text/html").send().expect(200);
 
@@ -90,14 +91,14 @@ fn a_killed_broker_loses_nothing_and_is_answered_503_within_a_second() {
     assert!(matches!(stream.next_frame(), Frame::Message(message) if message.is_position()));
     assert_eq!(rows.control("status").json()["broker"], "up");
 
-    let (mut away, mut back) = (None, None);
+    let (mut lost, mut back) = (None, None);
     let load = under_load(&app, "/api/v1/events", |load| {
         load.wait_for(200, 201);
         kafka.kill(1);
         within(Duration::from_secs(1), "it is noticed", || (app.get("/readyz").status() == 503).then_some(()));
-        away = Some(Instant::now());
+        lost = Some(Instant::now());
         app.post(&json!({"user": "Ann", "action": "meanwhile"})).expect(503);
-        // Why it cannot be reached, without guesses at its settings: it was reached before.
+        // The reason why it is unreachable, without hints about settings, because it was reachable before.
         let words = eventually("it says why", || Some(app.get("/readyz")).filter(|it| it.text().contains("refused")));
         assert!(!words.text().contains("advertised.listeners"), "{}", words.text());
         assert!(!words.text().contains("kafka.security_protocol"), "{}", words.text());
@@ -106,18 +107,21 @@ fn a_killed_broker_loses_nothing_and_is_answered_503_within_a_second() {
         kafka.restart(1);
         load.wait_for(200, 201);
     });
-    let (away, back) = (away.expect("it was away"), back.expect("it came back"));
+    let (lost, back) = (lost.expect("it was unreachable"), back.expect("it came back"));
     let second = Duration::from_secs(1);
     let meanwhile: Vec<Attempt> =
-        load.attempts().into_iter().filter(|attempt| (away..back).contains(&attempt.begun)).collect();
+        load.attempts().into_iter().filter(|attempt| (lost..back).contains(&attempt.started)).collect();
     for attempt in &meanwhile {
-        assert!(attempt.status == Some(503) && attempt.took < second, "{attempt:?}, known to be away at {away:?}");
+        assert!(
+            attempt.status == Some(503) && attempt.took < second,
+            "{attempt:?}, known to be unreachable at {lost:?}"
+        );
     }
-    // Posts in flight when it died may have used their deadline.
+    // Posts in flight when it was killed may have used their deadline.
     assert!(load.attempts().iter().all(|attempt| attempt.took < 12 * second), "{:?}", load.attempts());
     load.assert_truthful(app.topic());
 
-    // The stream that was open all the time has every record once, in its order.
+    // The open stream has every record once, in order.
     let mut follower = Follower::from("0-0.1-0.2-0");
     let end = app.topic().end();
     while follower.place.to_string() != end {
@@ -139,7 +143,7 @@ fn waiting_for_a_broker_uses_almost_no_cpu() {
     let app = Application::at(kafka.servers()).start();
     app.accept(&json!({"user": "Ann", "action": "before"}));
     kafka.kill(1);
-    eventually("it knows that Kafka is away", || (app.get("/readyz").status() == 503).then_some(()));
+    eventually("it knows that Kafka is unreachable", || (app.get("/readyz").status() == 503).then_some(()));
     let measured = Duration::from_secs(3);
     let before = Resources::of(app.process_id()).ticks;
     std::thread::sleep(measured);
@@ -172,10 +176,10 @@ fn three_brokers_continue_when_one_is_killed() {
 
     // Without a majority nothing can be acknowledged by all in-sync replicas, so nothing is.
     kafka.kill(3);
-    let begun = Instant::now();
+    let started = Instant::now();
     let answer = app.post(&json!({"user": "Ann", "action": "no majority"}));
     assert!(matches!(answer.status(), 503 | 504), "{}", answer.status());
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -186,16 +190,16 @@ fn too_few_replicas_in_sync_are_answered_503_at_once() {
     let event = json!({"user": "Ann", "action": "in time"});
     app.accept(&event);
     kafka.kill(2);
-    // The cluster lets a broker go when its session has ended.
+    // The cluster removes a broker when its session has expired.
     let refused = within(HEALING, "posts are refused, and why", || {
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = app.post(&event);
         let why = answer.status() == 503 && answer.text().contains("2 of the 3 in-sync replicas");
-        (why && begun.elapsed() < Duration::from_secs(1)).then_some(answer)
+        (why && started.elapsed() < Duration::from_secs(1)).then_some(answer)
     });
     assert!(refused.header("Retry-After").is_some());
     assert_eq!(refused.problem()["retryable"], true);
-    // The same words everywhere.
+    // The same sentence everywhere.
     let words = refused.problem()["detail"].as_str().expect("a detail").to_owned();
     assert!(words.contains("min.insync.replicas"), "{words}");
     let ready = app.get("/readyz").expect(503);
@@ -212,7 +216,7 @@ fn too_few_replicas_in_sync_are_answered_503_at_once() {
     app.get("/readyz").expect(200);
 }
 
-/// A broker that takes requests and does not answer.
+/// A broker that accepts requests and does not answer.
 #[test]
 fn a_frozen_broker_is_answered_504_and_the_retry_writes_the_event_once() {
     let kafka = Kafka::start();
@@ -220,15 +224,15 @@ fn a_frozen_broker_is_answered_504_and_the_retry_writes_the_event_once() {
     app.accept(&json!({"user": "Ann", "action": "before"}));
     let frozen = kafka.freeze(1);
     let event = json!({"id": "order-977", "user": "Ann", "action": "checkout"});
-    let begun = Instant::now();
+    let started = Instant::now();
     let answer = app.post(&event).expect(504);
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     let problem = answer.problem();
     assert_eq!(
         (&problem["outcome"], &problem["retryable"], &problem["id"]),
         (&json!("unknown"), &json!(true), &json!("order-977"))
     );
-    // It is noticed, and from then on answered at once.
+    // Footfall notices it, and from then on answers at once.
     eventually("posts are refused", || (app.post(&json!({"user": "a", "action": "b"})).status() == 503).then_some(()));
     drop(frozen);
     let receipt = within(HEALING, "the retry is taken", || {
@@ -249,9 +253,9 @@ fn a_full_queue_is_answered_503_at_once() {
     let _frozen = kafka.freeze(1);
     let batch = json!(vec![json!({"user": "Ann", "action": "b"}); 500]);
     app.request("POST", "/api/v1/events?ack=none").json(&batch).send().expect(202);
-    let begun = Instant::now();
+    let started = Instant::now();
     let refused = app.post(&json!({"user": "Ann", "action": "one too many"})).expect(503);
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(refused.header("Retry-After").is_some());
     assert!(refused.problem()["detail"].as_str().is_some_and(|detail| detail.contains("queue")), "{}", refused.text());
 }
@@ -271,11 +275,11 @@ fn requests_beyond_the_concurrency_are_503_at_once_and_the_others_are_answered()
                 })
             })
             .collect();
-        let refused = eventually("both are under way", || {
-            let begun = Instant::now();
+        let refused = eventually("both are in flight", || {
+            let started = Instant::now();
             let answer =
                 app.request("POST", "/api/v1/events?ack=none").json(&json!({"user": "Ann", "action": "b"})).send();
-            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+            assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
             (answer.status() == 503).then_some(answer)
         });
         assert!(refused.header("Retry-After").is_some());
@@ -314,8 +318,8 @@ fn one_address_leaves_posts_to_others() {
     };
     let frozen = kafka.freeze(1);
     let (events, greedy, other) = (json!(vec![json!({"user": "Ann", "action": "b"}); 250]), "192.0.2.1", "192.0.2.2");
-    // Half of the queue is for events that nobody waits for, and three quarters of that for one address; but as many as one
-    // request may have.
+    // Half of the queue is for unawaited events, and three quarters of that for one address; but at least the events of
+    // one request.
     for _ in 0..2 {
         post(greedy, "/api/v1/events?ack=none", &events).expect(202);
     }
@@ -342,14 +346,14 @@ fn one_address_leaves_posts_to_others() {
         drop(frozen);
         waiting.into_iter().for_each(|post| drop(post.join().expect("no panic").expect(201)));
     });
-    // The places are free again.
+    // The permits are free again.
     within(HEALING, "there is room again", || {
         (post(greedy, "/api/v1/events?ack=none", &events).status() == 202).then_some(())
     });
     post(greedy, "/api/v1/events", &events).expect(201);
 }
 
-/// Kafka is 100 ms away, so that every batch takes 200 ms.
+/// Packets to Kafka take 100 ms, so that every batch takes 200 ms.
 #[test]
 fn an_awaited_post_goes_before_ack_none_posts() {
     let proxy = Proxy::start();
@@ -359,29 +363,30 @@ fn an_awaited_post_goes_before_ack_none_posts() {
     let app = app.env("KAFKA_BOOTSTRAP_SERVERS", &proxy.address().to_string()).start();
     app.accept(&json!({"user": "Ann", "action": "first"}));
     proxy.set(Weather::Delay { latency: Duration::from_millis(100), jitter: Duration::ZERO });
-    let forget = |events: &Value| app.request("POST", "/api/v1/events?ack=none").json(events).send().expect(202);
+    let post_unawaited =
+        |events: &Value| app.request("POST", "/api/v1/events?ack=none").json(events).send().expect(202);
     let noise = json!(vec![json!({"user": "Nick", "action": "noise", "pad": "x".repeat(31_000)}); 15]);
     for _ in 0..20 {
-        forget(&noise);
+        post_unawaited(&noise);
     }
-    forget(&json!({"user": "Bob", "action": "one"}));
+    post_unawaited(&json!({"user": "Bob", "action": "one"}));
     let mut slowest = Duration::ZERO;
     for _ in 0..5 {
-        let begun = Instant::now();
+        let started = Instant::now();
         app.accept(&json!({"user": "Ann", "action": "waits"}));
-        slowest = slowest.max(begun.elapsed());
+        slowest = slowest.max(started.elapsed());
     }
     println!("slowest: {slowest:?}");
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-    // The events of one user keep their order all the same, and wait for no other user's.
-    let begun = Instant::now();
+    // The events of one user still keep their order, and do not wait for other users.
+    let started = Instant::now();
     app.accept(&json!({"user": "Bob", "action": "two"}));
-    let after_own = begun.elapsed();
+    let after_own = started.elapsed();
     println!("behind one of its own: {after_own:?}");
     assert!(after_own < Duration::from_secs(1), "it waits for those of others: {after_own:?}");
-    forget(&json!({"user": "Bob", "action": "three"}));
+    post_unawaited(&json!({"user": "Bob", "action": "three"}));
     app.accept(&json!({"user": "Bob", "action": "four"}));
-    proxy.heal();
+    proxy.restore();
     let records = within(HEALING, "all of it is written", || Some(topic.records()).filter(|all| all.len() == 310));
     let bobs = records.iter().map(|record| record.json()).filter(|value| value["user"] == "Bob");
     let actions: Vec<Value> = bobs.map(|value| value["action"].clone()).collect();
@@ -408,7 +413,7 @@ fn new_partitions_are_picked_up() {
     app.accept(&json!({"user": "Ann", "action": "before"}));
     stream.record();
     let before = stream.last_event_id().to_owned();
-    app.get("/api/v1/events").expect(200); // by a client that knows three
+    app.get("/api/v1/events").expect(200); // by a client that knows three partitions
     app.topic().grow_to(5);
     for partition in 3..5 {
         app.topic().produce(&NewRecord::event("Ann", "foreign").partition(partition));
@@ -417,10 +422,10 @@ fn new_partitions_are_picked_up() {
     found.sort_by_key(Value::to_string);
     assert_eq!(found, [3, 4]);
     assert_eq!(Cursor::parse(stream.last_event_id()).0.len(), 5);
-    // A client of before resumes with its old cursor.
+    // A client from before the change resumes with its old cursor.
     let mut resumed = app.stream_after(&before);
     assert_eq!(resumed.records(2).len(), 2);
-    // And the application writes to them: with enough users every partition gets some.
+    // The application writes to them: with enough users every partition gets some.
     let events: Vec<Value> = (0..200).map(|n| json!({"user": format!("user-{n}"), "action": "spread"})).collect();
     eventually("all five are written to", || {
         let results = app.post(&json!(events)).expect(201).json()["results"].clone();
@@ -463,7 +468,7 @@ fn a_recreated_topic_is_a_gap() {
     let mut late = app.stream_after(&old);
     assert_eq!(late.control("gap").json()["reason"], "topic recreated");
     assert_eq!(late.record()["value"]["action"], "new");
-    // A place in the old topic is no answer to a retry.
+    // A receipt from the old topic must not answer a retry.
     let answer = app.post(&retried).expect(201);
     assert_eq!(answer.header("Idempotent-Replayed"), None);
     let replayed = app.post(&retried).expect(201);
@@ -482,10 +487,10 @@ fn sigterm_under_load_delivers_what_was_accepted() {
         let status = if target.ends_with("none") { 202 } else { 201 };
         let load = under_load(&app, target, |load| {
             load.wait_for(200, status);
-            let begun = Instant::now();
+            let started = Instant::now();
             app.terminate();
             assert!(app.wait_for_exit(PATIENCE).success());
-            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
         });
         load.assert_truthful(app.topic());
         // Every connected client gets a last message.
@@ -506,10 +511,10 @@ fn sigterm_while_the_broker_is_unreachable_ends_in_bounded_time() {
     let load = under_load(&app, "/api/v1/events", |load| {
         load.wait_for(100, 201);
         let frozen = kafka.freeze(1);
-        let begun = Instant::now();
+        let started = Instant::now();
         app.terminate();
         app.wait_for_exit(Duration::from_secs(20));
-        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
         drop(frozen);
     });
     load.assert_truthful(app.topic());

@@ -1,11 +1,11 @@
-//! Who may name whom: the rooms of `src/`, and that the files of `src/web/` do not name each other in a circle.
+//! The dependencies between the folders of `src/`, and that the files of `src/web/` do not name each other in a circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each room, and what it may name beside itself and the core: other rooms, `rocket` and `rdkafka`. `event` is the part of
-/// the core that nearly all rooms name.
+/// Each folder, and what it may name beside itself and the core: other folders, `rocket` and `rdkafka`. `event` is the
+/// part of the core that nearly all folders name.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("app", &["*"]),
     ("bounds", &[]),
@@ -46,7 +46,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The sources below a folder, by path relative to it, without their unit tests.
+/// Returns the sources below a folder without their unit tests, by relative path.
 fn sources(folder: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -66,13 +66,13 @@ fn sources(folder: &Path) -> BTreeMap<PathBuf, String> {
     found
 }
 
-/// Whether a file holds nothing but unit tests.
+/// Whether a file has only unit tests.
 fn is_test(path: &Path) -> bool {
     path.ends_with("tests.rs") || path.ends_with("model.rs") || path.iter().any(|folder| folder == "tests")
 }
 
-/// What follows each mention of a path's beginning, such as `crate::`: one path, or all those in braces, each up to its own
-/// braces.
+/// Returns what follows each mention of a path prefix, such as `crate::`: one path, or all those in braces, each up to
+/// its own braces.
 fn mentions(code: &str, beginning: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices(beginning) {
@@ -107,18 +107,18 @@ fn mentions(code: &str, beginning: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_room_names_only_the_rooms_that_it_may_name() {
+fn every_folder_names_only_the_folders_that_it_may_name() {
     let allowed: BTreeMap<&str, &[&str]> = MAY_NAME.iter().copied().collect();
     for (path, code) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let first = path.iter().next().expect("a name").to_str().expect("UTF-8");
-        let room = first.trim_end_matches(".rs");
-        let allowed = allowed.get(room).unwrap_or_else(|| panic!("src/{room} is not in MAY_NAME"));
+        let folder = first.trim_end_matches(".rs");
+        let allowed = allowed.get(folder).unwrap_or_else(|| panic!("src/{folder} is not in MAY_NAME"));
         let mut named: BTreeSet<String> = mentions(&code, "crate::").into_iter().map(first_name).collect();
         let libraries = ["rocket", "rdkafka"];
         named.extend(
             libraries.iter().filter(|it| !mentions(&code, &format!("{it}::")).is_empty()).map(|it| it.to_string()),
         );
-        for name in named.iter().filter(|name| *name != room && !name.is_empty()) {
+        for name in named.iter().filter(|name| *name != folder && !name.is_empty()) {
             let is_item = name.starts_with(char::is_uppercase);
             assert!(
                 is_item || allowed.contains(&"*") || allowed.contains(&name.as_str()),
@@ -162,7 +162,7 @@ fn no_files_of_web_name_each_other_in_a_circle() {
         let named: BTreeSet<_> = named.filter(|other| *other != this).collect();
         edges.insert(this, named);
     }
-    // Those that name nobody who is left are taken away, until only circles are left.
+    // Remove the modules that name no remaining module, until only circles are left.
     while let Some(free) = edges.iter().find(|(_, named)| named.iter().all(|other| !edges.contains_key(other))) {
         let free = free.0.clone();
         edges.remove(&free);

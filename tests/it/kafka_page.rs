@@ -1,4 +1,4 @@
-//! Kafka itself, as `/kafka`, `/api/v1/topics` and `/api/v1/groups` show it.
+//! The Kafka page and its API: `/kafka`, `/api/v1/topics` and `/api/v1/groups`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +36,7 @@ mod groups {
     }
 }
 
-/// A rebalance takes its time: the classic protocol waits for all members.
+/// A rebalance takes long: the classic protocol waits for all members.
 const REBALANCE: Duration = Duration::from_secs(60);
 
 fn write(topic: &Topic, partition: i32, count: usize) {
@@ -51,13 +51,13 @@ fn consume(topic: &Topic, group: &str) -> Process {
     Process::start(&mut command)
 }
 
-/// The group as the API has it; `None` as long as it has none.
+/// Returns the group in the API; `None` while there is none.
 fn group(app: &Application, name: &str) -> Option<Value> {
     let answer = app.get("/api/v1/groups").expect(200).json();
     answer["groups"].as_array().expect("groups").iter().find(|group| group["group"] == name).cloned()
 }
 
-/// Partitions of our topic that each member has.
+/// Returns each member's partitions of our topic.
 fn shares(group: &Value) -> Vec<Vec<i64>> {
     let members = group["members"].as_array().expect("members").iter();
     members
@@ -134,10 +134,10 @@ fn the_page_shows_the_topic_with_and_without_groups(broker: Broker) {
         assert!(page.contains("The embedded broker cannot list consumer groups"), "{page}");
         return;
     }
-    // A Kafka that has just started may still be loading its groups, and says so.
+    // A Kafka that has just started may still be loading its groups; the page then says that.
     eventually("a command to begin with", || {
         let page = app.get("/kafka").expect(200).text().to_owned();
-        let is_loading = page.contains("kafka does not list its groups now");
+        let is_loading = page.contains("kafka cannot list its groups now");
         assert!(is_loading || page.contains("footfall consume"), "{page}");
         (!is_loading).then_some(())
     });
@@ -191,7 +191,7 @@ fn three_consumers_share_and_hand_over_partitions(broker: Broker) {
     }
 }
 
-/// A paused member keeps its partitions, and what is written meanwhile is its lag.
+/// A paused member keeps its partitions, and records written meanwhile are its lag.
 #[test]
 fn lag_is_counted_exactly_in_records_and_in_time() {
     let app = Application::on(Broker::Kafka).start();
@@ -258,7 +258,7 @@ fn a_committed_offset_outside_the_partition_is_named_and_deleted_records_are_no_
     assert!(page.contains("the committed offset 50 is beyond the end 10"), "{page}");
 }
 
-/// Offsets 0 to 2 and their marker, 4 and 5 aborted and their marker: nothing can be read from 3 on.
+/// Offsets 0 to 2 and their marker, 4 and 5 aborted and their marker: nothing is readable from 3 on.
 fn write_transactions(topic: &Topic) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", topic.servers())
@@ -294,7 +294,7 @@ fn transaction_markers_and_aborted_records_are_no_lag() {
     });
     assert_eq!(done["lag_ms"], 0);
     eventually("only markers", || group(&app, &foreign).filter(|group| group["lag"] == 0 && group["lag_ms"] == 0));
-    // The next record is behind the aborted ones at the group's offset.
+    // The next record follows the aborted ones at the group's offset.
     write(app.topic(), 0, 1);
     commit(app.topic(), &foreign, &[(0, 4)]);
     eventually("the age of the next record", || {
@@ -321,7 +321,7 @@ fn records_removed_by_compaction_are_no_lag() {
     commit(&topic, &name, &[(0, 0)]);
     eventually("its lag", || group(&app, &name).filter(|group| group["lag"] == 10));
     std::thread::sleep(Duration::from_secs(1));
-    // The latest segment, which is never compacted, begins here.
+    // The latest segment, which is never compacted, starts here.
     topic.produce(&record());
     let lag = within(REBALANCE, "only the latest of the key are left", || {
         group(&app, &name).filter(|group| group["lag"] == 2 && group["lag_ms"].as_i64().is_some())

@@ -1,4 +1,4 @@
-//! The operators' view: health, metrics, log lines, headers, the OpenAPI document.
+//! For operators: health, metrics, log lines, headers, the OpenAPI document.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -19,10 +19,10 @@ fn readyz_agrees_with_the_answers_to_posts() {
     app.get("/readyz").expect(200);
     app.post(&json!({"user": "John", "action": "login"})).expect(201);
 
-    let away = Application::at("127.0.0.1:1").start_without_waiting_for_kafka();
-    let answer = away.get("/readyz").expect(503);
+    let unreachable = Application::at("127.0.0.1:1").start_without_waiting_for_kafka();
+    let answer = unreachable.get("/readyz").expect(503);
     assert!(answer.text().contains("Kafka is unreachable"), "{}", answer.text());
-    away.post(&json!({"user": "John", "action": "login"})).expect(503);
+    unreachable.post(&json!({"user": "John", "action": "login"})).expect(503);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn the_series_of_metrics_have_these_names() {
     ");
 }
 
-/// What a client with this `Accept` gets.
+/// Returns the answer to a client with this `Accept`.
 fn text_of_metrics(app: &Application, accept: &str) -> String {
     app.request("GET", "/metrics").header("Accept", accept).send().expect(200).text().to_owned()
 }
@@ -114,7 +114,7 @@ fn metrics_come_in_the_requested_format() {
         assert_eq!((answer.header("Content-Type"), answer.header("Vary")), (format, Some("Accept")), "{accept}");
     }
     let text = app.get("/metrics").expect(200).text().to_owned();
-    // Each line is of a series that has its type, by its own name.
+    // Each line belongs to a series whose type was declared, under its own name.
     let mut types = std::collections::HashMap::new();
     for line in text.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
@@ -130,7 +130,7 @@ fn metrics_come_in_the_requested_format() {
     }
     assert_eq!(types.get("footfall_build_info"), Some(&"gauge"));
     assert!(!text.contains("# EOF") && text.contains("# HELP footfall_events_total Events submitted"), "{text}");
-    // Both tell the same.
+    // Both have the same values.
     let samples = |text: &str| -> BTreeSet<String> {
         let names = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next());
         names.map(str::to_owned).collect()
@@ -154,7 +154,7 @@ fn metrics_count_what_happened() {
     let stream = app.stream("");
     eventually("the stream is counted", || (app.metric("footfall_streams") == Some(1.0)).then_some(()));
     drop(stream);
-    // A client that is gone is noticed at the next write.
+    // A disconnected client is noticed at the next write.
     app.accept(&json!({"user": "John", "action": "logout"}));
     app.accept(&json!({"user": "John", "action": "login"}));
     eventually("its end too", || (app.metric("footfall_streams") == Some(0.0)).then_some(()));
@@ -171,7 +171,7 @@ fn a_request_is_one_log_line_with_its_id() {
         (&json!("request"), &json!("GET"), &json!("/livez"), &json!(200))
     );
     assert!(line["duration_ms"].as_f64().is_some_and(|ms| ms >= 0.0), "{line}");
-    assert!(!line.to_string().contains("secret"), "queries may hold what is nobody's business: {line}");
+    assert!(!line.to_string().contains("secret"), "queries may have confidential values: {line}");
 
     let made = app.get("/livez").expect(200).header("X-Request-Id").map(str::to_owned).expect("an id");
     app.log_line("its line", |line| line["request.id"] == made.as_str());
@@ -289,7 +289,7 @@ fn a_request_for_an_unknown_host_name_is_421() {
         "[::1].evil.example",
         "xlocalhost",
     ] {
-        // One that is no host at all is a malformed request.
+        // An invalid host is a malformed request.
         let expected = if host.contains([':', '@']) { 400 } else { 421 };
         assert_eq!(status("/", host), expected, "{host}");
     }
@@ -305,7 +305,7 @@ fn a_request_for_an_unknown_host_name_is_421() {
     ] {
         assert_eq!(status("/", host), 200, "{host}");
     }
-    // Nothing of a client but Host counts.
+    // Only `Host` counts.
     let forwarded = app.request("GET", "/").header("Host", "evil.example").header("X-Forwarded-Host", "localhost");
     forwarded.header("Forwarded", "host=localhost").send().expect(421);
     app.request("GET", "/").header("X-Forwarded-Host", "evil.example").send().expect(200);
@@ -319,7 +319,7 @@ fn a_request_for_an_unknown_host_name_is_421() {
     assert!(app.topic().records().is_empty());
 }
 
-/// Another site's page can read what it gets under its own name.
+/// Another site's page can read the answers under its own name.
 #[test]
 fn the_page_of_a_421_says_what_to_do_and_nothing_about_the_server() {
     let app = Application::on(Broker::Embedded).start();
@@ -408,7 +408,7 @@ fn requests_from_other_sites_are_403_except_links_to_pages() {
     ] {
         assert_eq!(get(long, &link), 403, "{long}");
     }
-    // The page's own, what a person types, and programs.
+    // The page's own requests, typed addresses, and programs.
     for own in [&[("Sec-Fetch-Site", "same-origin")][..], &[("Sec-Fetch-Site", "none")], &[]] {
         for target in ["/", "/api/v1/events.ndjson", "/api/v1/stream", "/static/app.css"] {
             assert_eq!(get(target, own), 200, "{target} {own:?}");
@@ -455,7 +455,7 @@ fn static_files_are_cached_by_hash_and_revalidated_by_name() {
     app.get("/static/../Cargo.toml").expect(404);
     app.get("/static/nothing.css").expect(404);
 
-    // A page of another release asks for another hash while replicas are replaced.
+    // During an update, a page of another release requests another hash.
     for other in ["/static/app.0123abcd.css", "/static/app.ffffffff.js", "/static/favicon.00000000.svg"] {
         let current = app.get(other).expect(200);
         assert_eq!(current.header("Cache-Control"), Some("no-cache"), "{other}");

@@ -1,5 +1,5 @@
-//! `/readyz`, the metrics, the page and the answer to a post say the same about Kafka, and it is true: whatever rights are
-//! missing, whatever the topic refuses, and whenever that changes.
+//! `/readyz`, the metrics, the page and the answer to a post report the same about Kafka, and correctly: whatever
+//! rights are missing, whatever the topic rejects, and whenever that changes.
 
 use std::time::Duration;
 
@@ -27,16 +27,16 @@ fn unready(app: &Application, cause: &str) -> String {
     line.expect("the sentence").to_owned()
 }
 
-/// Waits until a post is taken, and sees that `/readyz` agrees.
+/// Waits until a post is accepted, and checks that `/readyz` agrees.
 #[track_caller]
-fn heals(app: &Application) {
+fn recovers(app: &Application) {
     within(HEALING, "a post is taken", || (app.post(&event()).status() == 201).then_some(()));
     within(HEALING, "it is ready", || (app.get("/readyz").text() == "ok\n").then_some(()));
     app.get("/readyz").expect(200);
     assert_eq!(app.metric("footfall_ready"), Some(1.0));
 }
 
-/// A post is refused for a reason that is no fault of the event, in the words given.
+/// Checks that a post is rejected with this sentence, for a reason other than the event.
 #[track_caller]
 fn refused(app: &Application, words: &str) {
     for body in [event(), json!([event(), event()])] {
@@ -70,7 +70,7 @@ fn rights_granted_and_revoked_at_run_time_are_reported_and_recover() {
     assert!(page.text().contains(&format!("Kafka connected, but {words}")), "{}", page.text());
     app.log_line("the log says it", |line| line["cause"] == "write-denied" && line["reason"] == words.as_str());
     user.grant(name, &[WRITE]);
-    heals(&app);
+    recovers(&app);
     // Reading needs no right to a consumer group.
     app.get("/api/v1/events").expect(200);
     assert!(!app.log().iter().any(|line| line.to_string().contains("Group authorization")), "{:?}", app.log());
@@ -83,14 +83,14 @@ fn rights_granted_and_revoked_at_run_time_are_reported_and_recover() {
     topic.produce(&NewRecord::event("Bob", "elsewhere"));
     assert_eq!(stream.record()["value"]["action"], "elsewhere");
     user.grant(name, &[WRITE]);
-    heals(&app);
+    recovers(&app);
 
-    // READ goes and comes. Posts are written, and streams get them later.
+    // READ is revoked and granted. Posts are written, and streams get them later.
     user.revoke(name, &[READ]);
     unready(&app, "read-denied");
     app.accept(&json!({"user": "Ann", "action": "unread"}));
     user.grant(name, &[READ]);
-    heals(&app);
+    recovers(&app);
     let unread = |stream: &mut crate::common::Subscription| stream.record()["value"]["action"] == "unread";
     eventually("the stream gets it", || unread(&mut stream).then_some(()));
 
@@ -118,11 +118,11 @@ fn rights_granted_and_revoked_at_run_time_are_reported_and_recover() {
         assert_eq!(app.get("/readyz").expect(200).text(), "ok\n");
     }
 
-    // All of them go and come.
+    // All of them are revoked and granted.
     user.revoke(name, &[DESCRIBE, READ, WRITE]);
     unready(&app, "describe-denied");
     user.grant(name, &[DESCRIBE, READ, WRITE]);
-    heals(&app);
+    recovers(&app);
     assert_eq!(app.panics(), Vec::<String>::new());
 
     // The password changes: existing connections stay, new ones get the reason.
@@ -132,7 +132,7 @@ fn rights_granted_and_revoked_at_run_time_are_reported_and_recover() {
     assert!(words.contains("uthentication failed"), "{words}");
     refused(&late, &words);
     user.set_password("one");
-    heals(&late);
+    recovers(&late);
 }
 
 /// Sets configurations of a topic.
@@ -162,12 +162,12 @@ fn an_event_is_rejected_for_its_own_size_only() {
     app.post(&many("known").into()).expect(201);
     assert_eq!(numbers(), expected, "in their order");
 
-    // The limit becomes smaller while it runs, and no write has shown that yet.
+    // The limit is lowered at run time, and no write has shown that yet.
     configure(&topic, &[("max.message.bytes", "20000")]);
     app.post(&many("smaller").into()).expect(201);
     assert_eq!(numbers()[300..], expected, "in their order");
 
-    // One that is too large for the topic is refused alone, whoever is beside it, with an id that stays free.
+    // An event that is too large for the topic is rejected alone, whatever is in its batch, and its id stays free.
     let large = json!({"id": "large", "user": "Mia", "action": "large", "pad": "z".repeat(25_000)});
     let mut beside = many("beside")[..20].to_vec();
     beside.insert(10, large.clone());
@@ -188,20 +188,20 @@ fn a_topic_that_rejects_our_timestamps_is_503_with_its_settings() {
     let topic = Topic::create(kafka::shared(), 1, &[]);
     let app = Application::at(kafka::shared()).topic(&topic).start();
     app.accept(&event());
-    // The broker reckons that all of our records are from too long ago.
+    // The broker considers all of our records too old.
     configure(&topic, &[("message.timestamp.before.max.ms", "0")]);
     within(HEALING, "posts are refused", || (app.post(&event()).status() == 503).then_some(()));
     let words = unready(&app, "clock-refused");
     assert!(words.contains(topic.name()) && words.contains("clock"), "{words}");
     let one = app.post(&event());
     let many = app.post(&vec![event(); 100].into());
-    // A record that reaches the broker within its millisecond is taken.
+    // A record that reaches the broker within its millisecond is accepted.
     for answer in [one, many] {
         assert!([503, 201, 207].contains(&answer.status()), "{}", answer.text());
         assert!(!answer.text().contains("422"), "{}", answer.text());
     }
     configure(&topic, &[("message.timestamp.before.max.ms", "9223372036854775807")]);
-    heals(&app);
+    recovers(&app);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn a_partition_that_a_transaction_holds_up_is_named() {
     app.accept(&json!({"user": "Ann", "action": "posts are taken"}));
 
     writer.abort_transaction(Duration::from_secs(20)).expect("an end");
-    heals(&app);
+    recovers(&app);
     // The mark of the transaction is no record that waits.
     within(HEALING, "no lag", || (app.metric("footfall_tail_lag_records") == Some(0.0)).then_some(()));
 }

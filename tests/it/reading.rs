@@ -1,5 +1,5 @@
-//! What readers get while something keeps Kafka from serving everything, and what they cost: partitions without a leader,
-//! rights that are withdrawn, clients that hang up, stay behind, or send what is no place.
+//! Readers while Kafka serves only a part, and what they cost: partitions without a leader, revoked rights, clients
+//! that hang up, fall behind, or send invalid cursors.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -29,7 +29,6 @@ fn write(topic: &Topic, each: usize, size: usize) {
     }
 }
 
-/// Writes one record to a partition.
 fn write_to(topic: &Topic, partition: i32, action: &str) {
     topic.produce(&NewRecord::event("Ann", action).partition(partition));
 }
@@ -57,7 +56,7 @@ fn a_partition_without_a_leader_does_not_block_the_others() {
     }
     let ready = app.get("/readyz?verbose").expect(200);
     assert!(ready.text().contains("leader-missing: partition 1 has no leader"), "{}", ready.text());
-    let begun = Instant::now();
+    let started = Instant::now();
     let unknown = format!("0-5.1-{}.2-5", i64::MAX);
     let (mut live, mut socket) = (app.stream(""), app.socket(""));
     let mut informed = [app.stream("?user=nobody"), app.stream("?partition=0&user=nobody")];
@@ -71,18 +70,18 @@ fn a_partition_without_a_leader_does_not_block_the_others() {
     found.sort_unstable();
     let expected = (1..5).map(|offset| (0, offset)).chain((0..5).map(|offset| (2, offset)));
     assert_eq!(found, expected.collect::<Vec<_>>());
-    // By time, what cannot be had is announced.
+    // By time, missing records are announced.
     let mut since = app.stream("?since=-1h");
     let gap = since.control("gap").json();
     assert_eq!((&gap["reason"], &gap["missed"]), (&json!("no leader"), &Value::Null), "{gap}");
     assert_eq!(since.records(10).len(), 10);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     write_to(&topic, 0, "meanwhile");
     for record in [live.record(), socket.record(), resumed.record(), since.record()] {
         assert_eq!(place(&record), (0, 5));
     }
 
-    // What covers that partition says so, and the others can be asked for.
+    // Answers that include that partition report it, and the others can be requested.
     for target in [
         "/api/v1/events",
         "/api/v1/events.ndjson",
@@ -101,8 +100,8 @@ fn a_partition_without_a_leader_does_not_block_the_others() {
     assert_eq!((others["events"].as_array().map(Vec::len), &others["next"]), (Some(11), &Value::Null), "{others}");
     assert_eq!(app.get("/api/v1/events.ndjson?partition=2").expect(200).text().lines().count(), 5);
 
-    // It has a leader again: who began meanwhile gets what was written since and is told that it may be more, who resumed
-    // gets what is missing.
+    // It has a leader again: clients that started meanwhile get the records written since and a gap, clients that
+    // resumed get what they missed.
     let restart = || kafka.restart(2);
     streams_miss_nothing_silently_while_a_partition_gets_its_leader(&small, &busy, restart);
     drop(small);
@@ -119,7 +118,7 @@ fn a_partition_without_a_leader_does_not_block_the_others() {
         assert_eq!(place(&record), (1, 5));
     }
     within(HEALING, "all is read", || (app.get("/readyz").text() == "ok\n").then_some(()));
-    // So does a client with a cursor from before.
+    // So does a client with an older cursor.
     let mut late = app.stream_after(&unknown);
     let gap = late.control("gap").json();
     assert_eq!((&gap["reason"], &gap["resumed"]), (&json!("no leader"), &json!("0-5.1-5.2-5")), "{gap}");
@@ -140,7 +139,7 @@ fn a_partition_without_a_leader_does_not_block_the_others() {
     within(HEALING, "it is known", || {
         small.get("/readyz").text().contains("leader-missing: partition 2 has no leader").then_some(())
     });
-    // A filter that does not ask for that partition needs nothing of it.
+    // A filter for other partitions is not affected.
     let mut only = small.stream("?partition=0&after=0-0.1-0.2-0");
     let mut behind = small.stream_after("0-0.1-0.2-0");
     only.records(end.get(0) as usize);
@@ -152,21 +151,21 @@ fn a_partition_without_a_leader_does_not_block_the_others() {
     assert!((1..=end.get(2)).contains(&missed), "{gap}");
     write_to(&topic, 0, "live");
     assert_eq!(only.record()["value"]["action"], "live");
-    // What memory still has of it comes behind the gap.
+    // Its records in memory follow the gap.
     let left = end.get(2) - missed;
     let rest = behind.records(left as usize + 1);
     assert_eq!(rest.iter().filter(|record| record["partition"] == 2).count() as i64, left);
     assert_eq!([app.panics(), small.panics()].concat(), Vec::<String>::new());
 }
 
-/// Another writer writes as soon as partition 1 has a leader, and clients come with places that do not know it: before
-/// that, in the moment in which the tail does not read it yet, and afterwards.
+/// Another writer writes as soon as partition 1 has a leader, and clients arrive with cursors that do not know it:
+/// before that, while the tail does not read it yet, and afterwards.
 fn streams_miss_nothing_silently_while_a_partition_gets_its_leader(
     app: &Application,
     topic: &Topic,
     restart: impl FnOnce(),
 ) {
-    // The place is outside memory.
+    // The position is older than memory.
     topic.produce_all(&vec![NewRecord::event("Ann", "before").partition(0); 400]);
     let written = Frame::position(&format!("0-405.1-{}.2-5", i64::MAX));
     within(HEALING, "they are read", || (app.stream("").next_frame() == written).then_some(()));
@@ -246,7 +245,7 @@ fn open_streams_get_the_status_of_missing_rights_or_topic_and_continue_afterward
         behind.status(broker);
         let mut also = app.socket("?after=0-0");
         also.status(broker);
-        // Nobody writes anything: what heals must show by itself.
+        // Nothing is written: recovery must be visible without that.
         user.grant(topic.name(), withdrawn);
         within(HEALING, "it is ready", || ready().then_some(()));
         for status in [stream.status("up"), socket.status("up"), page.status("up")] {
@@ -272,16 +271,16 @@ fn open_streams_get_the_status_of_missing_rights_or_topic_and_continue_afterward
     assert!(!ready());
     topic.make(1);
     within(HEALING, "it is ready", || ready().then_some(()));
-    app.accept(&json!({"user": "Ann", "action": "anew"}));
+    app.accept(&json!({"user": "Ann", "action": "again"}));
     let gap = stream.control("gap").json();
     assert_eq!((&gap["reason"], &gap["resumed"]), (&json!("topic recreated"), &json!("0-0")), "{gap}");
-    assert_eq!(stream.record()["value"]["action"], "anew");
+    assert_eq!(stream.record()["value"]["action"], "again");
     assert_eq!(socket.control("gap")["reason"], "topic recreated");
-    assert_eq!(socket.record()["value"]["action"], "anew");
-    // It gets the rest of what it was sent before the gap.
+    assert_eq!(socket.record()["value"]["action"], "again");
+    // It gets the remaining records before the gap.
     let gap = within(HEALING, "the gap comes", || Some(behind.next()).filter(|message| message.event == "gap"));
     assert_eq!(gap.json()["reason"], "topic recreated");
-    assert_eq!(behind.record()["value"]["action"], "anew");
+    assert_eq!(behind.record()["value"]["action"], "again");
     assert_eq!(app.panics(), Vec::<String>::new());
 }
 
@@ -290,7 +289,7 @@ fn open_streams_get_the_status_of_missing_rights_or_topic_and_continue_afterward
 /// How soon abandoned work ends. Without optimisation each step takes several times as long.
 const SOON: Duration = Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 200 });
 
-/// A request of which nothing is read.
+/// A request whose answer is not read.
 fn send(app: &Application, target: &str, headers: &str) -> TcpStream {
     let mut client = TcpStream::connect(app.address).expect("a connection");
     let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
@@ -339,10 +338,10 @@ fn abandoned_work_ends_at_once_and_costs_little() {
         let mut client = send(&app, "/api/v1/stream?max_rate=1&after=0-0.1-0.2-0", "");
         client.read_exact(&mut [0; 12]).expect("an answer");
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     app.stream_after("0-0.1-0.2-0").record();
-    // What it waits for beside its own first chunk.
-    assert!(begun.elapsed() < SOON + Duration::from_millis(600), "{:?}", begun.elapsed());
+    // What it waits for in addition to its own first chunk.
+    assert!(started.elapsed() < SOON + Duration::from_millis(600), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -376,7 +375,7 @@ fn many_filters_leave_the_records_in_memory() {
                 let count = stream.read(&mut buffer).expect("more records");
                 assert!(count > 0, "the stream ended");
                 found += buffer[..count].windows(9).filter(|window| window == b"\"offset\":").count();
-                // A name that is cut in two is missed now and then.
+                // A name that is split in two is missed now and then.
                 found += usize::from(found >= 1190 && count < 64);
             }
             stream
@@ -437,7 +436,7 @@ fn sockets_that_read_nothing_cost_little() {
     assert!(grown < (sockets.len() << 10) + (32 << 10), "{grown} KiB for {} sockets", sockets.len());
     app.get("/livez").expect(200);
     drop(sockets);
-    // One message in pieces of a byte is one message.
+    // One message in fragments of one byte is one message.
     let mut socket = app.socket("");
     let post =
         json!({"type": "post", "ref": 7, "event": {"user": "Ann", "action": "pieces", "pad": "x".repeat(30_000)}});
@@ -534,7 +533,7 @@ fn any_cursor_is_resumed_or_announced_as_a_gap() {
             assert_eq!(socket.control("gap")["reason"], reason, "{shown:?}");
             app.get(&format!("/api/v1/stream?{query}&strict=1")).expect(400).problem();
         }
-        // As a header, where one can hold it: each byte of it as it is.
+        // As a header, if that is possible: each byte unchanged.
         if !text.bytes().any(|byte| byte.is_ascii_control()) && !text.trim().is_empty() {
             let request = app.request("GET", "/api/v1/stream").header("Last-Event-ID", text);
             let mut connection = Connection::open(request);
@@ -554,7 +553,7 @@ fn any_cursor_is_resumed_or_announced_as_a_gap() {
             }
         }
     }
-    // Bytes that are not UTF-8, in the query and in the header, where no client that keeps to a standard puts them.
+    // Bytes that are not UTF-8, in the query and in the header, where no standard client puts them.
     app.get("/api/v1/stream?after=%80%FF").expect(400).problem();
     let header = b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 0-\x80\xff\r\n\r\n";
     let mut client = TcpStream::connect(app.address).expect("a connection");
@@ -563,7 +562,7 @@ fn any_cursor_is_resumed_or_announced_as_a_gap() {
     let mut status = [0; 12];
     client.read_exact(&mut status).expect("an answer");
     assert_eq!(&status, b"HTTP/1.1 400");
-    // A place is no message: the first message of a socket that is one is a problem.
+    // A cursor is not a message: as the first message of a socket it is a problem.
     for text in ["0-1", "\u{0}", "\"0-1.1-0\"", "{\"type\":\"resume\",\"cursor\":\"0--1\"}"] {
         let mut socket = app.socket("");
         socket.send_text(text);

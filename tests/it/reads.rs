@@ -1,4 +1,4 @@
-//! Bounded reads of the topic: what ends early says so, and what one client reads leaves room for the others.
+//! Bounded reads of the topic: a read that ends early reports that, and one client's reads leave room for others.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -124,7 +124,7 @@ fn offsets_without_records_at_the_end_cause_no_empty_page() {
     assert_eq!((numbers(&records), next), (vec![0, 0, 0, 2, 2, 2], None));
     let (records, next) = page(&app, "from=beginning&limit=5");
     assert_eq!((records.len(), next.is_some()), (5, true));
-    // What was looked at is what can be read: 6 records, at 16 offsets.
+    // Only readable records count: 6 records, at 16 offsets.
     let user = app.get("/api/v1/users/Ann").expect(200).json();
     assert_eq!((&user["events"], &user["scanned"], &user["complete"]), (&json!(6), &json!(6), &json!(true)), "{user}");
     assert!(app.get("/users/Ann").expect(200).text().contains("Counted all 6 records in partition 0."));
@@ -206,7 +206,7 @@ fn any_start_parameter_is_accepted_or_named_in_a_400() {
     assert_eq!(app.panics(), Vec::<String>::new());
 }
 
-/// An export of which the first bytes were taken, and no more: there are 30 MB.
+/// An export of 30 MB of which only the first bytes were read.
 fn begun_export(app: &Application, target: &str) -> Connection {
     let mut connection = Connection::open(get(app, target));
     assert_eq!(connection.head().status, 200);
@@ -216,12 +216,11 @@ fn begun_export(app: &Application, target: &str) -> Connection {
     connection
 }
 
-/// The log says why, and the connection ends without the last chunk.
+/// The log has the reason, and the connection ends without the last chunk.
 fn assert_reset(app: &Application, connection: Connection, why: &str) {
-    // Read on beside it: some causes show only when there is room for more.
+    // Read meanwhile: some causes show only when there is room for more.
     let rest = std::thread::spawn(move || rest_of(connection));
-    let line = app
-        .log_line("the log says why", |line| line["message"] == "an export or a search was broken off before its end");
+    let line = app.log_line("the log says why", |line| line["message"] == "an export or a search ended early");
     assert_eq!(line["level"], "WARN", "{line}");
     assert!(line["why"].as_str().is_some_and(|reason| reason.contains(why)), "{why}: {line}");
     assert!(line["request.id"].is_string(), "{line}");
@@ -278,7 +277,7 @@ fn a_page_of_large_records_ends_early_with_next() {
         assert!(pages >= 3, "{pages} pages");
         assert_same_set(0..24, found);
     }
-    // The same where the last so many are turned round.
+    // The same if the last records are reversed.
     let (records, next) = page(&app, "last=20&order=oldest");
     assert!(records.len() < 20 && next.is_some(), "{} records", records.len());
 }
@@ -295,7 +294,7 @@ fn unread_answers_are_bounded() {
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 4, "{statuses:?}");
     let grown = resident_mib(app.process_id()).saturating_sub(before);
     assert!(grown < 100, "{grown} MiB more");
-    // Others are answered, and the same client where it asks for little.
+    // Others are answered, and so is the same client for small requests.
     app.get("/api/v1/events?limit=1").expect(200);
     assert_eq!(from_elsewhere(&app, "/api/v1/events?limit=1000").response("GET").status(), 200);
     drop(untaken);
@@ -323,7 +322,7 @@ fn slowly_read_exports_leave_room_for_others() {
     let whole = slow.swap_remove(0);
     let body = rest_of(whole).expect("all of it");
     assert_eq!(body.iter().filter(|byte| **byte == b'\n').count(), 9000);
-    // As many as one address may have, and those that hang up count no more.
+    // As many as one address may have; those that hang up no longer count.
     slow.extend((0..3).map(|_| Connection::open(get(&app, "/api/v1/events.ndjson?from=beginning"))));
     slow.iter_mut().skip(5).for_each(|connection| assert_eq!(connection.head().status, 200));
     let problem = app.get("/api/v1/events.ndjson").expect(503).problem();
@@ -342,13 +341,13 @@ fn one_address_that_searches_does_not_delay_others() {
         (0..60).map(|_| Connection::open(get(&app, "/api/v1/events?q=absent&limit=1"))).collect();
     // The same client's page without a filter, and another client's with one.
     app.get("/api/v1/events?limit=10").expect(200);
-    let begun = Instant::now();
+    let started = Instant::now();
     assert_eq!(from_elsewhere(&app, "/api/v1/events?user=user-3&limit=10").response("GET").status(), 200);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     drop(searches);
 }
 
-/// What is left of an export; `None` if it was reset before its end.
+/// Returns the rest of an export; `None` if it was reset before its end.
 fn rest_of(mut connection: Connection) -> Option<Vec<u8>> {
     let (mut chunks, mut body) = (Chunks::default(), Vec::new());
     loop {

@@ -1,4 +1,4 @@
-//! The worst that anonymous clients are known to do, all at once, beside ordinary clients.
+//! The worst that anonymous clients are known to do, all at once, next to ordinary clients.
 //!
 //! The rogues come from another address (127.0.0.2) than the ordinary clients (127.0.0.1). This file has one test, so
 //! that nothing else runs beside it.
@@ -35,7 +35,7 @@ const POST: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else
 struct Rogue<'a> {
     server: SocketAddr,
     over: &'a AtomicBool,
-    /// Answers that were not what a rogue must get.
+    /// Answers that a rogue should not get.
     wrong: &'a Mutex<Vec<String>>,
     attempts: &'a AtomicUsize,
 }
@@ -358,9 +358,9 @@ fn follow(mut stream: Subscription, over: &AtomicBool) -> Follower {
 
 fn watch_livez(server: SocketAddr, over: &AtomicBool, slowest: &Mutex<Duration>) {
     while !over.load(Ordering::Relaxed) {
-        let begun = Instant::now();
+        let started = Instant::now();
         Request::new(server, "GET", "/livez").send().expect(200);
-        let took = begun.elapsed();
+        let took = started.elapsed();
         let mut slowest = slowest.lock().expect("no panic");
         *slowest = took.max(*slowest);
         drop(slowest);
@@ -371,7 +371,7 @@ fn watch_livez(server: SocketAddr, over: &AtomicBool, slowest: &Mutex<Duration>)
 /// Every event that was answered 201 came over the stream once, at the place of its receipt.
 #[track_caller]
 fn assert_ordinary_clients_lost_nothing(app: &Application, ledger: &crate::common::Ledger, follower: Follower) {
-    assert_eq!(follower.dropped + follower.missed, 0, "the stream was told that it missed something");
+    assert_eq!(follower.dropped + follower.missed, 0, "the stream reported missing records");
     assert!(follower.place.covers(&Cursor::parse(&app.topic().end())), "the stream ends at {}", follower.place);
     let mut seen: std::collections::HashMap<&str, Vec<(i64, i64)>> = std::collections::HashMap::new();
     for (partition, offset, value) in &follower.records {

@@ -19,7 +19,7 @@ fn send(app: &Application, bytes: &[u8]) -> TcpStream {
     client
 }
 
-/// All that comes until the server closes, which it must.
+/// Reads everything until the server closes, which it must.
 #[track_caller]
 fn rest(mut client: TcpStream) -> String {
     let mut received = Vec::new();
@@ -27,7 +27,7 @@ fn rest(mut client: TcpStream) -> String {
     String::from_utf8(received).expect("UTF-8")
 }
 
-/// The status of an answer that has what every answer has, and the answer in lower case.
+/// Returns the status of an answer that has the usual headers, and the answer in lower case.
 #[track_caller]
 fn checked(answer: &str) -> u16 {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
@@ -45,7 +45,7 @@ fn checked(answer: &str) -> u16 {
     status
 }
 
-/// What is sent, and the status of the answer, after which the connection is closed.
+/// The request, and the status of the answer, after which the connection is closed.
 #[track_caller]
 fn answered(app: &Application, request: &[u8]) -> u16 {
     checked(&rest(send(app, request)))
@@ -67,7 +67,7 @@ fn invalid_http_is_refused_with_the_usual_headers() {
         (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", long(70_000)), 431),
         (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", long(400_000)), 431),
         (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-Many: 1\r\n".repeat(101)), 431),
-        // RFC 9112, section 6: framing that two readers may understand differently.
+        // RFC 9112, section 6: framing that two parsers may interpret differently.
         (format!("{post}Content-Length: 3\r\nContent-Length: 4\r\n\r\n{{}}"), 400),
         (format!("{post}Content-Length: x\r\n\r\n{{}}"), 400),
         (format!("{post}Content-Length: -1\r\n\r\n{{}}"), 400),
@@ -77,7 +77,7 @@ fn invalid_http_is_refused_with_the_usual_headers() {
     ] {
         assert_eq!(answered(&app, request.as_bytes()), status, "{:?}", &request[..request.len().min(200)]);
     }
-    // Both framings: the chunks count (RFC 9112, section 6.3), and nothing behind them is read as a request.
+    // Both framings: the chunks count (RFC 9112, section 6.3), and nothing after them is read as a request.
     let body = json!({"user": "Ann", "action": "a"}).to_string();
     let both =
         format!("{post}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
@@ -100,7 +100,7 @@ fn a_request_must_name_exactly_one_host() {
         ("GET http://a/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
         ("GET http://u@localhost/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
         ("GET http://localhost/livez HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
-        // Of two names the one in the target counts (RFC 9112, section 3.2.2).
+        // If there are two names, the one in the target counts (RFC 9112, section 3.2.2).
         ("GET http://evil.example/api/v1/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 421),
         ("GET http://localhost/api/v1/events HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", 200),
         ("GET http://localhost/api/v1/events HTTP/1.0\r\nHost: evil.example\r\n\r\n", 200),
@@ -117,7 +117,7 @@ fn a_request_must_name_exactly_one_host() {
     assert_eq!(latin, 400);
     let agent =
         answered(&app, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Jos\xE9\r\nConnection: close\r\n\r\n");
-    assert_eq!(agent, 200, "nobody reads that header");
+    assert_eq!(agent, 200, "no code reads that header");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_body_that_is_too_large_is_413_whatever_the_method() {
         let request = app.request(method, target).header("Content-Type", "application/json");
         request.body_only(body.clone()).send().expect(status).problem();
     }
-    // A small body that a route has no use for is no reason to refuse it, nor to close the connection.
+    // A small body that a route does not use is no reason to reject the request, nor to close the connection.
     let mut kept = app.request("GET", "/livez").header("Connection", "keep-alive").body_only("hello").open();
     kept.next_response("GET").expect(200);
     kept.send_request(&app.request("GET", "/livez"));
@@ -197,7 +197,7 @@ fn a_client_that_leaves_ends_its_stream_before_the_next_heartbeat() {
     let streams = || app.metric("footfall_streams");
     for target in ["/api/v1/stream", "/stream", "/stream/overview"] {
         let mut client = send(&app, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
-        client.read_exact(&mut [0; 100]).expect("the stream has begun");
+        client.read_exact(&mut [0; 100]).expect("the stream has started");
         assert_eq!(streams(), Some(1.0));
         drop(client);
         within(Duration::from_secs(2), "the stream ends", || (streams() == Some(0.0)).then_some(()));
@@ -265,7 +265,7 @@ fn shutdown_waits_for_no_reader() {
     let app = Application::on(Broker::Embedded).start();
     let batch = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 15]);
     (0..40).for_each(|_| drop(app.post(&batch).expect(201)));
-    // Exports and streams of which nothing is read, and heads and bodies that do not end.
+    // Exports and streams that are not read, and heads and bodies that do not end.
     let get = |target: &str, version: &str| {
         send(&app, format!("GET {target} HTTP/{version}\r\nHost: localhost\r\n\r\n").as_bytes())
     };
@@ -277,13 +277,13 @@ fn shutdown_waits_for_no_reader() {
         send(&app, b"POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"),
     ];
     let open = "footfall_requests_total{method=\"GET\",route=\"/api/v1/events.ndjson\",status=\"200\"}";
-    eventually("the exports have begun", || (app.metric(open) == Some(2.0)).then_some(()));
+    eventually("the exports have started", || (app.metric(open) == Some(2.0)).then_some(()));
     let asked = Instant::now();
     app.terminate();
     assert!(app.wait_for_exit(PATIENCE).success());
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     drop(others);
-    // None of them looks whole.
+    // None of them looks complete.
     let [mut chunked, mut delimited] = exports;
     let mut received = Vec::new();
     let _ = chunked.read_to_end(&mut received);
@@ -299,7 +299,7 @@ fn unfinished_heads_cost_little_and_one_address_leaves_connections_to_others() {
         .map(|_| send(&app, format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}", "x".repeat(60_000)).as_bytes()))
         .collect();
     app.get("/livez").expect(200);
-    // More than one address may have: 400, less 100 for others than clients, less a sixteenth.
+    // More than one address may have: 400, less 100 for other files, less a sixteenth.
     let more: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(app.address).expect("a connection")).collect();
     let refused = eventually("one is refused", || more.iter().find(|client| has_arrived(client)));
     let mut answer = String::new();
@@ -331,14 +331,14 @@ fn idle_connections_are_kept_for_keep_alive() {
     for (keep_alive, kept) in [("0", Duration::ZERO), ("2", Duration::from_secs(2))] {
         let app = Application::on(Broker::Embedded).env("ROCKET_KEEP_ALIVE", keep_alive).start();
         let mut client = send(&app, get);
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut first = vec![0; 12];
         client.read_exact(&mut first).expect("an answer");
         let answer = String::from_utf8(first).expect("UTF-8") + &rest(client);
         assert_eq!(checked(&answer), 200);
         let says_so = answer.to_ascii_lowercase().contains("\r\nconnection: close\r\n");
         assert_eq!(says_so, kept.is_zero(), "{answer}");
-        assert!((kept..kept + Duration::from_secs(2)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert!((kept..kept + Duration::from_secs(2)).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
 }
 
@@ -370,11 +370,11 @@ fn hundreds_of_clients_that_connect_to_a_busy_server_need_no_retransmission() {
     }
 }
 
-/// The deadlines are of half a minute: all of them in one test, at once.
+/// The deadlines are half a minute: all of them in one test, in parallel.
 #[test]
 fn a_late_head_or_body_is_408() {
     let app = Application::on(Broker::Embedded).start();
-    let begun = Instant::now();
+    let started = Instant::now();
     let clients: Vec<_> = [
         "GET / HTTP/1.1\r\nHost: localhost\r\nX-Never: ends",
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx",
@@ -393,11 +393,11 @@ fn a_late_head_or_body_is_408() {
     for client in clients {
         let (request, answer) = client.join().expect("an answer");
         match request {
-            "" => assert_eq!(answer, "", "who says nothing is told nothing"),
+            "" => assert_eq!(answer, "", "a client that sends nothing gets no answer"),
             _ => assert_eq!(checked(&answer), 408, "{request:?}"),
         }
     }
-    assert!(begun.elapsed() >= Duration::from_secs(25), "{:?}", begun.elapsed());
+    assert!(started.elapsed() >= Duration::from_secs(25), "{:?}", started.elapsed());
     for (part, count) in [("head", 1.0), ("body", 4.0)] {
         assert_eq!(app.metric(&format!("footfall_http_timeouts_total{{part=\"{part}\"}}")), Some(count), "{part}");
     }

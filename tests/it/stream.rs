@@ -8,7 +8,7 @@ use crate::common::http::{Arrival, Chunks, encoded};
 use crate::common::sse::Parser;
 use crate::common::wait::{PATIENCE, eventually};
 use crate::common::{
-    Application, Broker, Builder, Cursor, Follower, Frame, Message, NewRecord, on_every_broker, on_three_brokers,
+    Application, Broker, Builder, Cursor, Follower, Frame, NewRecord, SseMessage, on_every_broker, on_three_brokers,
     random,
 };
 use serde_json::{Value, json};
@@ -129,10 +129,10 @@ fn a_heartbeat_is_a_comment_unless_the_position_has_changed(broker: Broker) {
         assert_eq!(stream.received_frames(), [], "the client has the place already");
     }
     assert!(start.elapsed() >= Duration::from_millis(400), "three heartbeats in {:?}", start.elapsed());
-    // What the filter hides moves the place.
+    // Filtered records move the position.
     app.accept(&json!({"user": "hidden", "action": "b"}));
     assert_eq!(stream.next_frame(), Frame::position(&app.topic().end()));
-    // So does what it hides behind an event, and only once.
+    // So do filtered records after an event, and only once.
     app.post(&json!([{"user": "a", "action": "b"}, {"user": "hidden", "action": "b"}])).expect(201);
     stream.record();
     if stream.last_event_id() != app.topic().end() {
@@ -145,7 +145,7 @@ fn a_heartbeat_is_a_comment_unless_the_position_has_changed(broker: Broker) {
     }
 }
 
-/// As `@microsoft/fetch-event-source` and `httpx-sse` do: an empty line ends an event, whatever came before it.
+/// Like `@microsoft/fetch-event-source` and `httpx-sse`: an empty line ends an event, whatever came before it.
 #[test]
 fn a_lax_parser_can_parse_every_event_as_json() {
     let app = Application::on(Broker::Embedded)
@@ -175,8 +175,8 @@ fn a_lax_parser_can_parse_every_event_as_json() {
     }
 }
 
-/// `@microsoft/fetch-event-source` takes an id as soon as it has its line. Cut off before the event's end, it resumes behind
-/// an event that it has not had, unless the id's line is the last one.
+/// `@microsoft/fetch-event-source` stores an id as soon as it has read its line. If the connection breaks before the
+/// event's end, it resumes after an event that it has not received, unless the id's line is the last one.
 #[test]
 fn the_id_of_an_event_is_its_last_line() {
     let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__MAX_AGE", "1s").start();
@@ -209,7 +209,7 @@ fn a_cut_stream_resumes_from_memory(broker: Broker) {
     for _ in 0..20 {
         follower.take(&stream.next());
     }
-    stream.received_frames(); // lost with the connection, from where the client stood
+    stream.received_frames(); // lost with the connection, from the client's position on
     let mut stream = app.stream_after(&follower.place.to_string());
     app.post_events(50);
     follower.take_until(100, || stream.next());
@@ -323,7 +323,7 @@ fn a_stream_starts_at_a_time_in_the_past() {
             let ages: Vec<Value> = stream.records(2).iter().map(|record| record["value"]["age"].clone()).collect();
             assert_eq!(ages, [30, 5], "{broker:?}, since={since}");
         }
-        // Of nothing: only what comes.
+        // Of nothing: only new records.
         let mut stream = app.stream("?since=-1s");
         app.accept(&json!({"user": "a", "action": "b", "age": 0}));
         assert_eq!(stream.record()["value"]["age"], 0);
@@ -334,7 +334,7 @@ fn a_stream_starts_at_a_time_in_the_past() {
 
 #[test]
 fn expired_records_are_a_gap_with_the_exact_count() {
-    // Memory that does not hold them any more either.
+    // Memory does not have them any more either.
     let app = Application::on(Broker::Kafka).env("FOOTFALL_FEED__EVENTS", "10").start();
     let topic = app.topic();
     for partition in 0..3 {
@@ -485,7 +485,7 @@ fn filters_select_the_events(broker: Broker) {
         found.sort_unstable();
         assert_eq!(found, expected, "{query}");
     }
-    // What comes next is chosen in the same way.
+    // Later records are filtered in the same way.
     let mut stream = app.stream("?user=Ann&action=login");
     for event in &events {
         app.accept(event);
@@ -593,7 +593,7 @@ fn a_slow_client_gets_the_exact_dropped_count(broker: Broker) {
     follower.take_until(total, || slow.next());
     assert!(follower.dropped > 0, "it was not too slow");
     assert!(!follower.records.is_empty());
-    // What was dropped can still be fetched, and the stream is live.
+    // Dropped records can still be fetched, and the stream is live.
     app.accept(&json!({"user": "a", "action": "after"}));
     follower.take(&slow.next());
     let metrics = app.get("/metrics").expect(200);
@@ -622,7 +622,7 @@ fn a_slow_client_that_resumes_loses_nothing() {
 }
 
 fn max_rate_skips_events_and_counts_them_exactly(broker: Broker) {
-    // From memory, and from Kafka where memory has ended.
+    // From memory, and from Kafka before that.
     for (memory, before) in [("50000", true), ("1000", false)] {
         let app = Application::on(broker).env("FOOTFALL_FEED__EVENTS", memory).start();
         let query = format!("?max_rate=10&user=user-3&after={}", app.topic().end());
@@ -645,7 +645,7 @@ fn max_rate_skips_events_and_counts_them_exactly(broker: Broker) {
         }
         assert_eq!(shown + skipped, 200, "{shown} shown, {skipped} skipped");
         assert!((20..100).contains(&shown), "{shown} shown");
-        // Nothing is between what was shown last and the end.
+        // Nothing is between the last shown record and the end.
         let rest = app.get(&format!("/api/v1/events?from={}&user=user-3", place.expect("a place"))).expect(200);
         assert_eq!(rest.json()["events"], json!([]));
     }
@@ -681,7 +681,7 @@ fn clients_that_catch_up_slowly_do_not_block_other_reads() {
     drop(slow);
 }
 
-/// What a client reads at a slow pace until its stream ends: the text, and how long that took.
+/// Reads at a slow pace until the stream ends; returns the text, and how long that took.
 fn read_slowly(app: &Application, target: &str, bytes_a_turn: usize, until: Instant) -> String {
     let mut connection = app.request("GET", target).open();
     assert_eq!(connection.head().status, 200);
@@ -702,9 +702,9 @@ fn a_client_that_is_always_behind_gets_heartbeats_and_its_end() {
         .start();
     flood(&app);
     for target in ["/api/v1/stream?after=0-0.1-0.2-0", "/api/v1/stream?after=0-0.1-0.2-0&max_rate=100000"] {
-        let begun = Instant::now();
-        let text = read_slowly(&app, target, 64 * 1024, begun + PATIENCE);
-        assert!(begun.elapsed() < Duration::from_secs(8), "{target}: {:?}", begun.elapsed());
+        let started = Instant::now();
+        let text = read_slowly(&app, target, 64 * 1024, started + PATIENCE);
+        assert!(started.elapsed() < Duration::from_secs(8), "{target}: {:?}", started.elapsed());
         assert!(text.contains(": heartbeat\n") || text.contains("event: position\n"), "{target}");
         let last = text.trim_end().rsplit("\n\n").next().unwrap_or_default();
         assert!(last.contains("event: bye\ndata: {\"reason\":\"max age\"}"), "{target}: {last:.200}");
@@ -722,10 +722,10 @@ fn a_client_that_hangs_up_while_it_catches_up_frees_its_permit() {
         let mut connection = app.request("GET", "/api/v1/stream?after=0-0.1-0.2-0&max_rate=1").open();
         assert_eq!(connection.head().status, 200);
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut stream = app.stream_after("0-0.1-0.2-0");
     stream.record();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 // --- The page's stream ---------------------------------------------------------------------------------------------
@@ -766,7 +766,7 @@ fn nothing_is_lost_between_the_page_and_its_stream(broker: Broker) {
 
 // --- Cut off at random ---------------------------------------------------------------------------------------------
 
-/// A thread that posts while another one reads, as far as it may.
+/// A thread that posts while another one reads, as fast as it can.
 #[derive(Default)]
 struct Writer {
     may_write: AtomicI64,
@@ -775,7 +775,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Posts until it is stopped, and says how many events.
+    /// Posts until it is stopped; returns the number of events.
     fn run(&self, app: &Application) -> i64 {
         let mut written = 0;
         while !self.stopped.load(Ordering::Relaxed) {
@@ -801,7 +801,7 @@ impl Writer {
     }
 }
 
-/// Stops the writer also when the reader panics.
+/// Stops the writer even if the reader panics.
 struct Stop<'a>(&'a Writer);
 
 impl Drop for Stop<'_> {
@@ -876,7 +876,7 @@ fn the_client_of_these_tests_follows_the_standard() {
         parser
     };
     let message = |event: &str, data: &str, id: &str| {
-        Frame::Message(Message { event: event.into(), data: data.into(), last_event_id: id.into() })
+        Frame::Message(SseMessage { event: event.into(), data: data.into(), last_event_id: id.into() })
     };
     let silent = |id: &str| Frame::Silent { last_event_id: id.into() };
 

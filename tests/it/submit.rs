@@ -449,7 +449,7 @@ fn resident_bytes(app: &Application) -> u64 {
     kilobytes.expect("VmRSS") * 1024
 }
 
-/// A client that writes all before it reads must not find the connection reset.
+/// A client that writes everything before it reads must not find the connection reset.
 #[test]
 fn a_client_that_is_still_sending_can_read_the_413() {
     let app = Application::on(Broker::Embedded).start();
@@ -569,7 +569,7 @@ fn browsers_get_a_page_and_programs_a_problem() {
     for accept in ["application/json", "application/problem+json", "*/*", "application/json, text/html;q=0.5"] {
         with_accept("/nothing", accept).expect(404).problem();
     }
-    // Under /api it is a problem for everyone.
+    // Under /api it is a problem for every client.
     with_accept("/api/nothing", browser).expect(404).problem();
 }
 
@@ -584,7 +584,7 @@ fn too_many_events_from_one_address_are_429() {
     let problem = refused.expect(429).problem();
     assert_eq!(problem["retryable"], true);
     assert!(refused_for(&app.post(&json!(vec![event.clone(); 20]))) >= 1);
-    // It is a matter of time, not a ban.
+    // It is temporary, not a ban.
     eventually("events are taken again", || (app.post(&event).status() == 201).then_some(()));
 
     fn refused_for(answer: &Response) -> u64 {
@@ -621,7 +621,7 @@ fn json_from_another_site_is_403() {
     }
 }
 
-/// Many requests on one connection, as every pool of connections does it; refused ones do not spoil it.
+/// Many requests on one connection, as connection pools send them; rejected ones do not affect it.
 #[test]
 fn a_connection_is_reused_after_any_answer() {
     let app = Application::on(Broker::Embedded).start();
@@ -680,18 +680,18 @@ fn extensions_and_errors_are_bounded() {
 
     let many: Vec<Value> = (10..210).map(|id| event(id, 40, json!({}))).collect();
     assert_eq!(errors(&post(many.clone().into()).expect(422).problem()), 1000);
-    // Beside one that is right each has its own answer.
+    // Beside a valid one, each has its own answer.
     let mixed: Vec<Value> = many.into_iter().chain([event(4, 0, Value::Null)]).collect();
     let results = post(mixed.into()).expect(207).json();
-    let told: Vec<usize> = results["results"].as_array().expect("results")[..200]
+    let errors: Vec<usize> = results["results"].as_array().expect("results")[..200]
         .iter()
         .map(|result| errors(&result["problem"]))
         .collect();
-    assert!(told.iter().all(|told| (1..=20).contains(told)), "{told:?}");
-    assert_eq!(told.iter().sum::<usize>(), 1000 + 150, "50 events with 20 each, and one for each of the others");
+    assert!(errors.iter().all(|count| (1..=20).contains(count)), "{errors:?}");
+    assert_eq!(errors.iter().sum::<usize>(), 1000 + 150, "50 events with 20 each, and one for each of the others");
 }
 
-/// Each member takes time, also an empty one, of which 25,000 are in 500 kB.
+/// Each member takes time, even an empty one, and 500 kB hold 25,000 of them.
 #[test]
 fn a_gzip_body_of_many_members_is_413() {
     let app = Application::on(Broker::Embedded).start();
@@ -699,21 +699,21 @@ fn a_gzip_body_of_many_members_is_413() {
     let event = br#"{"user":"Ann","action":"look"}"#;
     for (members, status) in [(1, 201), (1000, 201), (1023, 201), (1024, 413), (500_000 / member.len(), 413)] {
         let body = [member.repeat(members), gzip(event)].concat();
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = app
             .request("POST", "/api/v1/events")
             .header("Content-Encoding", "gzip")
             .body("application/json", body)
             .send()
             .expect(status);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{members}: {:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(2), "{members}: {:?}", started.elapsed());
         if status == 413 {
             assert!(answer.text().contains("more than 1024 members"), "{}", answer.text());
         }
     }
 }
 
-/// The live page shows records of others, which may be as large as is allowed and of many members.
+/// The live page shows records of others, which may have the largest size and many members.
 #[test]
 fn live_pages_asked_for_at_once_cost_bounded_memory() {
     let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__EVENTS", "200").start();
@@ -726,13 +726,13 @@ fn live_pages_asked_for_at_once_cost_bounded_memory() {
     let idle = Resources::of(app.process_id());
     std::thread::scope(|scope| {
         for _ in 0..100 {
-            // One address waits for its own pages, and for no longer than 5 s.
+            // One address waits for its own pages, and for 5 s at most.
             scope.spawn(|| assert!(matches!(app.get("/").status(), 200 | 503)));
         }
         for _ in 0..20 {
-            let begun = Instant::now();
+            let started = Instant::now();
             app.get("/livez").expect(200);
-            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+            assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         }
     });
     let used = Resources::of(app.process_id()).peak_kib.saturating_sub(idle.resident_kib);
@@ -740,7 +740,7 @@ fn live_pages_asked_for_at_once_cost_bounded_memory() {
     assert!(used < 100 << 10, "{used} KiB more at the peak");
 }
 
-/// Bodies that take long to decompress and to parse are no work of those that answer others.
+/// Bodies that take long to decompress and parse do not occupy the workers that answer others.
 #[test]
 fn large_bodies_do_not_delay_others() {
     let fields: Vec<String> = (0..3000).map(|n| format!("\"{n}\":[[[{n}]]]")).collect();
@@ -764,19 +764,19 @@ fn large_bodies_do_not_delay_others() {
                             0 => post.body("application/json", body.as_bytes()),
                             _ => post.header("Content-Encoding", "gzip").body("application/json", zipped.clone()),
                         };
-                        let begun = Instant::now();
+                        let started = Instant::now();
                         let status = post.send().status();
                         assert!(matches!(status, 422 | 503), "{status}");
-                        longest = longest.max(begun.elapsed());
+                        longest = longest.max(started.elapsed());
                     }
                     longest
                 })
             })
             .collect();
         for _ in 0..100 {
-            let begun = Instant::now();
+            let started = Instant::now();
             app.get("/livez").expect(200);
-            waited.push(begun.elapsed());
+            waited.push(started.elapsed());
             std::thread::sleep(Duration::from_millis(20));
         }
         over.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Bytes that are not text, in every place where text is expected: they are refused by name, never replaced.
+//! Bytes that are not text, wherever text is expected: they are rejected by name, never replaced.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use crate::common::wait::PATIENCE;
 use crate::common::{Application, Broker, NewRecord};
 use serde_json::{Value, json};
 
-/// Sends a request of these lines and this body as it is; the status and the body of the answer.
+/// Sends a request of these lines and this body; returns the status and the body of the answer.
 fn send(app: &Application, head: &[&[u8]], body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(app.address).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -24,8 +24,8 @@ fn send(app: &Application, head: &[&[u8]], body: &[u8]) -> (u16, String) {
     (status.unwrap_or_else(|| panic!("no status in {answer}")), answer)
 }
 
-/// How bytes that are no UTF-8 look in a query, a form and a path: Latin-1, an overlong form, half of a surrogate pair, and a
-/// byte that is in no text.
+/// Bytes that are not UTF-8 in a query, a form and a path: Latin-1, an overlong form, half of a surrogate pair, and a
+/// byte that never occurs.
 const NOT_UTF8: [&str; 4] = ["Jos%E9", "%C0%AF", "%ED%A0%80", "%FF"];
 
 #[test]
@@ -135,14 +135,14 @@ fn a_form_that_is_not_utf8_or_repeats_a_field_is_422() {
         let shown = String::from_utf8_lossy(body);
         let problem = send(body, "application/json").expect(422).problem();
         let errors = problem["errors"].as_array().expect("errors");
-        let told =
+        let is_named =
             |error: &Value| error["pointer"] == *pointer && error["detail"].as_str().expect("text").contains(words);
-        assert!(errors.iter().any(told), "{shown}: {problem}");
+        assert!(errors.iter().any(is_named), "{shown}: {problem}");
         let page = send(body, "text/html").expect(422);
         assert!(page.text().contains(words), "{shown}: {}", page.text());
     }
     assert!(app.topic().records().is_empty());
-    // The page that refuses a form's id has another one, which is taken.
+    // The page that rejects a form's id has another one, which is accepted.
     let page = send(b"user=a&action=b&id=two+words", "text/html").expect(422);
     let id = page.text().split("name=\"id\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("an id");
     send(format!("user=a&action=b&id={id}").as_bytes(), "text/html").expect(303);
@@ -173,7 +173,7 @@ fn a_body_or_header_that_is_not_utf8_is_400() {
         let (status, answer) = send(&app, &[b"POST /send-message/ HTTP/1.1", json_type], bytes);
         assert!(status == 400 && answer.contains("not UTF-8"), "{answer}");
     }
-    // A lone surrogate that JSON escapes is no text either.
+    // A lone surrogate that JSON escapes is not text either.
     let (status, answer) = send(&app, &[post, json_type], br#"{"user":"\ud800","action":"a"}"#);
     assert!(status == 422 && answer.contains("surrogate"), "{answer}");
     let (status, _) = send(&app, &[post, b"Content-Type: application/x-ndjson"], body);
@@ -203,7 +203,7 @@ fn a_body_or_header_that_is_not_utf8_is_400() {
     assert!(app.topic().records().is_empty());
 }
 
-/// A cursor of any bytes is a gap or a 400; it breaks nothing.
+/// A cursor of any bytes is a gap or a 400.
 #[test]
 fn a_cursor_of_any_text_is_a_gap_or_400() {
     let app = Application::on(Broker::Embedded).start();
@@ -218,7 +218,7 @@ fn a_cursor_of_any_text_is_a_gap_or_400() {
             refused("/api/v1/events?to=");
             let mut stream = app.stream(&format!("?after={encoded}"));
             assert_eq!(stream.control("gap").json()["requested"], text);
-            // A header has no control characters.
+            // A header cannot contain control characters.
             if !text.contains(char::is_control) {
                 let mut stream = app.stream_after(text);
                 assert_eq!(stream.control("gap").json()["requested"], text);
@@ -248,15 +248,15 @@ fn invalid_cloud_event_headers_of_foreign_records_are_returned_unchanged() {
     assert_eq!(read["headers"], expected);
 }
 
-/// A target has room for thousands of parameters, and the time for them must grow no faster than their number.
+/// A target has room for thousands of parameters; the time for them must grow only linearly.
 #[test]
 fn thousands_of_parameters_do_not_delay_others() {
     let app = Application::on(Broker::Embedded).start();
     let targets = ["a".to_owned(), "a=".into(), "a=1".into()].map(|one| format!("/livez?{}", [&*one; 8000].join("&")));
     for (target, status) in targets.into_iter().zip([200, 200, 400]) {
         assert!(target.len() <= 32 << 10, "{} bytes", target.len());
-        let begun = Instant::now();
+        let started = Instant::now();
         app.get(&target).expect(status);
-        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
     }
 }

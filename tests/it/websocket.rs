@@ -46,7 +46,7 @@ fn event(user: &str) -> Value {
     json!({"user": user, "action": "step"})
 }
 
-/// The members of an answer without those that only a message has.
+/// Returns the members of an answer without those that only a message has.
 fn body(answer: &Value) -> Value {
     let mut body = answer.clone();
     for name in ["type", "ref", "status"] {
@@ -59,7 +59,7 @@ fn body(answer: &Value) -> Value {
 
 fn the_first_message_is_the_position(broker: Broker) {
     let app = Application::on(broker).start();
-    assert_eq!(app.socket("").told(), json!({"type": "position", "cursor": BEGINNING}));
+    assert_eq!(app.socket("").next_message(), json!({"type": "position", "cursor": BEGINNING}));
     app.post_events(30);
     app.wait_for_the_feed();
 }
@@ -72,7 +72,7 @@ fn there_is_no_cursor_before_kafka_answers() {
         .start_without_waiting_for_kafka();
     let mut socket = app.socket("?last=3");
     for _ in 0..3 {
-        assert_eq!(socket.told(), json!({"type": "position", "cursor": null}));
+        assert_eq!(socket.next_message(), json!({"type": "position", "cursor": null}));
     }
     let receipt = socket.ask(&json!({"type": "post", "ref": 1, "event": event("a")}));
     assert_eq!((&receipt["type"], &receipt["status"]), (&json!("receipt"), &json!(503)));
@@ -109,7 +109,8 @@ fn a_socket_sends_the_same_as_a_stream(broker: Broker) {
 }
 
 fn filters_select_the_events(broker: Broker) {
-    // This client answers no ping while it posts, and three heartbeats without a sign of life end a connection.
+    // This client answers no ping while it posts, and a connection ends after three heartbeats without a message from
+    // the client.
     let app = Application::on(broker).env("FOOTFALL_FEED__HEARTBEAT", "1s").start();
     let mut socket = app.socket("?user=Ann&action=step");
     for user in ["Bob", "Ann", "annabel", "Ann"] {
@@ -117,7 +118,7 @@ fn filters_select_the_events(broker: Broker) {
     }
     let last = app.accept(&event("Bob"));
     assert_eq!((socket.record()["key"].clone(), socket.record()["key"].clone()), (json!("Ann"), json!("Ann")));
-    // The cursor moves on over what the filter hides.
+    // The cursor moves over filtered records.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let position = socket.told_until(deadline).expect("a position");
@@ -162,7 +163,7 @@ fn strict_returns_400_instead_of_a_gap(broker: Broker) {
         let problem = upgrade_to(&app, &format!("/api/v1/ws?{query}"), &[]).expect(400).problem();
         assert_eq!(problem["type"], "/problems/bad-parameter", "{query}");
     }
-    app.socket("?strict=1&after=0-0.1-0.2-0").told();
+    app.socket("?strict=1&after=0-0.1-0.2-0").next_message();
 }
 
 fn a_heartbeat_is_a_position_and_a_ping(broker: Broker) {
@@ -173,12 +174,12 @@ fn a_heartbeat_is_a_position_and_a_ping(broker: Broker) {
     let after = socket.cursor.clone();
     let start = Instant::now();
     for _ in 0..8 {
-        assert_eq!(socket.told(), json!({"type": "position", "cursor": after}));
+        assert_eq!(socket.next_message(), json!({"type": "position", "cursor": after}));
     }
     assert!(start.elapsed() >= Duration::from_millis(1400), "eight heartbeats in {:?}", start.elapsed());
-    // A busy server leaves out a ping that is late.
+    // A busy server skips a late ping.
     eventually("as many pings", || {
-        assert_eq!(socket.told(), json!({"type": "position", "cursor": after}));
+        assert_eq!(socket.next_message(), json!({"type": "position", "cursor": after}));
         (socket.pings >= 8).then_some(())
     });
 }
@@ -190,11 +191,11 @@ fn a_client_that_answers_no_ping_is_closed() {
     let mut alive = app.socket("");
     eventually("they are counted", || (streams(&app) == 2).then_some(()));
     eventually("the silent one is given up", || {
-        alive.told();
+        alive.next_message();
         (streams(&app) == 1).then_some(())
     });
     for _ in 0..5 {
-        alive.told();
+        alive.next_message();
     }
     drop(silent);
 }
@@ -202,7 +203,7 @@ fn a_client_that_answers_no_ping_is_closed() {
 fn max_rate_skips_events(broker: Broker) {
     let app = Application::on(broker).start();
     let mut socket = app.socket("?max_rate=10&user=user-3");
-    socket.told();
+    socket.next_message();
     app.post_events(3400);
     let (mut shown, mut skipped) = (0, 0);
     while shown + skipped < 200 {
@@ -253,7 +254,7 @@ fn a_posted_event_gets_the_receipt_of_http_and_is_streamed(broker: Broker) {
     let answer = socket.answer();
     assert_eq!((&answer["status"], answer.get("ref")), (&json!(201), None));
 
-    // Wrong in the same words as over HTTP.
+    // With the same errors as over HTTP.
     for wrong in [json!({"user": "Ann"}), json!({"user": "", "action": "b"}), json!(7), json!("text")] {
         let over_http = app.post(&wrong);
         let receipt = socket.ask(&json!({"type": "post", "ref": 1, "event": wrong}));
@@ -334,7 +335,7 @@ fn a_retry_gets_the_first_receipt(broker: Broker) {
     assert_eq!(over_http.json(), body(&first));
     let array = socket.ask(&json!({"type": "post", "ref": 2, "events": [post["event"]]}));
     assert_eq!(array["results"][0]["replayed"], true);
-    // Another body.
+    // With another body.
     let reused =
         socket.ask(&json!({"type": "post", "ref": 3, "event": {"id": "order-1", "user": "Bob", "action": "buy"}}));
     assert_eq!((&reused["status"], &reused["problem"]["type"]), (&json!(422), &json!("/problems/id-reused")));
@@ -343,7 +344,7 @@ fn a_retry_gets_the_first_receipt(broker: Broker) {
 
 fn an_idempotency_key_is_the_id_of_an_event_without_one(broker: Broker) {
     let app = Application::on(broker).start();
-    // The one of the handshake is not taken for all of them.
+    // The traceparent of the handshake does not apply to all of them.
     let mut socket = Socket::open_with(app.address, "", &[("Idempotency-Key", "of-the-handshake")]);
     let plain = json!({"type": "post", "ref": 0, "event": event("Ann")});
     assert_ne!(socket.ask(&plain)["id"], "of-the-handshake");
@@ -410,8 +411,8 @@ fn a_post_is_written_even_if_the_client_closes_without_waiting(broker: Broker) {
     let app = Application::on(broker).start();
     for n in 0..20 {
         let mut socket = app.socket("?user=Nobody");
-        // A connection that is closed with something unread is reset, and what it brought is lost on the way.
-        assert_eq!(socket.told()["type"], "position");
+        // A connection that is closed with unread bytes is reset, and bytes in flight to the client are lost.
+        assert_eq!(socket.next_message()["type"], "position");
         socket.send(&json!({"type": "post", "event": {"id": format!("e-{n}"), "user": "a", "action": "b"}}));
         if n % 2 == 0 { socket.close() } else { drop(socket) }
     }
@@ -485,11 +486,11 @@ fn a_too_large_message_closes_with_a_readable_1009() {
     let app = Application::on(Broker::Embedded).start();
     for size in [512 * 1024 + 1, 5_000_000] {
         let mut socket = app.socket("");
-        // The server may close before it has taken all of it.
+        // The server may close before it has read everything.
         let _ = socket.try_send(Frame::text("x".repeat(size)));
         assert_eq!(socket.close_code(), 1009, "{size} bytes");
     }
-    // In pieces.
+    // In fragments.
     let mut socket = app.socket("");
     let mut piece = vec![0x01, 0x80 | 126, 0xff, 0xff, 0, 0, 0, 0];
     piece.extend([b'x'; 0xffff]);
@@ -498,7 +499,7 @@ fn a_too_large_message_closes_with_a_readable_1009() {
         socket.send_raw(&piece);
     }
     assert_eq!(socket.close_code(), 1009);
-    // The largest that is taken.
+    // The largest accepted message.
     let mut socket = app.socket("");
     socket.send_text(&format!("{{\"type\":\"post\",\"ref\":1{}}}", " ".repeat(512 * 1024 - 23)));
     assert_eq!(socket.answer()["ref"], 1);
@@ -508,12 +509,12 @@ fn a_too_large_message_closes_with_a_readable_1009() {
 fn a_protocol_violation_closes_the_socket() {
     let app = Application::on(Broker::Embedded).start();
     for (bytes, code) in [
-        // Not masked; a reserved opcode; a continuation of nothing; a control frame in pieces.
+        // Not masked; a reserved opcode; a continuation without a start; a fragmented control frame.
         (&[0x81, 0x02, b'{', b'}'][..], 1002),
         (&[0x83, 0x80, 0, 0, 0, 0], 1002),
         (&[0x80, 0x80, 0, 0, 0, 0], 1002),
         (&[0x09, 0x80, 0, 0, 0, 0], 1002),
-        // Text that is no UTF-8.
+        // Text that is not UTF-8.
         (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007),
     ] {
         let mut socket = app.socket("");
@@ -525,7 +526,8 @@ fn a_protocol_violation_closes_the_socket() {
     assert_eq!(complaints, Vec::<Value>::new());
 }
 
-/// Asks for a WebSocket with these headers in place of or beside those of the handshake; a blank one is left out.
+/// Requests a WebSocket with these headers instead of or in addition to those of the handshake; a blank one is left
+/// out.
 fn upgrade(app: &Application, headers: &[(&str, &str)]) -> Response {
     upgrade_to(app, "/api/v1/ws", headers)
 }
@@ -558,7 +560,7 @@ fn a_request_from_another_site_is_403() {
     }
     let own = format!("http://{}", app.address);
     for headers in [&[("Origin", own.as_str())][..], &[("Sec-Fetch-Site", "same-origin")], &[]] {
-        Socket::open_with(app.address, "", headers).told();
+        Socket::open_with(app.address, "", headers).next_message();
     }
 }
 
@@ -608,7 +610,7 @@ fn a_slow_client_gets_the_exact_dropped_count(broker: Broker) {
     let app = Application::on(broker).env("FOOTFALL_FEED__BYTES", "1MiB").env("FOOTFALL_FEED__EVENTS", "1000").start();
     let mut slow = app.socket("");
     let mut quick = app.socket("?q=marker");
-    slow.told();
+    slow.next_message();
     let text = "x".repeat(30_000);
     let batch: Vec<Value> =
         (0..15).map(|n| json!({"user": format!("user-{n}"), "action": "flood", "text": text})).collect();
@@ -634,7 +636,7 @@ fn a_socket_cut_off_repeatedly_misses_and_repeats_nothing(broker: Broker) {
     const CUTS: usize = 30;
     let mut random = random();
     // Memory holds more than is written during one round, so that nothing is dropped, and less than during some of the
-    // cuts, so that both ways of resuming are taken.
+    // cuts, so that both ways of resuming are tested.
     let app = Application::on(broker).env("FOOTFALL_FEED__EVENTS", "300").start();
     let mut follower = Follower::from(BEGINNING);
     let mut socket = Socket::open_with(app.address, "", &[("Last-Event-ID", BEGINNING)]);
@@ -700,7 +702,7 @@ fn a_post_in_flight_at_shutdown_is_answered_after_bye() {
 #[test]
 fn shutdown_ends_in_bounded_time_whatever_the_clients_do() {
     let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__BYTES", "1MiB").start();
-    // One that reads nothing, one that never answers the close, and one that is gone without a word.
+    // One that reads nothing, one that never confirms the close, and one that has vanished.
     let deaf = app.socket("");
     let silent = app.socket("?user=Nobody");
     let frozen = thread::spawn({

@@ -158,7 +158,7 @@ test('`lost` keeps its beginning through the tries', () => {
   assert.equal(states.at(-1).since, since);
 });
 
-test('a computer that slept connects anew at the cursor', () => {
+test('a computer that slept reconnects at the cursor', () => {
   start();
   last().open();
   last().message('<li>1</li>', 'c1');

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// A place in the topic, the next offset of every partition: `<partition>-<offset>` for each partition in turn from 0 on,
+/// A position in the topic, the next offset of every partition: `<partition>-<offset>` for each partition in turn from 0 on,
 /// joined by dots.
 ///
 /// It needs no server state and means the same on every replica. A partition that a cursor does not name was added later
@@ -21,11 +21,11 @@ pub struct Cursor(Vec<i64>);
 #[error("must be a cursor, the next offset of every partition, such as 0-812.1-790.2-455, not \"{0}\"")]
 pub struct BadCursor(String);
 
-/// Stands in a cursor for the place of a partition that has had no leader since this process started, so that nobody can
-/// say where it ends. A stream that begins then goes on at that end.
+/// The offset of a partition whose end is unknown, because it has had no leader since this process started. A stream
+/// that starts there begins at the partition's end once it is known.
 pub const UNKNOWN: i64 = i64::MAX;
 
-/// Partitions in one cursor at most: a cursor comes from outside, and Kafka's own advice stays below this.
+/// Most partitions in one cursor. A cursor comes from outside, and Kafka's own advice stays below this.
 const MAX_PARTITIONS: usize = 10_000;
 
 impl Cursor {
@@ -33,7 +33,7 @@ impl Cursor {
         Cursor(positions.into())
     }
 
-    /// The next offset of every partition.
+    /// Returns the next offset of every partition.
     pub fn positions(&self) -> &[i64] {
         &self.0
     }
@@ -42,7 +42,7 @@ impl Cursor {
         usize::try_from(partition).ok().and_then(|index| self.0.get(index)).copied().unwrap_or(0)
     }
 
-    /// Moves past a record, or to any other offset.
+    /// Sets the next offset of a partition.
     pub fn set(&mut self, partition: i32, next: i64) {
         if let Ok(index) = usize::try_from(partition) {
             self.grow(index + 1);
@@ -60,24 +60,24 @@ impl Cursor {
         }
     }
 
-    /// Whether nothing before `other` is missing here: every partition is at least as far.
+    /// Whether every partition is at least as far as in `other`, so that nothing before `other` is missing.
     pub fn covers(&self, other: &Cursor) -> bool {
         (0..self.0.len().max(other.0.len()) as i32).all(|partition| self.get(partition) >= other.get(partition))
     }
 
-    /// The farther of two in every partition.
+    /// Returns the farther offset of each partition.
     pub fn max(&self, other: &Cursor) -> Cursor {
         let partitions = self.0.len().max(other.0.len()) as i32;
         Cursor((0..partitions).map(|partition| self.get(partition).max(other.get(partition))).collect())
     }
 
-    /// Offsets that lie between this cursor and one that is farther.
+    /// Returns the number of offsets between this cursor and one that is farther.
     pub fn distance(&self, farther: &Cursor) -> u64 {
         let apart = |p| u64::try_from(farther.get(p).saturating_sub(self.get(p))).unwrap_or(0);
         (0..farther.0.len() as i32).map(apart).fold(0, u64::saturating_add)
     }
 
-    /// Appends it as text.
+    /// Appends the cursor as text.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut digits = itoa::Buffer::new();
         for (partition, next) in self.0.iter().enumerate() {
@@ -133,14 +133,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_reads_what_it_wrote() {
+    fn a_cursor_round_trips() {
         let cursor = Cursor::new([812, 0, i64::MAX]);
         assert_eq!(cursor.to_string(), "0-812.1-0.2-9223372036854775807");
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
     }
 
     #[test]
-    fn what_is_no_cursor_is_refused() {
+    fn invalid_cursors_are_rejected() {
         for text in [
             "",
             "0",
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(short.distance(&long), 3);
         assert_eq!(short.max(&long), long);
     }
-    /// Any cursor that can be written: partitions from 0 up, each with an offset that Kafka could have.
+    /// Generates any cursor that can be written: partitions from 0 up, each with an offset that Kafka could have.
     fn cursors() -> impl Strategy<Value = Cursor> {
         let offsets = prop_oneof![0..5_i64, 0..=i64::MAX];
         proptest::collection::vec(offsets, 1..5).prop_map(Cursor::new)
@@ -176,12 +176,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cursor_reads_what_it_wrote(cursor in cursors()) {
+        fn any_cursor_round_trips(cursor in cursors()) {
             prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
 
         #[test]
-        fn what_is_read_is_written_the_same(text in r"[0-9]{1,2}-[0-9]{1,20}(\.[0-9]{1,2}-[0-9]{1,20}){0,3}|[-.0-9+ ]{0,12}|.{0,12}") {
+        fn a_parsed_cursor_is_written_identically(text in r"[0-9]{1,2}-[0-9]{1,20}(\.[0-9]{1,2}-[0-9]{1,20}){0,3}|[-.0-9+ ]{0,12}|.{0,12}") {
             crate::checks::cursor(text.as_bytes());
         }
 
@@ -206,13 +206,13 @@ mod tests {
         }
 
         #[test]
-        fn there_is_a_distance_where_something_is_not_covered(a in cursors(), b in cursors()) {
+        fn the_distance_is_positive_if_a_cursor_is_not_covered(a in cursors(), b in cursors()) {
             prop_assert_eq!(a.distance(&b) == 0, a.covers(&b));
             prop_assert_eq!(a.distance(&b), a.distance(&a.max(&b)));
         }
 
         #[test]
-        fn distances_on_one_way_add_up(steps in proptest::collection::vec((0..3_i32, 0..1000_i64, 0..1000_i64), 0..8)) {
+        fn distances_add_up(steps in proptest::collection::vec((0..3_i32, 0..1000_i64, 0..1000_i64), 0..8)) {
             let (mut first, mut second) = (Cursor::default(), Cursor::default());
             for (partition, one, more) in steps {
                 first.set(partition, one);

@@ -2,7 +2,8 @@ use memchr::memmem::Finder;
 
 use crate::Record;
 
-/// Which records a subscription or a search wants. A repeated field means "or", different ones mean "and".
+/// Which records a subscription or a search returns. Values of the same field are alternatives; different fields must
+/// all match.
 #[derive(Debug, Default, Clone)]
 pub struct Filter {
     pub users: Vec<String>,
@@ -17,7 +18,7 @@ impl Filter {
         Finder::new(text).into_owned()
     }
 
-    /// Whether it lets everything through.
+    /// Whether every record matches.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.actions.is_empty() && self.partitions.is_empty() && self.texts.is_empty()
     }
@@ -35,14 +36,14 @@ impl Filter {
         if self.users.is_empty() && self.actions.is_empty() {
             return true;
         }
-        let told = record.who_and_what();
+        let fields = record.user_and_action();
         let among = |wanted: &[String], field: Option<&str>| {
             wanted.is_empty() || field.is_some_and(|field| wanted.iter().any(|one| one == field))
         };
-        among(&self.users, told.user.as_deref()) && among(&self.actions, told.action.as_deref())
+        among(&self.users, fields.user.as_deref()) && among(&self.actions, fields.action.as_deref())
     }
 
-    /// The same text for the same filter, so that what was encoded for one subscription serves all that ask the same.
+    /// Returns a text that is equal for equal filters, so that subscriptions can share encodings.
     pub fn key(&self) -> String {
         let mut parts: Vec<String> = Vec::new();
         parts.extend(self.users.iter().map(|user| format!("u{user:?}")));

@@ -1,5 +1,5 @@
-//! What a stream says as bytes: Server-Sent Events (WHATWG HTML, section 9.2), or a JSON object a line. An event's frame
-//! is encoded once and shared by all who want it; it carries the cursor after it.
+//! Encodes the frames of a stream: Server-Sent Events (WHATWG HTML, section 9.2), or one JSON object per line. An
+//! event's frame is encoded once and shared by all readers; it carries the cursor after the event.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use serde::Serialize;
 use crate::Cursor;
 use crate::record::{Record, json};
 
-/// What a frame is.
+/// The encoding of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// A Server-Sent Event whose `data:` is the record, for programs.
     Json,
-    /// One whose `data:` is the row's HTML, for the page.
+    /// A Server-Sent Event whose `data:` is the row's HTML, for the page.
     Html,
-    /// A JSON object on a line of its own, each a message of a WebSocket.
+    /// A JSON object on a line of its own, which becomes a WebSocket message.
     Lines,
 }
 
-/// How frames are made. The page's HTML is made by a function, as the feed does not know pages.
+/// Encodes frames. A function makes the row's HTML, because the feed does not know pages.
 #[derive(Clone, Copy)]
 pub struct Frames {
     html: fn(&Record) -> String,
@@ -92,7 +92,7 @@ impl Frames {
         Frames { html }
     }
 
-    /// Appends an event's frame; `cursor` is the place after it.
+    /// Appends an event's frame; `cursor` is the position after it.
     pub fn event(&self, out: &mut Vec<u8>, dialect: Dialect, topic: &str, record: &Record, cursor: &Cursor) {
         match dialect {
             Dialect::Json => {
@@ -114,14 +114,14 @@ impl Frames {
         }
     }
 
-    /// Text of any lines as the data of an event, and the event's end.
+    /// Appends an event with this data, which may have several lines.
     pub fn data(out: &mut Vec<u8>, text: &str) {
         data_lines(out, text);
         end(out, None);
     }
 
-    /// The first frame of a stream: the place, if it is known, and how long a browser waits before it reconnects. `retry:`
-    /// has no block of its own, because some parsers dispatch an empty message for it.
+    /// Appends the first frame of a stream: the position, if it is known, and how long a browser waits before it
+    /// reconnects. `retry:` has no block of its own, because some parsers dispatch an empty message for it.
     pub fn first(out: &mut Vec<u8>, dialect: Dialect, retry: Duration, cursor: Option<&Cursor>) {
         if dialect != Dialect::Lines {
             out.extend_from_slice(format!("retry: {}\n", retry.as_millis()).as_bytes());
@@ -129,14 +129,14 @@ impl Frames {
         Self::position(out, dialect, cursor);
     }
 
-    /// Moves the client's place without an event of the topic. It has data, because some parsers dispatch a block without
-    /// data too, and a name, so that `onmessage` does not get it.
+    /// Moves the client's position without an event of the topic. The frame has data, because some parsers also
+    /// dispatch a block without data, and a name, so that `onmessage` does not get it.
     pub fn position(out: &mut Vec<u8>, dialect: Dialect, cursor: Option<&Cursor>) {
         Self::control(out, dialect, "position", cursor, &Position {});
     }
 
-    /// A sign of life. As a Server-Sent Event it is a comment without an empty line behind it: for some parsers an empty
-    /// line ends an event whatever came before it.
+    /// Appends a heartbeat. As a Server-Sent Event it is a comment without an empty line after it: some parsers end an
+    /// event at any empty line.
     pub fn heartbeat(out: &mut Vec<u8>, dialect: Dialect, cursor: Option<&Cursor>) {
         match dialect {
             Dialect::Lines => Self::position(out, dialect, cursor),
@@ -144,7 +144,7 @@ impl Frames {
         }
     }
 
-    /// The last place that frames tell, as text.
+    /// Returns the last cursor in these frames, as text.
     pub fn last_id(frames: &[u8], dialect: Dialect) -> Option<&[u8]> {
         if dialect == Dialect::Lines {
             const CURSOR: &[u8] = b"\"cursor\":\"";
@@ -163,7 +163,7 @@ impl Frames {
         Some(&frames[start..start + end])
     }
 
-    /// Takes whole frames from the front of many: as many as `size` has room for, and at least one.
+    /// Takes whole frames from the front: as many as fit into `size`, and at least one.
     pub fn split(frames: &mut Bytes, dialect: Dialect, size: usize) -> Bytes {
         let end: &[u8] = if dialect == Dialect::Lines { b"\n" } else { b"\n\n" };
         if frames.len() <= size {
@@ -180,12 +180,13 @@ impl Frames {
         Self::control(out, dialect, "gap", Some(&gap.resumed), gap);
     }
 
-    /// This client was too slow: `count` records between two places were not sent.
+    /// Reports that this client was too slow: `count` records between two positions were not sent.
     pub fn dropped(out: &mut Vec<u8>, dialect: Dialect, count: u64, from: &Cursor, to: &Cursor) {
         Self::control(out, dialect, "dropped", Some(to), &Dropped { count, from, to });
     }
 
-    /// This client asked for no more than a rate: `count` records between two places that it would have got were left out.
+    /// Reports that `count` matching records between two positions were left out because the client asked for a lower
+    /// rate.
     pub fn skipped(out: &mut Vec<u8>, dialect: Dialect, count: u64, from: &Cursor, to: &Cursor) {
         Self::control(out, dialect, "skipped", Some(to), &Dropped { count, from, to });
     }
@@ -207,7 +208,7 @@ impl Frames {
     }
 }
 
-/// Appends text as the data of an event. Line breaks of all three kinds end a field, so each line is a field of its own.
+/// Appends text as the data of an event. `\r`, `\n` and `\r\n` end a field, so each line becomes a field of its own.
 fn data_lines(out: &mut Vec<u8>, text: &str) {
     for line in text.split(['\n', '\r']).filter(|line| !line.is_empty()) {
         out.extend_from_slice(b"data: ");
@@ -216,8 +217,8 @@ fn data_lines(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Ends an event, with the field that becomes the client's last event id. That field comes last: some clients take an id as
-/// soon as they have its line, and would lose the event if the connection broke between its id and its data.
+/// Ends an event with its `id:` field. It comes last because some clients store an id as soon as they have read its
+/// line, and would lose the event if the connection broke between id and data.
 fn end(out: &mut Vec<u8>, cursor: Option<&Cursor>) {
     if let Some(cursor) = cursor {
         out.extend_from_slice(b"id: ");
@@ -227,7 +228,7 @@ fn end(out: &mut Vec<u8>, cursor: Option<&Cursor>) {
     out.push(b'\n');
 }
 
-/// The members that every line begins with.
+/// Appends the members that every line starts with.
 fn line(out: &mut Vec<u8>, kind: &str, cursor: Option<&Cursor>) {
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_bytes());
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_message_has_a_name_and_the_place_it_leads_to() {
+    fn a_control_message_has_a_name_and_a_cursor() {
         let mut out = Vec::new();
         Frames::dropped(&mut out, Dialect::Json, 37, &Cursor::new([1]), &Cursor::new([38]));
         assert_eq!(
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_split_between_events_and_tell_their_last_place() {
+    fn frames_are_split_between_events() {
         let mut frames =
             Bytes::from_static(b"data: 1\nid: 0-1\n\ndata: \"\\nid: 0-9\"\nid: 0-2\n\ndata: 3\nid: 0-3\n\n");
         assert_eq!(Frames::last_id(&frames, Dialect::Json), Some(&b"0-3"[..]));

@@ -1,5 +1,5 @@
-//! What stands behind the `?`, in a form and in a path, as text and as what it means. Any bytes are read, and what is wrong
-//! in them is named, never replaced; knows no HTTP beside that.
+//! Query strings, forms and path segments: decoding, encoding, and the meaning of parameters. Any bytes can be parsed;
+//! an invalid one is reported and never replaced. Knows nothing else of HTTP.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -12,10 +12,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_
 use crate::event::time;
 use crate::{BadCursor, Cursor, Filter};
 
-/// Values of one filter parameter (`user`, `action`, `q`, `partition`).
+/// Most values of one filter parameter (`user`, `action`, `q`, `partition`).
 pub const FILTER_VALUES: usize = 10;
 
-/// The parameters of a request, decoded, in their order. Cheap to clone.
+/// The decoded parameters of a request, in their order. Cheap to clone.
 #[derive(Clone)]
 pub struct QueryString(Arc<[(String, String)]>);
 
@@ -30,8 +30,8 @@ pub struct BadParameter {
     detail: String,
 }
 
-/// The names and values of `application/x-www-form-urlencoded`, decoded (URL Standard, section 5.1). What is not UTF-8 is
-/// given back as the bytes that it is. A `%` that begins no byte stands for itself.
+/// Returns the decoded names and values of `application/x-www-form-urlencoded` (URL Standard, section 5.1). Invalid
+/// UTF-8 is returned as bytes. A `%` without two hexadecimal digits is kept.
 pub fn pairs(encoded: &[u8]) -> impl Iterator<Item = [Result<String, Vec<u8>>; 2]> {
     let decoded = |text: &[u8]| {
         let text: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
@@ -43,7 +43,7 @@ pub fn pairs(encoded: &[u8]) -> impl Iterator<Item = [Result<String, Vec<u8>>; 2
     })
 }
 
-/// RFC 3986's unreserved characters stay as they are.
+/// RFC 3986's unreserved characters are not encoded.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Percent-encodes everything but RFC 3986's unreserved characters.
@@ -51,13 +51,13 @@ pub fn encode(text: &str) -> impl Display {
     utf8_percent_encode(text, RESERVED)
 }
 
-/// A segment of a path, decoded; `None` if that is not UTF-8.
+/// Decodes a segment of a path; `None` if it is not UTF-8.
 pub fn segment(encoded: &str) -> Option<Cow<'_, str>> {
     percent_decode(encoded.as_bytes()).decode_utf8().ok()
 }
 
 impl QueryString {
-    /// Those of a query, as it stands behind the `?`.
+    /// Parses a query, without its `?`.
     pub fn parse(query: &str) -> Result<Self, BadParameter> {
         let mut parameters = Vec::new();
         for [name, value] in pairs(query.as_bytes()) {
@@ -74,17 +74,17 @@ impl QueryString {
         }
     }
 
-    /// The value of a parameter; an empty one counts as none, as a form sends it so.
+    /// Returns the value of a parameter; an empty one counts as missing, because a form sends empty fields.
     pub fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         self.all(name).next()
     }
 
-    /// Whether a parameter is there, with or without a value; `0` and `false` say no.
+    /// Whether a parameter is present, with or without a value, and not `0` or `false`.
     pub fn flag(&self, name: &str) -> bool {
         self.0.iter().any(|(n, value)| n == name && !matches!(value.as_str(), "0" | "false"))
     }
 
-    /// The query with some parameters in place of those of the same names.
+    /// Returns the query with some parameters replaced.
     pub fn with(&self, others: &[(&str, &str)]) -> String {
         let mut query = QueryBuilder::default();
         let kept = self.0.iter().filter(|(name, value)| !value.is_empty() && others.iter().all(|(n, _)| n != name));
@@ -109,12 +109,13 @@ impl QueryString {
         self.get(name).map(|text| text.parse().map_err(|e: BadCursor| bad(name, e.to_string()))).transpose()
     }
 
-    /// A time: RFC 3339, the same without a zone (UTC), milliseconds since 1970, or a duration ago such as `-15m`.
+    /// Parses a time: RFC 3339, the same without a zone (UTC), milliseconds since 1970, or a duration ago such as
+    /// `-15m`.
     pub fn time(&self, name: &str) -> Result<Option<i64>, BadParameter> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let before_now = |ago: Duration| time::now_ms().checked_sub(i64::try_from(ago.as_millis()).ok()?);
         let ago = text.strip_prefix('-').and_then(time::parse_duration).and_then(before_now);
-        // A `+` of a zone arrives as a blank from those who don't encode it.
+        // The `+` of a zone arrives as a blank if the client did not encode it.
         let zoned = || time::parse_ms(&text.replace(' ', "+"));
         let zoneless = || {
             let seconds = if text.len() == "2026-11-23T12:00".len() { ":00" } else { "" };
@@ -125,7 +126,7 @@ impl QueryString {
         ms.map(Some).ok_or_else(|| bad(name, format!("{what}, not \"{text}\"")))
     }
 
-    /// The filters as they were given.
+    /// Returns the filter parameters.
     pub fn filters(&self) -> Result<Filters, BadParameter> {
         for name in REPEATABLE {
             let values = self.0.iter().filter(|(n, _)| n == name).count();
@@ -147,7 +148,7 @@ impl QueryString {
     }
 }
 
-/// The view's filters as they stand in its address.
+/// The filters of a page, as its address has them.
 #[derive(Default, Clone)]
 pub struct Filters {
     pub user: Vec<String>,
@@ -157,7 +158,7 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// The filters as a query, without `?`: `user=John&q=cart`; empty without filters.
+    /// Returns the filters as a query without `?`, such as `user=John&q=cart`; empty without filters.
     pub fn query(&self) -> String {
         let mut query = QueryBuilder::default();
         for (name, values) in self.texts() {
@@ -175,12 +176,12 @@ impl Filters {
         [("user", &self.user), ("action", &self.action), ("q", &self.q)]
     }
 
-    /// The one that stands in the filter's input.
+    /// Returns the value for the filter's input.
     pub fn typed<'a>(&self, values: &'a [String]) -> &'a str {
         values.first().map_or("", String::as_str)
     }
 
-    /// Those that have no input of their own: further values of a filter, and partitions beyond so many.
+    /// Returns the filters without an input: further values, and partitions beyond `partition_inputs`.
     pub fn chips(&self, partition_inputs: usize) -> Vec<Chip> {
         let mut chips = Vec::new();
         for (index, &partition) in self.partition.iter().enumerate().skip(partition_inputs) {
@@ -203,7 +204,7 @@ impl Filters {
     }
 }
 
-/// A filter without an input, and the query without it.
+/// A filter without an input, and the query that removes it.
 pub struct Chip {
     pub name: &'static str,
     pub value: String,
@@ -215,7 +216,7 @@ pub struct Chip {
 pub struct QueryBuilder(String);
 
 impl QueryBuilder {
-    /// Without `?`.
+    /// Returns the query, without `?`.
     pub fn text(self) -> String {
         self.0
     }
@@ -262,27 +263,27 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_kept_is_the_same_name() {
+    fn names_survive_encoding() {
         let kept = QueryString::parse("a%26since=x&limit=5").expect("valid").with(&[("limit", "7")]);
         assert_eq!(kept, "a%26since=x&limit=7");
     }
 
     #[test]
-    fn what_is_not_utf8_and_what_comes_twice_is_refused() {
-        let told =
+    fn invalid_utf8_and_duplicates_are_rejected() {
+        let parsed =
             |query: &str| QueryString::parse(query).map(|parameters| parameters.with(&[])).map_err(|e| e.to_string());
         for bad in ["user=Jos%E9", "%E9=1", "q=%C0%AF", "q=%ED%A0%80", "x=%FF"] {
-            assert!(told(bad).is_err_and(|error| error.contains("not UTF-8")), "{bad}");
+            assert!(parsed(bad).is_err_and(|error| error.contains("not UTF-8")), "{bad}");
         }
-        assert_eq!(told("limit=1&q=a&limit=2"), Err("limit appears twice; expected one value".into()));
+        assert_eq!(parsed("limit=1&q=a&limit=2"), Err("limit appears twice; expected one value".into()));
         let good = "user=Jos%C3%A9&user=b&limit=&limit=2&q=%25G1%20%00&&=";
-        assert_eq!(told(good), Ok("user=Jos%C3%A9&user=b&limit=2&q=%25G1%20%00".into()));
-        assert_eq!(told("q=100%&q=%G1"), Ok("q=100%25&q=%25G1".into()));
+        assert_eq!(parsed(good), Ok("user=Jos%C3%A9&user=b&limit=2&q=%25G1%20%00".into()));
+        assert_eq!(parsed("q=100%&q=%G1"), Ok("q=100%25&q=%25G1".into()));
         assert_eq!((segment("a%2Fb").as_deref(), segment("%E9")), (Some("a/b"), None));
     }
 
     #[test]
-    fn a_time_longer_ago_than_time_itself_is_refused() {
+    fn a_duration_that_overflows_is_rejected() {
         let time = |text: &str| QueryString::parse(text).expect("valid").time("since");
         assert!(matches!(time("since=-15m"), Ok(Some(_))));
         assert!(time("since=-5124095576030430h").is_err());

@@ -1,4 +1,4 @@
-//! JSON as text: its members, its strings and its depth, without a tree of values.
+//! JSON as text: members, strings and depth, without building a tree of values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Whether well-formed JSON is nested more than so many levels deep; `{}` is one level.
+/// Whether well-formed JSON has more than this many levels of nesting; `{}` is one level.
 pub fn is_deeper(json: &str, levels: usize) -> bool {
-    // Most has few brackets at all, and counting them is much quicker than following them.
+    // Most JSON has few brackets, and counting them is much faster than following them.
     json.bytes().filter(|b| matches!(b, b'{' | b'[')).count() > levels && depth(json) > levels
 }
 
@@ -32,7 +32,7 @@ fn depth(json: &str) -> usize {
     most
 }
 
-/// A member's name or a text, borrowed where it has no escapes.
+/// A member name or a string, borrowed if it has no escapes.
 pub(crate) struct Text<'a>(pub Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
@@ -55,27 +55,26 @@ impl<'de> Deserialize<'de> for Text<'de> {
     }
 }
 
-/// A member's value: a string, or the name of what it is instead.
-pub(crate) enum Member<'a> {
+/// A member's value: a string, or the name of its type.
+pub(crate) enum MemberValue<'a> {
     Text(Cow<'a, str>),
     Other(&'static str),
 }
 
-impl<'a> Member<'a> {
-    /// Reads the JSON of a value.
+impl<'a> MemberValue<'a> {
     pub fn read(json: &'a RawValue) -> Self {
         let json = json.get();
-        // By its first byte, as a parser of numbers has an opinion on 1e999, which is JSON.
+        // By the first byte, because serde_json rejects numbers such as 1e999, which are valid JSON.
         match json.as_bytes().first() {
             Some(b'"') => match serde_json::from_str(json) {
-                Ok(Text(text)) => Member::Text(text),
-                Err(_) => Member::Other("text with half of a surrogate pair"),
+                Ok(Text(text)) => MemberValue::Text(text),
+                Err(_) => MemberValue::Other("text with half of a surrogate pair"),
             },
-            Some(b'{') => Member::Other("an object"),
-            Some(b'[') => Member::Other("an array"),
-            Some(b't' | b'f') => Member::Other("a boolean"),
-            Some(b'n') => Member::Other("null"),
-            _ => Member::Other("a number"),
+            Some(b'{') => MemberValue::Other("an object"),
+            Some(b'[') => MemberValue::Other("an array"),
+            Some(b't' | b'f') => MemberValue::Other("a boolean"),
+            Some(b'n') => MemberValue::Other("null"),
+            _ => MemberValue::Other("a number"),
         }
     }
 }
@@ -84,14 +83,14 @@ impl<'a> Member<'a> {
 ///
 /// # Errors
 ///
-/// Fails if `json` is not an object (`is_data`), not JSON, or has a name that is not Unicode (half of a surrogate pair);
-/// `each` may have had members by then.
+/// Fails if `json` is not an object (`is_data`), not JSON, or has a name that is not Unicode (half of a surrogate
+/// pair). `each` may have been called before that.
 pub fn for_each_member<'a>(
     json: &'a str,
     each: impl FnMut(Cow<'a, str>, &'a RawValue),
 ) -> Result<(), serde_json::Error> {
-    struct Members<F>(F);
-    impl<'de, F: FnMut(Cow<'de, str>, &'de RawValue)> Visitor<'de> for Members<F> {
+    struct ObjectVisitor<F>(F);
+    impl<'de, F: FnMut(Cow<'de, str>, &'de RawValue)> Visitor<'de> for ObjectVisitor<F> {
         type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -106,7 +105,7 @@ pub fn for_each_member<'a>(
         }
     }
     let mut parser = serde_json::Deserializer::from_str(json);
-    parser.deserialize_map(Members(each))?;
+    parser.deserialize_map(ObjectVisitor(each))?;
     parser.end()
 }
 

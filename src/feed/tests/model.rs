@@ -1,5 +1,5 @@
-//! Compares the ring and its subscriptions with a model of what a client is owed: whatever the order of the steps,
-//! every matching record arrives once and in order, or a `gap`, `dropped` or `skipped` says exactly that it does not.
+//! Compares the ring and its subscriptions with a model: whatever the order of the steps, every matching record arrives
+//! once and in order, or a `gap`, `dropped` or `skipped` reports exactly that it does not.
 //!
 //! Why not loom: nothing in the hand-over is lock-free. Ring and readers share a `RwLock` and tokio's watch channel, a
 //! block's frames are in std's `OnceLock` and `Mutex`, and the atomics only count bytes and streams; they order
@@ -15,7 +15,7 @@ use proptest::sample::Index;
 use tokio::runtime;
 use tokio::time::timeout;
 
-use footfall_core::checks::event_stream::{Frame, Message};
+use footfall_core::checks::event_stream::{Frame, SseMessage};
 
 use crate::event::Record;
 use crate::feed::{Cursor, Dialect, Feed, Filter, Frames, Next, Subscription, UNKNOWN, Writer};
@@ -199,7 +199,7 @@ impl World {
                 let before = usize::from(allowance);
                 let mut allowance = before;
                 let next = self.clients[reader].subscription.read_newest(&mut allowance);
-                let events = self.told(reader, next).unwrap_or(0);
+                let events = self.check_read(reader, next).unwrap_or(0);
                 assert_eq!(before - allowance, events, "the allowance of {before}");
             }
             Step::Read(_) | Step::ReadNewest(..) => {}
@@ -214,16 +214,16 @@ impl World {
     /// Lets one reader read once. Returns the events that it got, or `None` if it has everything.
     fn read(&mut self, reader: usize) -> Option<usize> {
         let next = self.clients[reader].subscription.read();
-        self.told(reader, next)
+        self.check_read(reader, next)
     }
 
-    /// Lets one reader read everything. Returns the events that it got.
+    /// Lets one reader read everything available. Returns the events that it got.
     fn drain(&mut self, reader: usize) -> usize {
         std::iter::from_fn(|| self.read(reader)).sum()
     }
 
-    /// Compares what a reader got with what it is owed.
-    fn told(&mut self, reader: usize, next: Option<Next>) -> Option<usize> {
+    /// Compares the result of a read with the model.
+    fn check_read(&mut self, reader: usize, next: Option<Next>) -> Option<usize> {
         let (topics, client) = (&self.topics, &mut self.clients[reader]);
         client.live |= next.is_none();
         let bytes = match next? {
@@ -243,13 +243,16 @@ impl World {
             let Frame::Message(message) = frame else { panic!("a frame without data: {frame:?}") };
             events += client.take_message(topics, &message);
         }
-        assert!(client.subscription.place().covers(&client.place), "told what is not passed");
+        assert!(
+            client.subscription.place().covers(&client.place),
+            "the cursor is beyond the position of the subscription"
+        );
         // The cursor may pass only records that the filter hides.
         client.pass(topics, Cursor::clone(client.subscription.place()), None);
         Some(events)
     }
 
-    /// Publishes and reads everything that was pushed: nothing is owed after that.
+    /// Publishes and reads everything that was pushed, so that no record is outstanding.
     fn end(mut self) {
         self.writer.flush();
         let head = self.feed.head();
@@ -258,7 +261,7 @@ impl World {
             let client = &self.clients[reader];
             let head = client.known(&head);
             assert!(client.subscription.place().covers(&head), "{} is not at {head}", client.subscription.place());
-            assert_eq!(client.topic, self.topics.len() - 1, "not told that the topic was made anew");
+            assert_eq!(client.topic, self.topics.len() - 1, "no gap after the topic was recreated");
             assert!(self.clients[reader].subscription.read_newest(&mut 5).is_none());
         }
     }
@@ -266,9 +269,9 @@ impl World {
 
 impl Client {
     /// Takes one message. Returns how many events it is.
-    fn take_message(&mut self, topics: &[Vec<Vec<Slot>>], message: &Message) -> usize {
-        let told: Cursor = message.last_event_id.parse().expect("a cursor");
-        let to = self.known(&told);
+    fn take_message(&mut self, topics: &[Vec<Vec<Slot>>], message: &SseMessage) -> usize {
+        let last_id: Cursor = message.last_event_id.parse().expect("a cursor");
+        let to = self.known(&last_id);
         let data = message.json();
         let place = |name: &str| data[name].as_str().and_then(|text| text.parse::<Cursor>().ok()).expect("a cursor");
         match message.event.as_str() {
@@ -278,9 +281,9 @@ impl Client {
                 return 1;
             }
             "gap" if data["reason"] == "topic recreated" => {
-                assert!(self.topic + 1 < topics.len(), "told again that the topic was made anew");
+                assert!(self.topic + 1 < topics.len(), "a second gap after the topic was recreated");
                 self.pass(topics, place("requested"), None);
-                assert_eq!(place("resumed"), told);
+                assert_eq!(place("resumed"), last_id);
                 assert!(data["missed"].is_null());
                 (self.topic, self.place) = (topics.len() - 1, to);
             }
@@ -289,13 +292,13 @@ impl Client {
                 // partitions were read.
                 assert_eq!(self.place.get(LATE as i32), UNKNOWN, "{message:?}");
                 assert!(to.get(LATE as i32) <= BEFORE.len() as i64 && data["missed"].is_null(), "{message:?}");
-                assert_eq!(place("resumed"), told);
+                assert_eq!(place("resumed"), last_id);
                 self.place.set(LATE as i32, to.get(LATE as i32));
                 self.pass(topics, to, None);
             }
             "gap" => {
                 self.pass(topics, place("requested"), None);
-                assert_eq!(place("resumed"), told);
+                assert_eq!(place("resumed"), last_id);
                 let lost = self.lost(topics, &to);
                 assert!(!lost.is_empty() && lost.iter().all(|slot| *slot == Slot::Expired), "{lost:?} in {message:?}");
                 assert_eq!(data["missed"], lost.len());
@@ -304,7 +307,7 @@ impl Client {
             name @ ("dropped" | "skipped") => {
                 assert!(name == "skipped" || self.live, "{message:?} before it had everything");
                 self.pass(topics, place("from"), None);
-                assert_eq!(place("to"), told);
+                assert_eq!(place("to"), last_id);
                 let mut lost = self.lost(topics, &to);
                 if name == "skipped" {
                     self.live = true;
@@ -367,7 +370,7 @@ impl Client {
 
 proptest! {
     #[test]
-    fn nothing_is_lost_and_nothing_comes_twice_and_every_loss_is_told(steps in steps()) {
+    fn no_record_comes_twice_and_every_loss_is_reported(steps in steps()) {
         let mut world = World::new();
         for step in steps {
             world.take(step);
@@ -381,8 +384,8 @@ fn records_to_pass() -> i64 {
     i64::from(ProptestConfig::default().cases) * 100
 }
 
-/// A client on a task of its own, which waits as a stream does and reconnects at its last id now and then. Returns how
-/// many records it got, and how many were reported as lost.
+/// Runs a client on a task of its own, which waits as a stream does and sometimes reconnects at its last id. Returns
+/// how many records it got, and how many were reported as lost.
 async fn follow(feed: Feed, all: i64, seed: i64) -> (u64, u64) {
     let (mut events, mut lost, mut place) = (0, 0, Cursor::new([0, 0]));
     let mut live = Subscription::new(&feed, Dialect::Json, Filter::default(), place.clone());
@@ -392,7 +395,7 @@ async fn follow(feed: Feed, all: i64, seed: i64) -> (u64, u64) {
         allowance += 7;
         let next = if seed % 2 == 0 { live.read() } else { live.read_newest(&mut allowance) };
         let Some(next) = next else {
-            // Nothing else wakes it: a lost wake-up would hang here.
+            // A lost wake-up would hang here, because nothing else wakes the task.
             timeout(Duration::from_secs(20), live.changed()).await.expect("woken when there is more");
             continue;
         };
@@ -447,7 +450,7 @@ fn readers_on_other_threads_get_every_record_or_a_count_and_are_always_woken() {
                 writer.flush();
             }
             if offset % 1000 == 0 {
-                thread::sleep(Duration::from_millis(1)); // so that they get to the end and wait
+                thread::sleep(Duration::from_millis(1)); // so that readers reach the head and wait
             }
         }
         writer.flush();

@@ -14,9 +14,9 @@ use rdkafka::metadata::Metadata;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::next_records::{Ahead, Looked};
+use super::next_records::{Ahead, LookaheadCache};
 use super::topics::{self, Offsets, Place, offsets};
-use super::{Op, Owned, Unanswered};
+use super::{AdminError, Op, Owned};
 use crate::bounds::GROUPS;
 use crate::event::time::now_ms;
 use crate::kafka::{Connection, HistoryError, QUESTION, Quiet, admin, connection_errors};
@@ -45,7 +45,7 @@ pub struct Group {
     /// Id of the broker that coordinates the group.
     #[schema(required)]
     pub coordinator: Option<i32>,
-    pub members: Vec<Member>,
+    pub members: Vec<GroupMember>,
     /// Offsets that the group has not read, over all partitions whose lag is known; null if none is. Never less than the
     /// records that the group still has to read.
     #[schema(required)]
@@ -63,16 +63,18 @@ pub struct Group {
 
 /// A member of a consumer group.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Member {
+#[schema(as = Member)]
+pub struct GroupMember {
     pub id: String,
     pub client_id: String,
     pub host: String,
-    pub partitions: Vec<Assigned>,
+    pub partitions: Vec<AssignedPartition>,
 }
 
 /// A partition that a member has.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
-pub struct Assigned {
+#[schema(as = Assigned)]
+pub struct AssignedPartition {
     pub topic: String,
     #[schema(value_type = Partition)]
     pub partition: i32,
@@ -121,14 +123,13 @@ impl GroupPartition {
         (self.lag, self.problem) = match (bounds, self.committed) {
             (None, _) => (None, Some(missing.to_owned())),
             (Some(_), None) => {
-                let words = "nothing is committed; a member begins where its auto.offset.reset says";
+                let words = "nothing is committed; a member starts at its auto.offset.reset";
                 (None, Some(words.to_owned()))
             }
             (Some((first, end)), Some(committed)) if committed > end => {
                 let words = format!(
                     "the committed offset {committed} is beyond the end {end}: the topic was recreated or truncated, and \
-                     the group reads again from where its auto.offset.reset says (all from offset {first}, or only what \
-                     is new)"
+                     the group continues at its auto.offset.reset (all records from offset {first}, or only new ones)"
                 );
                 (None, Some(words))
             }
@@ -188,17 +189,17 @@ impl Group {
 /// Returns all groups with their lag. Blocks.
 pub fn groups(connection: &Connection) -> Result<Groups, HistoryError> {
     let admin: AdminClient<Quiet> = AdminClient::from_config_and_context(&connection.base, Quiet)?;
-    let away = |error: Unanswered| match error {
-        Unanswered::Failed(reason) => connection_errors::no_answer(connection, reason),
-        Unanswered::Denied(_) => HistoryError::Away(error.to_string()),
+    let failed = |error: AdminError| match error {
+        AdminError::Failed(reason) => connection_errors::no_answer(connection, reason),
+        AdminError::Denied(_) => HistoryError::Unreachable(error.to_string()),
     };
-    let mut groups = describe(&admin, QUESTION).map_err(away)?;
+    let mut groups = describe(&admin, QUESTION).map_err(failed)?;
     let metadata = admin.inner().fetch_metadata(None, QUESTION);
     let metadata = metadata.map_err(|error| connection_errors::no_answer(connection, error))?;
     // Requested after the committed offsets, so that a lag is never negative.
-    let offsets = offsets(&admin, groups.places(&metadata), QUESTION).map_err(away)?;
+    let offsets = offsets(&admin, groups.places(&metadata), QUESTION).map_err(failed)?;
     groups.measure(&metadata, &offsets);
-    groups.look_ahead(connection, &mut Looked::default());
+    groups.look_ahead(connection, &mut LookaheadCache::default());
     if groups.groups.iter().any(|group| group.problem.is_some()) {
         groups.problem.get_or_insert_with(|| {
             connection_errors::heard(connection).unwrap_or_else(|| "not every group is described whole".to_owned())
@@ -238,20 +239,20 @@ impl Groups {
     }
 
     /// Looks up, on our topic, the records at which groups continue: not every offset has a record.
-    pub(in crate::kafka) fn look_ahead(&mut self, connection: &Connection, looked: &mut Looked) {
+    pub(in crate::kafka) fn look_ahead(&mut self, connection: &Connection, lookahead: &mut LookaheadCache) {
         let ours = |partition: &&GroupPartition| partition.topic == connection.topic();
         let behind = |partition: &GroupPartition| {
             let next = partition.lag.filter(|lag| *lag > 0).and(partition.next());
             next.zip(partition.end).map(|(next, end)| (partition.partition, next, end))
         };
         let partitions = self.groups.iter().flat_map(|group| &group.partitions);
-        looked.look(connection, partitions.filter(ours).filter_map(behind).collect());
+        lookahead.look(connection, partitions.filter(ours).filter_map(behind).collect());
         let now = now_ms();
         for partition in self.groups.iter_mut().flat_map(|group| &mut group.partitions) {
             if partition.topic == connection.topic()
                 && let Some((number, next, _)) = behind(partition)
             {
-                partition.look(looked.at(number, next), now);
+                partition.look(lookahead.at(number, next), now);
             }
             if partition.lag == Some(0) {
                 partition.lag_ms = Some(0);
@@ -271,16 +272,16 @@ impl Groups {
 
 /// Since when members have not committed, updated with each snapshot.
 #[derive(Default)]
-pub(in crate::kafka) struct Standing(HashMap<(String, Place), Stand>);
+pub(in crate::kafka) struct CommitHistory(HashMap<(String, Place), LastCommit>);
 
-struct Stand {
+struct LastCommit {
     committed: Option<i64>,
     /// The partition's end when the offset was first seen.
     end: i64,
     since: Instant,
 }
 
-impl Standing {
+impl CommitHistory {
     /// Compares with the previous snapshot.
     pub fn watch(&mut self, groups: &mut Groups) {
         let now = Instant::now();
@@ -289,7 +290,7 @@ impl Standing {
             for partition in group.partitions.iter_mut().filter(|partition| partition.member.is_some()) {
                 let Some(end) = partition.end.filter(|_| partition.lag != Some(0)) else { continue };
                 let key = (group.group.clone(), (partition.topic.clone(), partition.partition));
-                let new = Stand { committed: partition.committed, end, since: now };
+                let new = LastCommit { committed: partition.committed, end, since: now };
                 let stand = match self.0.remove(&key) {
                     // A group that starts at the end has nothing to commit until something is written.
                     Some(stand)
@@ -311,7 +312,7 @@ impl Standing {
 pub(in crate::kafka) fn describe<C: ClientContext>(
     admin: &AdminClient<C>,
     within: Duration,
-) -> Result<Groups, Unanswered> {
+) -> Result<Groups, AdminError> {
     let mut listed = list(admin, within)?;
     // Active groups before empty ones.
     listed.groups.sort_by(|a, b| (a.state == "Empty", &a.group).cmp(&(b.state == "Empty", &b.group)));
@@ -326,7 +327,7 @@ pub(in crate::kafka) fn describe<C: ClientContext>(
 }
 
 /// Requests names, states and types (ListConsumerGroups).
-fn list<C: ClientContext>(admin: &AdminClient<C>, within: Duration) -> Result<Groups, Unanswered> {
+fn list<C: ClientContext>(admin: &AdminClient<C>, within: Duration) -> Result<Groups, AdminError> {
     let client = admin.inner().native_ptr();
     unsafe {
         let event = admin::ask(admin, Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS, within, |options, queue| {
@@ -335,7 +336,7 @@ fn list<C: ClientContext>(admin: &AdminClient<C>, within: Duration) -> Result<Gr
         let result = sys::rd_kafka_event_ListConsumerGroups_result(event.pointer());
         let listings = admin::items(|count| sys::rd_kafka_ListConsumerGroups_result_valid(result, count));
         let errors = admin::items(|count| sys::rd_kafka_ListConsumerGroups_result_errors(result, count));
-        let error = errors.iter().find_map(|error| Unanswered::of(*error));
+        let error = errors.iter().find_map(|error| AdminError::of(*error));
         let groups = listings.iter().map(|listing| {
             let mut group = Group::new(admin::text(sys::rd_kafka_ConsumerGroupListing_group_id(*listing)));
             group.state = state(sys::rd_kafka_ConsumerGroupListing_state(*listing));
@@ -381,7 +382,7 @@ fn describe_all<C: ClientContext>(admin: &AdminClient<C>, groups: &mut [Group], 
 /// `description` must be valid.
 unsafe fn read(description: *const sys::rd_kafka_ConsumerGroupDescription_t, group: &mut Group) {
     unsafe {
-        if let Some(error) = Unanswered::of(sys::rd_kafka_ConsumerGroupDescription_error(description)) {
+        if let Some(error) = AdminError::of(sys::rd_kafka_ConsumerGroupDescription_error(description)) {
             return group.complain(error);
         }
         group.state = state(sys::rd_kafka_ConsumerGroupDescription_state(description));
@@ -401,12 +402,12 @@ unsafe fn read(description: *const sys::rd_kafka_ConsumerGroupDescription_t, gro
                 false => sys::rd_kafka_MemberAssignment_partitions(assignment),
             };
             let assigned = admin::partitions(list).iter();
-            let mut partitions: Vec<Assigned> = assigned
-                .map(|place| Assigned { topic: admin::text(place.topic), partition: place.partition })
+            let mut partitions: Vec<AssignedPartition> = assigned
+                .map(|place| AssignedPartition { topic: admin::text(place.topic), partition: place.partition })
                 .collect();
             partitions.sort();
             let host = admin::text(sys::rd_kafka_MemberDescription_host(member));
-            group.members.push(Member {
+            group.members.push(GroupMember {
                 id: admin::text(sys::rd_kafka_MemberDescription_consumer_id(member)),
                 client_id: admin::text(sys::rd_kafka_MemberDescription_client_id(member)),
                 // Java writes an address without a name as `/127.0.0.1`.
@@ -415,7 +416,7 @@ unsafe fn read(description: *const sys::rd_kafka_ConsumerGroupDescription_t, gro
             });
         }
         // Members with the first partitions come first, like the list of partitions beside them.
-        let order = |member: &Member| (member.partitions.is_empty(), member.partitions.first().cloned());
+        let order = |member: &GroupMember| (member.partitions.is_empty(), member.partitions.first().cloned());
         group.members.sort_by(|a, b| (order(a), &a.id).cmp(&(order(b), &b.id)));
     }
 }
@@ -452,7 +453,7 @@ fn committed<C: ClientContext>(admin: &AdminClient<C>, groups: &mut [Group], wit
                 let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(event.pointer());
                 let results = admin::items(|count| sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, count));
                 for result in results {
-                    if let Some(error) = Unanswered::of(sys::rd_kafka_group_result_error(*result)) {
+                    if let Some(error) = AdminError::of(sys::rd_kafka_group_result_error(*result)) {
                         group.complain(format!("its committed offsets are not known: {error}"));
                     }
                     let list = sys::rd_kafka_group_result_partitions(*result);

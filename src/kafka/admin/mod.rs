@@ -18,7 +18,7 @@ use rdkafka::client::ClientContext;
 /// The kind of request.
 pub use rdkafka::bindings::rd_kafka_admin_op_t as Op;
 
-/// An answer. References into it live as long as it.
+/// An answer. References into it must not outlive it.
 pub type Event = Owned<sys::rd_kafka_event_t>;
 
 type Options = *const sys::rd_kafka_AdminOptions_t;
@@ -26,7 +26,7 @@ type Queue = *mut sys::rd_kafka_queue_t;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unanswered {
+pub enum AdminError {
     /// The principal lacks an ACL.
     #[error("not permitted ({0})")]
     Denied(String),
@@ -35,7 +35,7 @@ pub enum Unanswered {
     Failed(String),
 }
 
-impl Unanswered {
+impl AdminError {
     /// Converts an error inside an answer; `None` if it is none.
     ///
     /// # Safety
@@ -53,9 +53,9 @@ impl Unanswered {
             | RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED
             | RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED => {
                 // The name is a static string of librdkafka.
-                Some(Unanswered::Denied(unsafe { text(sys::rd_kafka_err2name(code)) }))
+                Some(AdminError::Denied(unsafe { text(sys::rd_kafka_err2name(code)) }))
             }
-            _ => Some(Unanswered::Failed(words())),
+            _ => Some(AdminError::Failed(words())),
         }
     }
 }
@@ -66,7 +66,7 @@ pub fn ask<C: ClientContext>(
     op: Op,
     within: Duration,
     send: impl FnOnce(Options, Queue),
-) -> Result<Event, Unanswered> {
+) -> Result<Event, AdminError> {
     let mut send = Some(send);
     let answers = ask_all(admin, op, within, 1, |_, options, queue| {
         if let Some(send) = send.take() {
@@ -83,8 +83,8 @@ pub fn ask_all<C: ClientContext>(
     within: Duration,
     count: usize,
     mut send: impl FnMut(usize, Options, Queue),
-) -> Vec<Result<Event, Unanswered>> {
-    let mut answers: Vec<Result<Event, Unanswered>> = (0..count).map(|_| Err(silent())).collect();
+) -> Vec<Result<Event, AdminError>> {
+    let mut answers: Vec<Result<Event, AdminError>> = (0..count).map(|_| Err(silent())).collect();
     let client = admin.inner().native_ptr();
     let until = Instant::now() + within + Duration::from_millis(500);
     // `Owned` destroys what is created here on every return path; librdkafka drops an answer that arrives later.
@@ -106,7 +106,7 @@ pub fn ask_all<C: ClientContext>(
             }
             let number = sys::rd_kafka_event_opaque(event.pointer()) as usize;
             let code = sys::rd_kafka_event_error(event.pointer());
-            let failed = Unanswered::new(code, || text(sys::rd_kafka_event_error_string(event.pointer())));
+            let failed = AdminError::new(code, || text(sys::rd_kafka_event_error_string(event.pointer())));
             if let Some(answer) = answers.get_mut(number) {
                 *answer = failed.map_or(Ok(event), Err);
             }
@@ -115,8 +115,8 @@ pub fn ask_all<C: ClientContext>(
     answers
 }
 
-fn silent() -> Unanswered {
-    Unanswered::Failed("no answer in time".into())
+fn silent() -> AdminError {
+    AdminError::Failed("no answer in time".into())
 }
 
 /// A pointer from librdkafka, and the function that destroys its target.

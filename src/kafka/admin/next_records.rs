@@ -97,14 +97,14 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// What was found at offsets of one topic, kept as long as groups are at these offsets.
 #[derive(Default)]
-pub(in crate::kafka) struct Looked {
+pub(in crate::kafka) struct LookaheadCache {
     lookahead: Option<Lookahead>,
     found: HashMap<(i32, i64), (Option<Ahead>, Instant)>,
     /// Counts calls: if more groups lag than can be looked up at once, they take turns.
     turn: usize,
 }
 
-impl Looked {
+impl LookaheadCache {
     /// Looks at these partitions and offsets, each with the partition's end, as far as the answers are not known.
     /// Blocks for [`NEXT_RECORDS_TIME`] at most.
     pub fn look(&mut self, connection: &Connection, mut wanted: Vec<(i32, i64, i64)>) {

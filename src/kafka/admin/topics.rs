@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Op, Owned, Unanswered};
+use super::{AdminError, Op, Owned};
 use crate::kafka::{Connection, HistoryError, QUESTION, Quiet, admin, connection_errors};
 
 /// A topic with the records that it holds now.
@@ -41,7 +41,7 @@ pub fn topics(connection: &Connection) -> Result<Topics, HistoryError> {
     let admin: AdminClient<Quiet> = AdminClient::from_config_and_context(&connection.base, Quiet)?;
     // Retries once if something is missing: a topic may have been deleted, or a leader elected, between the requests. A
     // broker that did not answer in time would not answer the second time either.
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut left = 2;
     let (metadata, topics, failed) = loop {
         let metadata = admin.inner().fetch_metadata(None, QUESTION);
@@ -54,7 +54,7 @@ pub fn topics(connection: &Connection) -> Result<Topics, HistoryError> {
         };
         let topics: Vec<_> = names.iter().map(|name| summary(&metadata, name, &offsets)).collect();
         left -= 1;
-        let is_last = left == 0 || failed.is_some() || begun.elapsed() >= QUESTION;
+        let is_last = left == 0 || failed.is_some() || started.elapsed() >= QUESTION;
         if is_last || topics.iter().all(|topic| topic.records.is_some()) {
             break (metadata, topics, failed);
         }
@@ -113,7 +113,7 @@ pub(in crate::kafka) fn offsets<C: ClientContext>(
     admin: &AdminClient<C>,
     mut places: Vec<Place>,
     within: Duration,
-) -> Result<Offsets, Unanswered> {
+) -> Result<Offsets, AdminError> {
     places.sort_unstable();
     places.dedup();
     two_ends(admin, &places, [EARLIEST, LATEST], within)
@@ -181,7 +181,7 @@ pub(in crate::kafka) fn ends(
     admin: &AdminClient<Quiet>,
     places: &[Place],
     within: Duration,
-) -> Result<Offsets, Unanswered> {
+) -> Result<Offsets, AdminError> {
     // The readable end comes last, so that it does not seem behind only because it is older.
     let ends = two_ends(admin, places, [LATEST, READABLE], within)?;
     Ok(ends.into_iter().map(|(place, (next, readable))| (place, (readable, next))).collect())
@@ -203,7 +203,7 @@ fn two_ends<C: ClientContext>(
     places: &[Place],
     [one, other]: [End; 2],
     within: Duration,
-) -> Result<Offsets, Unanswered> {
+) -> Result<Offsets, AdminError> {
     let first = ask(admin, places, one, within)?;
     let answered: Vec<Place> = first.keys().cloned().collect();
     let second = ask(admin, &answered, other, within)?;
@@ -217,7 +217,7 @@ fn ask<C: ClientContext>(
     places: &[Place],
     (end, isolation): End,
     within: Duration,
-) -> Result<HashMap<Place, i64>, Unanswered> {
+) -> Result<HashMap<Place, i64>, AdminError> {
     if places.is_empty() {
         return Ok(HashMap::new());
     }

@@ -44,12 +44,12 @@ pub enum FetchError {
 /// A consumer whose partitions are assigned with [`Fetcher::assign`], and read with [`Fetcher::fetch`] only.
 pub struct Fetcher<C: ConsumerContext> {
     // The queues come before the consumer, which must outlive them.
-    assigned: Mutex<Assigned>,
+    assigned: Mutex<Assignment>,
     queue: Queue,
     consumer: BaseConsumer<C>,
 }
 
-struct Assigned {
+struct Assignment {
     /// The queue in which librdkafka puts what it fetched, by partition.
     queues: Vec<Queue>,
     since: Instant,
@@ -59,15 +59,15 @@ impl<C: ConsumerContext> Fetcher<C> {
     pub fn new(config: &ClientConfig, context: C) -> KafkaResult<Self> {
         let consumer = BaseConsumer::from_config_and_context(config, context)?;
         let queue = Queue(unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) });
-        Ok(Fetcher { assigned: Mutex::new(Assigned { queues: Vec::new(), since: Instant::now() }), queue, consumer })
+        Ok(Fetcher { assigned: Mutex::new(Assignment { queues: Vec::new(), since: Instant::now() }), queue, consumer })
     }
 
-    /// The consumer, for everything but reading.
+    /// The consumer, for everything except reading.
     pub fn consumer(&self) -> &BaseConsumer<C> {
         &self.consumer
     }
 
-    /// Reads these partitions from these offsets on, and no others.
+    /// Assigns these partitions at these offsets, instead of the previous ones.
     pub fn assign(&self, partitions: &TopicPartitionList) -> KafkaResult<()> {
         // First, because a partition that librdkafka does not know yet would get another queue than the one requested
         // here.
@@ -75,16 +75,16 @@ impl<C: ConsumerContext> Fetcher<C> {
         let client = self.consumer.client().native_ptr();
         let elements = partitions.elements();
         let queues = elements.iter().filter_map(|element| {
-            let topic = CString::new(element.topic()).ok()?; // no topic has a name with a NUL
+            let topic = CString::new(element.topic()).ok()?; // Kafka allows no NUL in topic names
             let queue = unsafe { sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), element.partition()) };
             (!queue.is_null()).then_some(Queue(queue))
         });
-        *self.assigned() = Assigned { queues: queues.collect(), since: Instant::now() };
+        *self.assigned() = Assignment { queues: queues.collect(), since: Instant::now() };
         self.forward();
         self.consumer.assign(partitions)
     }
 
-    /// Makes all partitions share one queue, including what they hold already. librdkafka undoes this when it stops a
+    /// Makes all partitions share one queue, including what was fetched already. librdkafka undoes this when it stops a
     /// partition of an earlier assignment, which may happen later.
     fn forward(&self) {
         for partition in &self.assigned().queues {
@@ -92,8 +92,8 @@ impl<C: ConsumerContext> Fetcher<C> {
         }
     }
 
-    /// Waits for a message, and takes those that are there with it. May return nothing before the time is up. Less than
-    /// a millisecond counts as one; zero does not wait.
+    /// Waits for a message, and takes those that have arrived with it. May return nothing before the time is up. Less
+    /// than a millisecond counts as one; zero does not wait.
     pub fn fetch(&self, wait: Duration) -> impl Iterator<Item = Result<Fetched<'_>, FetchError>> {
         // Errors and statistics of the client itself.
         let error = self.consumer.poll(Duration::ZERO).and_then(Result::err);
@@ -116,7 +116,7 @@ impl<C: ConsumerContext> Fetcher<C> {
         error.map(|error| Err(FetchError::Client(error))).into_iter().chain(messages.into_iter().map(Fetched::read))
     }
 
-    fn assigned(&self) -> MutexGuard<'_, Assigned> {
+    fn assigned(&self) -> MutexGuard<'_, Assignment> {
         self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

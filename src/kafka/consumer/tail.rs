@@ -19,15 +19,15 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 
 use super::fetch::{FetchError, Fetcher};
-use super::uncommitted::{Reached, Start};
+use super::uncommitted::{TailPositions, TailStart};
 use crate::event::Record;
 use crate::event::time::now_ms;
 use crate::kafka::admin::topics;
-use crate::kafka::health::{Health, Reading};
+use crate::kafka::health::{Health, ReadMode};
 use crate::kafka::watch::{TopicId, TopicState};
-use crate::kafka::{BackgroundThread, Cluster, Connection, ConnectionError, QUESTION, State, Stop};
+use crate::kafka::{BackgroundThread, Cluster, ClusterState, Connection, ConnectionError, QUESTION, Stop};
 
-/// Receives what the tail reads. Called on the tail's thread.
+/// Receives the records that the tail reads. Called on the tail's thread.
 pub trait Sink: Send + 'static {
     /// Reading starts at these offsets, one per partition; the topic ended at `ends` at that moment. A partition
     /// without a leader has no offset.
@@ -46,14 +46,14 @@ pub trait Sink: Send + 'static {
     /// The topic was deleted and recreated: reading starts at these offsets, and earlier offsets mean nothing any more.
     fn restart(&mut self, positions: &[i64]);
     fn push(&mut self, record: Record);
-    /// Publishes what is due. Returns how long nothing will be.
+    /// Publishes pending records that are due. Returns the time until the next publication.
     fn publish(&mut self) -> Duration;
 }
 
 /// Reads until it is dropped.
 pub struct Tail {
     lag: Arc<AtomicU64>,
-    reached: Reached,
+    reached: TailPositions,
     _thread: BackgroundThread,
 }
 
@@ -73,8 +73,8 @@ impl Tail {
         let lag = Arc::new(AtomicU64::new(0));
         let context = TailContext { lag: lag.clone(), health: cluster.health() };
         let fetcher = Arc::new(Fetcher::new(&config, context.clone())?);
-        let reached = Reached::default();
-        let reader = Reader {
+        let reached = TailPositions::default();
+        let reader = TailReader {
             fetcher,
             config,
             context,
@@ -82,7 +82,7 @@ impl Tail {
             topic_id: TopicId::default(),
             positions: Vec::new(),
             reached: reached.clone(),
-            start: Start::default(),
+            start: TailStart::default(),
             ends: Vec::new(),
             unknown: BTreeSet::new(),
             started_ms: 0,
@@ -101,7 +101,7 @@ impl Tail {
     }
 
     /// How far the tail has read.
-    pub(in crate::kafka) fn reached(&self) -> Reached {
+    pub(in crate::kafka) fn reached(&self) -> TailPositions {
         self.reached.clone()
     }
 
@@ -123,7 +123,7 @@ const LOOK_UP: Duration = Duration::from_millis(100);
 /// The position of a partition that still has no leader: larger than every offset, so none of its records is passed on.
 pub(in crate::kafka) const UNKNOWN: i64 = i64::MAX;
 
-struct Reader<S> {
+struct TailReader<S> {
     fetcher: Arc<Fetcher<TailContext>>,
     config: ClientConfig,
     context: TailContext,
@@ -131,10 +131,10 @@ struct Reader<S> {
     topic_id: TopicId,
     /// The next offset of every partition, [`UNKNOWN`] where it is not known; empty until the first start.
     positions: Vec<i64>,
-    /// The same for other threads, once the records before it have been passed on.
-    reached: Reached,
-    /// When reading started, for those who look at `reached`.
-    start: Start,
+    /// The same for other threads, set once the records before it have been passed on.
+    reached: TailPositions,
+    /// When reading started, for the users of `reached`.
+    start: TailStart,
     /// Where the partitions ended when reading started, 0 once a partition was read up to there; empty once all were.
     ends: Vec<i64>,
     /// Partitions that have had no leader since reading started, so that their first and last offsets are not known.
@@ -147,7 +147,7 @@ struct Reader<S> {
     /// reading started; until they are read up to there.
     late: BTreeMap<i32, i64>,
     preload: usize,
-    cluster: watch::Receiver<State>,
+    cluster: watch::Receiver<ClusterState>,
     /// Since when the topic ends before what was read: its new id may become known only a moment later.
     cut_off: Option<Instant>,
     /// When Kafka was last asked where the partitions start and end, because a requested offset does not exist; `None`
@@ -160,7 +160,7 @@ struct Reader<S> {
     sink: S,
 }
 
-impl<S: Sink> Reader<S> {
+impl<S: Sink> TailReader<S> {
     fn run(mut self, stop: &Stop) {
         while !stop.is_requested() {
             if self.cluster.has_changed().unwrap_or(false) || self.positions.is_empty() {
@@ -375,7 +375,7 @@ impl<S: Sink> Reader<S> {
     /// Reports the partitions whose records are not known, because they had no leader when the others were read.
     fn report_unread(&self) {
         let unread = self.unknown.iter().chain(self.late.keys()).copied().collect();
-        self.context.health.unread(Reading::Committed, unread);
+        self.context.health.unread(ReadMode::Committed, unread);
     }
 
     /// Reads the topic from its beginning: earlier offsets mean nothing any more.
@@ -398,7 +398,7 @@ impl<S: Sink> Reader<S> {
         }
         self.report_unread();
         self.sink.restart(&self.positions);
-        self.start = Start { topic: self.topic_id, count: self.start.count + 1 };
+        self.start = TailStart { topic: self.topic_id, count: self.start.count + 1 };
         self.assign();
         self.check_caught_up();
     }
@@ -524,7 +524,7 @@ mod tests {
         fn topic_deleted(&mut self) {}
         fn restart(&mut self, _: &[i64]) {}
         fn push(&mut self, record: Record) {
-            let _ = self.0.send(record.offset()); // to nobody at the end
+            let _ = self.0.send(record.offset()); // fails after the receiver ended
         }
         fn publish(&mut self) -> Duration {
             LOOK_UP
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_out_of_range_is_asked_about_until_kafka_answers() {
+    fn an_offset_out_of_range_is_looked_up_until_kafka_answers() {
         let settings = KafkaSettings { partitions: 1, ..KafkaSettings::default() };
         let connection = Connection::new(&settings).expect("an embedded broker");
         let cluster = Cluster::watch(&connection, &settings).expect("a watcher");

@@ -19,14 +19,14 @@ use super::fetch::{FetchError, Fetcher};
 use super::tail::{Tail, UNKNOWN};
 use crate::event::Record;
 use crate::kafka::admin::topics;
-use crate::kafka::health::{Health, HeldUp, Reading};
+use crate::kafka::health::{Health, HeldUp, ReadMode};
 use crate::kafka::watch::{TopicId, TopicState};
-use crate::kafka::{BackgroundThread, Cluster, Connection, ConnectionError, Quiet, State, Stop};
+use crate::kafka::{BackgroundThread, Cluster, ClusterState, Connection, ConnectionError, Quiet, Stop};
 
 /// How often the ends of the partitions are requested.
 const ASK_EVERY: Duration = Duration::from_millis(250);
-/// The same at the start, until the ends are known: no event is accepted before. Also how often the reader checks at
-/// the start whether the tail has caught up.
+/// The same at the start, until the ends are known, because no event is accepted before that. Also how often the reader
+/// checks at the start whether the tail has caught up.
 const AT_START: Duration = Duration::from_millis(20);
 const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 /// How long the readable end must stay in place before the partition's end until the reader reads beyond it. Most
@@ -54,18 +54,18 @@ pub trait UncommittedSink: Send + 'static {
 
 /// The next offset of the tail, by partition. Empty until the tail starts.
 #[derive(Clone, Default)]
-pub(in crate::kafka) struct Reached(Arc<Mutex<(Start, Vec<i64>)>>);
+pub(in crate::kafka) struct TailPositions(Arc<Mutex<(TailStart, Vec<i64>)>>);
 
 /// When the tail started to read: of which topic, and how often it has started over.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(in crate::kafka) struct Start {
+pub(in crate::kafka) struct TailStart {
     pub topic: TopicId,
     pub count: u64,
 }
 
-impl Reached {
+impl TailPositions {
     /// Sets the offsets from which the tail reads on.
-    pub fn set(&self, start: Start, positions: &[i64]) {
+    pub fn set(&self, start: TailStart, positions: &[i64]) {
         *self.lock() = (start, positions.iter().map(|next| if *next == UNKNOWN { 0 } else { *next }).collect());
     }
 
@@ -89,11 +89,11 @@ impl Reached {
         }
     }
 
-    fn get(&self) -> (Start, Vec<i64>) {
+    fn get(&self) -> (TailStart, Vec<i64>) {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Start, Vec<i64>)> {
+    fn lock(&self) -> MutexGuard<'_, (TailStart, Vec<i64>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,7 +130,7 @@ impl Uncommitted {
         let mut config = connection.reader(&[("queued.min.messages", "10000"), ("queued.max.messages.kbytes", "1024")]);
         config.set("isolation.level", "read_uncommitted");
         config.set("enable.partition.eof", "true");
-        let reader = Reader {
+        let reader = UncommittedReader {
             config,
             admin: cluster.admin(),
             health: cluster.health(),
@@ -154,12 +154,12 @@ impl Uncommitted {
 /// By partition: the offset up to which committed records can be read, and the end.
 type Ends = BTreeMap<i32, (i64, i64)>;
 
-struct Reader<S> {
+struct UncommittedReader<S> {
     config: ClientConfig,
     admin: Arc<AdminClient<Quiet>>,
     health: Health,
-    state: watch::Receiver<State>,
-    reached: Reached,
+    state: watch::Receiver<ClusterState>,
+    reached: TailPositions,
     preload: usize,
     topic_id: Option<TopicId>,
     /// How often the tail had started over when the topic was last looked at.
@@ -178,7 +178,7 @@ struct Reader<S> {
     sink: S,
 }
 
-impl<S: UncommittedSink> Reader<S> {
+impl<S: UncommittedSink> UncommittedReader<S> {
     fn run(mut self, stop: &Stop) {
         let mut asked: Option<Instant> = None;
         while !stop.is_requested() {
@@ -282,7 +282,7 @@ impl<S: UncommittedSink> Reader<S> {
         match self.assign(&positions) {
             Ok(()) => self.positions = positions,
             Err(error) => {
-                tracing::warn!(error = %error, "what lies behind an open transaction cannot be read for its ids");
+                tracing::warn!(error = %error, "the records after an open transaction cannot be read for their ids");
                 self.stop_reading(); // the caller retries
             }
         }
@@ -331,7 +331,7 @@ impl<S: UncommittedSink> Reader<S> {
                         error.rdkafka_error_code(),
                         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
                     );
-                    tracing::debug!(error = %error, "what lies behind an open transaction cannot be read");
+                    tracing::debug!(error = %error, "the records after an open transaction cannot be read");
                 }
             }
         }
@@ -362,7 +362,7 @@ impl<S: UncommittedSink> Reader<S> {
         self.unknown.retain(|partition, ends| !ends.is_some_and(|ends| is_read(partition, ends)));
         let catches_up = !self.caught_up && topic.led().iter().all(|partition| !self.unknown.contains_key(partition));
         if catches_up || self.caught_up && self.unknown.len() < before {
-            self.health.unread(Reading::Uncommitted, self.unknown.keys().copied().collect());
+            self.health.unread(ReadMode::Uncommitted, self.unknown.keys().copied().collect());
         }
         if catches_up {
             self.caught_up = true;
@@ -391,8 +391,8 @@ mod tests {
         Partition(i32),
     }
 
-    /// Takes the leader of partition 1 away as soon as the tail knows where it ends.
-    struct Records(Sender<Report>, Arc<embedded::Broker>, String);
+    /// Removes the leader of partition 1 as soon as the tail knows its end.
+    struct Records(Sender<Report>, Arc<embedded::EmbeddedBroker>, String);
 
     impl Sink for Records {
         fn start(&mut self, _: &[Option<i64>], ends: &[i64]) {
@@ -405,7 +405,7 @@ mod tests {
         }
         fn start_partition(&mut self, _: i32, _: i64, _: i64, _: i64) {}
         fn caught_up(&mut self, _: TopicId) {
-            let _ = self.0.send(Report::TailCaughtUp); // to nobody at the end
+            let _ = self.0.send(Report::TailCaughtUp); // fails after the receiver ended
         }
         fn add_partitions(&mut self, _: usize) {}
         fn skip(&mut self, _: i32, _: i64) {}
@@ -445,14 +445,14 @@ mod tests {
         producer.flush(QUESTION).expect("receipts");
 
         let cluster = Cluster::watch(&connection, &settings).expect("a watcher");
-        let (sender, told) = mpsc::channel();
+        let (sender, reports) = mpsc::channel();
         let topic = connection.topic().to_owned();
         let sink = Records(sender.clone(), broker.clone(), topic.clone());
         let tail = Tail::start(&connection, &cluster, 10, sink).expect("a tail");
         let _ids = Uncommitted::read(&connection, &cluster, &tail, 10, Ids(sender)).expect("a reader");
-        let mut first: Vec<_> = (0..3).map(|_| told.recv_timeout(QUESTION).expect("what is read")).collect();
+        let mut first: Vec<_> = (0..3).map(|_| reports.recv_timeout(QUESTION).expect("what is read")).collect();
         for expected in [Report::Partition(0), Report::TailCaughtUp, Report::IdsCaughtUp] {
-            let place = first.iter().position(|told| *told == expected);
+            let place = first.iter().position(|report| *report == expected);
             first.remove(place.unwrap_or_else(|| panic!("{expected:?} is missing beside {first:?}")));
         }
         let causes = || -> Vec<Cause> {
@@ -463,10 +463,10 @@ mod tests {
         assert_eq!(causes(), [Cause::LeaderMissing]);
 
         broker.lead(&topic, 1, true);
-        assert_eq!(told.recv_timeout(QUESTION), Ok(Report::Partition(1)));
-        let begun = Instant::now();
+        assert_eq!(reports.recv_timeout(QUESTION), Ok(Report::Partition(1)));
+        let started = Instant::now();
         while !causes().is_empty() {
-            assert!(begun.elapsed() < QUESTION, "{:?}", causes());
+            assert!(started.elapsed() < QUESTION, "{:?}", causes());
             std::thread::sleep(LOOK_UP);
         }
     }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::admin::topics;
 use super::consumer::fetch::{FetchError, Fetcher};
 use super::watch::TopicId;
-use super::{Connection, QUESTION, Quiet, State, TopicState, partition_of};
+use super::{ClusterState, Connection, QUESTION, Quiet, TopicState, partition_of};
 use crate::bounds::MERGE_BYTES;
 use crate::event::Record;
 
@@ -37,7 +37,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     #[error("kafka is unreachable: {0}")]
-    Away(String),
+    Unreachable(String),
     /// Retention deleted records while they were read: how many offsets, where that is known.
     #[error("{} deleted by retention while they were read", Deleted(*.0))]
     Expired(Option<u64>),
@@ -56,7 +56,7 @@ pub enum HistoryError {
          aborted"
     )]
     HeldUp { partition: i32, readable: i64, offset: i64 },
-    /// The caller does not wait for the read any more.
+    /// The caller no longer waits for the read.
     #[error("the read was cancelled")]
     Cancelled,
     /// The embedded broker has no index by time.
@@ -90,12 +90,12 @@ pub struct HistoryRange {
     pub newest_first: bool,
     /// Most records to return.
     pub limit: usize,
-    /// After about this many records the search stops with what it has.
+    /// The search stops after about this many records.
     pub scan: u64,
 }
 
 /// How far a search went.
-pub struct End {
+pub struct SearchEnd {
     /// Where to continue: `from` of the next range if oldest came first, `to` if newest did. `None`: every record in
     /// the range was looked at.
     pub next: Option<Vec<i64>>,
@@ -104,22 +104,22 @@ pub struct End {
 }
 
 /// Where the newest matching records start.
-pub struct Last {
+pub struct LastMatches {
     /// The first offset of every partition.
     pub place: Vec<i64>,
     pub found: usize,
-    /// Whether `found` is the number that was asked for, or all there are.
+    /// Whether `found` is the requested number, or all there are.
     pub whole: bool,
     /// Records that were looked at.
     pub scanned: u64,
 }
 
-/// What a search reports on its way.
-pub enum Step {
+/// A report of a search in progress.
+pub enum SearchReport {
     Found(Record),
     Progress {
         scanned: u64,
-        /// As in [`End`]; the records found so far have been reported.
+        /// As in [`SearchEnd`]; the records found so far have been reported.
         next: Vec<i64>,
         /// The time up to which every record was looked at, in milliseconds since 1970.
         reached_ms: Option<i64>,
@@ -141,20 +141,20 @@ pub struct History {
     config: ClientConfig,
     topic: Arc<str>,
     embedded: bool,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<ClusterState>,
     idle: Mutex<Vec<Idle>>,
     /// The same history with uncommitted records; `None` in that one itself.
     uncommitted: Option<Arc<History>>,
 }
 
 impl History {
-    pub fn new(connection: &Connection, state: watch::Receiver<State>) -> Self {
+    pub fn new(connection: &Connection, state: watch::Receiver<ClusterState>) -> Self {
         let mut uncommitted = Self::committed(connection, state.clone());
         uncommitted.config.set("isolation.level", "read_uncommitted");
         History { uncommitted: Some(Arc::new(uncommitted)), ..Self::committed(connection, state) }
     }
 
-    fn committed(connection: &Connection, state: watch::Receiver<State>) -> Self {
+    fn committed(connection: &Connection, state: watch::Receiver<ClusterState>) -> Self {
         let mut config = connection.reader(&[
             // A read never waits for new records, and the next read would wait for this one's last fetch.
             ("fetch.wait.max.ms", "10"),
@@ -405,7 +405,7 @@ impl History {
                             return Err(HistoryError::Expired(None));
                         }
                         Some(RDKafkaErrorCode::TopicAuthorizationFailed) => return Err(error.into()),
-                        _ if progress.elapsed() > STALLED => return Err(HistoryError::Away(error.to_string())),
+                        _ if progress.elapsed() > STALLED => return Err(HistoryError::Unreachable(error.to_string())),
                         _ => continue,
                     },
                 };
@@ -423,7 +423,7 @@ impl History {
                 return Err(HistoryError::Recreated);
             }
             if progress.elapsed() > STALLED {
-                let nothing = || HistoryError::Away(format!("nothing came for {} s", STALLED.as_secs()));
+                let nothing = || HistoryError::Unreachable(format!("no records for {} s", STALLED.as_secs()));
                 return Err(cut_off.unwrap_or_else(nothing));
             }
         }
@@ -450,10 +450,10 @@ impl History {
         keep: impl Fn(&Record) -> bool,
         mut take: impl FnMut(Record) -> ControlFlow<()>,
         mut more: impl FnMut() -> ControlFlow<()>,
-    ) -> Result<End, HistoryError> {
+    ) -> Result<SearchEnd, HistoryError> {
         let (mut end, searches) = self.search_partitions(range, stop, keep, |step| match step {
-            Step::Found(record) => take(record),
-            Step::Progress { .. } => more(),
+            SearchReport::Found(record) => take(record),
+            SearchReport::Progress { .. } => more(),
         })?;
         if end.next.is_some()
             && searches.iter().all(|search| search.found.is_empty())
@@ -483,18 +483,18 @@ impl History {
         stop: &CancellationToken,
         keep: impl Fn(&Record) -> bool,
         mut more: impl FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<Last, HistoryError> {
+    ) -> Result<LastMatches, HistoryError> {
         let (mut place, mut found) = (range.to.clone(), 0);
         let backwards = HistoryRange { newest_first: true, ..range.clone() };
         let end = self.search(&backwards, stop, keep, |step| match step {
-            Step::Found(record) => {
+            SearchReport::Found(record) => {
                 place[record.partition() as usize] = record.offset();
                 found += 1;
                 ControlFlow::Continue(())
             }
-            Step::Progress { scanned, .. } => more(scanned),
+            SearchReport::Progress { scanned, .. } => more(scanned),
         })?;
-        Ok(Last { place, found, whole: found >= range.limit || end.next.is_none(), scanned: end.scanned })
+        Ok(LastMatches { place, found, whole: found >= range.limit || end.next.is_none(), scanned: end.scanned })
     }
 
     /// Searches in order of time: reads the partitions chunk by chunk and merges them. Reports a record as soon as no
@@ -504,8 +504,8 @@ impl History {
         range: &HistoryRange,
         stop: &CancellationToken,
         keep: impl Fn(&Record) -> bool,
-        report: impl FnMut(Step) -> ControlFlow<()>,
-    ) -> Result<End, HistoryError> {
+        report: impl FnMut(SearchReport) -> ControlFlow<()>,
+    ) -> Result<SearchEnd, HistoryError> {
         self.search_partitions(range, stop, keep, report).map(|(end, _)| end)
     }
 
@@ -514,8 +514,8 @@ impl History {
         range: &HistoryRange,
         stop: &CancellationToken,
         keep: impl Fn(&Record) -> bool,
-        mut report: impl FnMut(Step) -> ControlFlow<()>,
-    ) -> Result<(End, Vec<PartitionSearch>), HistoryError> {
+        mut report: impl FnMut(SearchReport) -> ControlFlow<()>,
+    ) -> Result<(SearchEnd, Vec<PartitionSearch>), HistoryError> {
         let topic = self.topic_state()?.id;
         let newest_first = range.newest_first;
         let mut searches: Vec<PartitionSearch> =
@@ -538,7 +538,7 @@ impl History {
             if open.is_empty() {
                 let Some(record) = best.and_then(|(index, _)| searches[index].found.pop_front()) else { break };
                 found += 1;
-                if report(Step::Found(record)).is_break() {
+                if report(SearchReport::Found(record)).is_break() {
                     break;
                 }
                 continue;
@@ -557,12 +557,12 @@ impl History {
             }
             let edges = searches.iter().filter(|search| search.from < search.to).map(|search| search.edge_ms);
             let reached_ms = if newest_first { edges.flatten().max() } else { edges.flatten().min() };
-            if report(Step::Progress { scanned, next: place(&searches), reached_ms }).is_break() {
+            if report(SearchReport::Progress { scanned, next: place(&searches), reached_ms }).is_break() {
                 break;
             }
         }
         let more = searches.iter().any(|search| search.from < search.to || !search.found.is_empty());
-        Ok((End { next: more.then(|| place(&searches)), scanned }, searches))
+        Ok((SearchEnd { next: more.then(|| place(&searches)), scanned }, searches))
     }
 
     /// Reads the next chunk of some partitions, or less of it if the records to keep exceed the bound.
@@ -583,14 +583,14 @@ impl History {
         }
         let mut loaded = Loaded { per_partition: chunk, ..Loaded::default() };
         let (mut reached, mut broken_off) = (from.clone(), false);
-        let (mut begun, mut found) = (vec![false; searches.len()], vec![Vec::new(); searches.len()]);
+        let (mut started, mut found) = (vec![false; searches.len()], vec![Vec::new(); searches.len()]);
         self.read_until(stop, &from, &to, |record| {
             let index = record.partition() as usize;
             reached[index] = record.offset() + 1;
             loaded.scanned += 1;
             loaded.bytes += record.size();
             // The record next to the part that was not read yet.
-            if !newest_first || !std::mem::replace(&mut begun[index], true) {
+            if !newest_first || !std::mem::replace(&mut started[index], true) {
                 searches[index].edge_ms = Some(self.order_ms(&record));
             }
             if keep(&record) {
@@ -636,17 +636,19 @@ impl History {
 
     fn topic_state(&self) -> Result<Arc<TopicState>, HistoryError> {
         match &*self.state.borrow() {
-            State::Up(topic) => Ok(topic.clone()),
-            State::Connecting { reason, .. } | State::Away { reason, .. } => Err(HistoryError::Away(reason.clone())),
+            ClusterState::Up(topic) => Ok(topic.clone()),
+            ClusterState::Connecting { reason, .. } | ClusterState::Unreachable { reason, .. } => {
+                Err(HistoryError::Unreachable(reason.clone()))
+            }
         }
     }
 
     /// Asks an idle consumer. Retries once with a new one: an idle consumer may have stale leaders, and librdkafka
     /// rejects the partitions of a broker that left.
     fn ask<T>(&self, question: impl Fn(&BaseConsumer<Quiet>) -> KafkaResult<T>) -> Result<T, HistoryError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         match self.with_fetcher(|fetcher| Ok(question(fetcher.consumer())?)) {
-            Err(HistoryError::Client(error)) if begun.elapsed() < QUESTION => {
+            Err(HistoryError::Client(error)) if started.elapsed() < QUESTION => {
                 tracing::debug!(kafka.topic = &*self.topic, error = %error, "asked once more");
                 self.idle.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(drop_in_background);
                 self.with_fetcher(|fetcher| Ok(question(fetcher.consumer())?))
@@ -716,7 +718,7 @@ fn part<'a>(places: &'a mut [i64], to: &[i64], partition: i32) -> Option<(&'a mu
 /// What was read from some partitions.
 #[derive(Default)]
 struct Loaded {
-    /// Records that were looked at, and their bytes.
+    /// Records that were read, and their bytes.
     scanned: u64,
     bytes: usize,
     /// Those of them that match, and their bytes.
@@ -745,7 +747,6 @@ impl Loaded {
     }
 }
 
-/// The part of a search in one partition.
 struct PartitionSearch {
     /// The offsets that were not read yet.
     from: i64,

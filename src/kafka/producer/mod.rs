@@ -6,14 +6,15 @@
 //! clients: one without linger for single messages, and one with 1 ms for messages that are sent together. Kafka gets
 //! half as many requests.
 //!
-//! Messages that somebody waits for precede those that nobody waits for (`?ack=none`), unless one of the latter has the
-//! same key: a user's events keep their order. Every few batches, one has unawaited messages, so that they are not
-//! starved; those of keys with an awaited message come first.
+//! Messages that a client waits for (awaited) precede those that no client waits for (`?ack=none`), unless one of the
+//! latter has the same key: a user's events stay in order. One in every few batches has unawaited messages, so that
+//! they are not starved; those of keys with an awaited message come first.
 //!
 //! Kafka accepts or rejects a batch as a whole. A batch is never larger than the topic accepts, and a message that was
 //! rejected together with others is sent again alone before it counts as rejected.
 //!
-//! A client with a fatal error accepts nothing any more: it is replaced, with growing pauses while that does not help.
+//! A client with a fatal error accepts nothing any more. It is replaced, with growing pauses as long as the
+//! replacements fail.
 //!
 //! Promises `acks=all` with idempotence: `Ok` means that all in-sync replicas have the message, once. Decides no
 //! policy: when to reject and what to answer is up to `ingest`.
@@ -34,13 +35,13 @@ use tokio::sync::watch;
 
 use super::health::Health;
 use super::{
-    BackgroundThread, Cluster, Connection, ConnectionError, State, Stop, connection_errors, or_set, partition_of,
+    BackgroundThread, Cluster, ClusterState, Connection, ConnectionError, Stop, connection_errors, or_set, partition_of,
 };
 use crate::bounds::{QUEUE_KIB, UNAWAITED_BATCH_BYTES};
 use crate::config::IngestSettings;
 
-/// How long a message may wait in the queue, and may then be retried, whether somebody waits for it or not: Kafka's
-/// default for `delivery.timeout.ms` (KIP-91), or twice the deadline of a request if that is longer.
+/// How long a message may wait in the queue, and how long librdkafka may then retry it: Kafka's default for
+/// `delivery.timeout.ms` (KIP-91), or twice the deadline of a request if that is longer.
 const DELIVERY: Duration = Duration::from_secs(120);
 /// In topics with more partitions than this, some partitions share a queue.
 const QUEUES: usize = 1024;
@@ -119,7 +120,7 @@ pub trait Completion: Send + Sync {
     fn complete(&self, index: usize, outcome: Result<Delivered, ProduceError>);
 }
 
-/// Travels with a message through librdkafka and comes back with its delivery report.
+/// Passed through librdkafka with a message; the delivery report returns it.
 struct Ticket {
     completion: Arc<dyn Completion>,
     index: usize,
@@ -135,7 +136,7 @@ struct Ticket {
 
 pub struct Producer {
     queue: Arc<SendQueue>,
-    topic: watch::Receiver<State>,
+    topic: watch::Receiver<ClusterState>,
     /// They take the delivery reports.
     threads: Vec<BackgroundThread>,
 }
@@ -201,11 +202,11 @@ impl Producer {
 
     /// Starts to send this many messages of one request. The messages of a key stay in order as long as the number of
     /// partitions does not change.
-    pub fn sending(&self, messages: usize, wanted: Wanted) -> Sending<'_> {
+    pub fn sending(&self, messages: usize, priority: Priority) -> Sending<'_> {
         let partitions = self.topic.borrow().topic().map_or(1, |topic| topic.partitions.len());
         let (queue, client) = (&self.queue, self.queue.client(ClientKind::of(messages)));
         let (started, alone) = (Instant::now(), messages == 1);
-        Sending { queue, client, partitions, started, alone, wanted, held: QueueSet::default() }
+        Sending { queue, client, partitions, started, alone, priority, held: QueueSet::default() }
     }
 
     /// The most messages, and the most bytes of them, that may be queued or in flight.
@@ -251,7 +252,7 @@ struct ClientThread {
 }
 
 impl ClientThread {
-    /// Creates a client, which gets the messages from then on.
+    /// Creates a client, which gets all further messages.
     fn connect(&self) -> Result<Arc<Client>, KafkaError> {
         let reports = Reports { queue: self.queue.clone() };
         let client = Arc::new(Client::from_config_and_context(&self.config, reports)?);
@@ -316,9 +317,9 @@ impl ClientThread {
     }
 }
 
-/// Whether somebody waits for the messages to be written.
+/// Whether a client waits for the messages to be written. Awaited messages come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Priority {
     Awaited,
     Unawaited,
 }
@@ -330,7 +331,7 @@ pub struct Sending<'a> {
     partitions: usize,
     started: Instant,
     alone: bool,
-    wanted: Wanted,
+    priority: Priority,
     /// The queues in which these messages are the first.
     held: QueueSet,
 }
@@ -359,7 +360,7 @@ impl Sending<'_> {
                 || !partition_queue.has_room(size, queue.health.batch_bytes())
             {
                 let user = queue.users.hash_one(message.key);
-                partition_queue.wait(Waiting::new(message, ticket, user), self.wanted);
+                partition_queue.wait(WaitingMessage::new(message, ticket, user), self.priority);
                 return Ok(());
             }
             partition_queue.in_flight += 1;
@@ -399,7 +400,7 @@ impl QueueSet {
     }
 }
 
-/// The messages that wait for librdkafka, and how much it was given.
+/// The messages that wait for librdkafka, and the messages that it has.
 struct SendQueue {
     topic: Arc<str>,
     health: Health,
@@ -416,7 +417,6 @@ struct SendQueue {
     bytes: AtomicUsize,
 }
 
-/// The messages of a partition.
 #[derive(Default)]
 struct PartitionQueue {
     /// Messages that librdkafka has, and one more for each request that is passing messages on.
@@ -424,15 +424,15 @@ struct PartitionQueue {
     /// Bytes that the request in front has passed on, and whether its other messages must wait.
     bytes: usize,
     full: bool,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingMessage>,
     unawaited: Unawaited,
     /// How many messages have waited so far.
     arrived: u64,
     /// Batches since the last one with unawaited messages.
     batches: usize,
     /// Messages that were rejected together with others. They are sent alone, before those that wait.
-    refused: VecDeque<Waiting>,
-    /// How many messages were passed on so far, and the number of the last one that was written.
+    refused: VecDeque<WaitingMessage>,
+    /// How many messages were passed to librdkafka so far, and the number of the last one that was written.
     passed_on: u64,
     written: u64,
 }
@@ -448,20 +448,19 @@ impl PartitionQueue {
         !self.full
     }
 
-    /// Queues a message.
-    fn wait(&mut self, mut waiting: Waiting, wanted: Wanted) {
+    fn wait(&mut self, mut waiting: WaitingMessage, priority: Priority) {
         self.arrived += 1;
         waiting.arrived = self.arrived;
-        if wanted == Wanted::Awaited && !self.unawaited.users.contains_key(&waiting.user) {
+        if priority == Priority::Awaited && !self.unawaited.users.contains_key(&waiting.user) {
             self.waiting.push_back(waiting);
         } else {
-            self.unawaited.push(waiting, wanted);
+            self.unawaited.push(waiting, priority);
         }
     }
 
     /// Takes the next batch from the front of the queue: awaited messages, unless it is the turn of the unawaited ones.
     /// Unawaited messages never overtake awaited ones that arrived earlier.
-    fn take_waiting(&mut self, most: usize) -> Vec<Waiting> {
+    fn take_waiting(&mut self, most: usize) -> Vec<WaitingMessage> {
         self.batches += 1;
         if self.waiting.is_empty() || self.batches > AWAITED_BATCHES {
             let before = self.waiting.front().map_or(u64::MAX, |first| first.arrived);
@@ -472,7 +471,7 @@ impl PartitionQueue {
             }
         }
         let mut bytes = 0;
-        let fits = |waiting: &&Waiting| {
+        let fits = |waiting: &&WaitingMessage| {
             bytes += waiting.ticket.size;
             bytes <= most
         };
@@ -486,7 +485,7 @@ impl PartitionQueue {
     }
 
     /// Takes the messages to pass on next. They count as in flight from then on.
-    fn next_batch(&mut self, most: usize) -> Vec<Waiting> {
+    fn next_batch(&mut self, most: usize) -> Vec<WaitingMessage> {
         (self.bytes, self.full) = (0, false);
         let mut batch: Vec<_> = match self.refused.pop_front() {
             Some(alone) => vec![alone],
@@ -505,7 +504,7 @@ impl PartitionQueue {
 #[derive(Default)]
 struct Unawaited {
     /// The messages of each key, by its hash.
-    users: HashMap<u64, OfUser>,
+    users: HashMap<u64, UserQueue>,
     /// All messages in the order of arrival, as key and number. An entry stays for a while after its message was sent.
     order: VecDeque<(u64, u64)>,
     /// Keys with an awaited message; perhaps also others.
@@ -516,24 +515,24 @@ struct Unawaited {
 }
 
 #[derive(Default)]
-struct OfUser {
-    messages: VecDeque<Waiting>,
+struct UserQueue {
+    messages: VecDeque<WaitingMessage>,
     /// The number of the last awaited message.
     awaited: Option<u64>,
 }
 
-impl OfUser {
+impl UserQueue {
     /// Returns the first message, if it or one after it is awaited.
-    fn urgent(&self) -> Option<&Waiting> {
+    fn urgent(&self) -> Option<&WaitingMessage> {
         self.messages.front().filter(|first| self.awaited.is_some_and(|last| first.arrived <= last))
     }
 }
 
 impl Unawaited {
-    fn push(&mut self, waiting: Waiting, wanted: Wanted) {
+    fn push(&mut self, waiting: WaitingMessage, priority: Priority) {
         let (user, number) = (waiting.user, waiting.arrived);
         let of_user = self.users.entry(user).or_default();
-        if wanted == Wanted::Awaited {
+        if priority == Priority::Awaited {
             if of_user.urgent().is_none() {
                 self.urgent.push_back(user);
             }
@@ -546,12 +545,12 @@ impl Unawaited {
 
     /// Takes one batch. Half of it is for users with an awaited message, a part for each in turn; the rest is in the
     /// order of arrival, as long as the number is below `before`.
-    fn take(&mut self, most: usize, before: u64) -> Vec<Waiting> {
+    fn take(&mut self, most: usize, before: u64) -> Vec<WaitingMessage> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         let in_order = std::mem::take(&mut self.passed_over);
         'urgent: while !in_order && let Some(user) = self.urgent.pop_front() {
             let mut of_user = 0;
-            while let Some(first) = self.users.get(&user).and_then(OfUser::urgent) {
+            while let Some(first) = self.users.get(&user).and_then(UserQueue::urgent) {
                 let size = first.ticket.size;
                 if bytes > 0 && bytes + size > most / 2 {
                     self.urgent.push_front(user);
@@ -593,7 +592,7 @@ impl Unawaited {
     }
 
     /// Takes the first message of a user.
-    fn pop(&mut self, user: u64) -> Option<Waiting> {
+    fn pop(&mut self, user: u64) -> Option<WaitingMessage> {
         let of_user = self.users.get_mut(&user)?;
         let first = of_user.messages.pop_front()?;
         if of_user.messages.is_empty() {
@@ -604,7 +603,7 @@ impl Unawaited {
     }
 }
 
-struct Waiting {
+struct WaitingMessage {
     /// Key and value.
     data: Box<[u8]>,
     key_len: usize,
@@ -616,17 +615,17 @@ struct Waiting {
     arrived: u64,
 }
 
-impl Waiting {
+impl WaitingMessage {
     fn new(message: Message, ticket: Box<Ticket>, user: u64) -> Self {
         let Message { key, value, headers, .. } = message;
-        Waiting { data: [key, value].concat().into(), key_len: key.len(), headers, ticket, user, arrived: 0 }
+        WaitingMessage { data: [key, value].concat().into(), key_len: key.len(), headers, ticket, user, arrived: 0 }
     }
 
     /// Copies a message that librdkafka gives back.
     fn again(message: &BorrowedMessage<'_>, ticket: Box<Ticket>) -> Self {
         let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
         let headers = message.headers().map_or_else(OwnedHeaders::new, |headers| headers.detach());
-        Waiting { data: [key, value].concat().into(), key_len: key.len(), headers, ticket, user: 0, arrived: 0 }
+        WaitingMessage { data: [key, value].concat().into(), key_len: key.len(), headers, ticket, user: 0, arrived: 0 }
     }
 }
 
@@ -642,11 +641,11 @@ impl SendQueue {
         if messages < self.bounds.0 && bytes < self.bounds.1 {
             return Ok(());
         }
-        self.forget(size);
+        self.release(size);
         Err(ProduceError::QueueFull)
     }
 
-    fn forget(&self, size: usize) {
+    fn release(&self, size: usize) {
         self.messages.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(size, Ordering::Relaxed);
     }
@@ -674,9 +673,9 @@ impl SendQueue {
         client.send(record).map_err(|(error, record)| (error, record.delivery_opaque))
     }
 
-    /// Counts off a message that has left librdkafka, or never got there.
+    /// Removes a message from the count of messages in flight.
     fn settle(&self, ticket: &Ticket, written: bool) {
-        self.forget(ticket.size);
+        self.release(ticket.size);
         self.finish_one(ticket.partition_queue, written.then_some(ticket.number));
     }
 
@@ -698,7 +697,7 @@ impl SendQueue {
             if partition_queue.written > ticket.number {
                 return Err(ticket);
             }
-            partition_queue.refused.push_back(Waiting::again(message, ticket));
+            partition_queue.refused.push_back(WaitingMessage::again(message, ticket));
         }
         self.finish_one(number, None);
         Ok(())
@@ -708,9 +707,9 @@ impl SendQueue {
     /// records.
     fn give_up_refused(&self, number: usize, reason: &ProduceError) {
         let refused = std::mem::take(&mut self.partition_queue(number).refused);
-        for Waiting { ticket, .. } in refused {
+        for WaitingMessage { ticket, .. } in refused {
             ticket.completion.complete(ticket.index, Err(reason.clone()));
-            self.forget(ticket.size);
+            self.release(ticket.size);
         }
     }
 
@@ -735,7 +734,7 @@ impl SendQueue {
             };
             let client = self.client(ClientKind::of(due.len()));
             let now = Instant::now();
-            for Waiting { data, key_len, headers, ticket, .. } in due {
+            for WaitingMessage { data, key_len, headers, ticket, .. } in due {
                 let (key, value) = data.split_at(key_len);
                 let size = ticket.size;
                 let passed_on = match now.saturating_duration_since(ticket.since) < self.patience {
@@ -744,7 +743,7 @@ impl SendQueue {
                 };
                 if let Err((error, ticket)) = passed_on {
                     ticket.completion.complete(ticket.index, Err(self.explain(&error, false)));
-                    self.forget(ticket.size);
+                    self.release(ticket.size);
                     self.partition_queue(number).in_flight -= 1;
                 }
             }
@@ -905,7 +904,7 @@ mod tests {
                     let mut next = 0;
                     while next < each {
                         let many = (next % 7 + 1).min(each - next);
-                        let mut sending = producer.sending(many, [Wanted::Awaited, Wanted::Unawaited][next % 2]);
+                        let mut sending = producer.sending(many, [Priority::Awaited, Priority::Unawaited][next % 2]);
                         for n in next..next + many {
                             sending.send(message(&key), user * each + n, completion).expect("room in the queue");
                         }
@@ -935,7 +934,7 @@ mod tests {
         let completion: Arc<dyn Completion> = outcomes.clone();
         let mut refused = 0;
         for n in 0..1000 {
-            match producer.sending(1, Wanted::Awaited).send(message("John"), n, &completion) {
+            match producer.sending(1, Priority::Awaited).send(message("John"), n, &completion) {
                 Ok(()) => assert!(producer.in_flight() <= 100),
                 Err(error) => {
                     assert_eq!(error, ProduceError::QueueFull);
@@ -946,7 +945,7 @@ mod tests {
         assert!(producer.flush(QUESTION), "{} left", producer.in_flight());
         assert_eq!((refused > 0, outcomes.reported().len()), (true, 1000 - refused));
         // There is room again.
-        producer.sending(1, Wanted::Awaited).send(message("John"), 1000, &completion).expect("room in the queue");
+        producer.sending(1, Priority::Awaited).send(message("John"), 1000, &completion).expect("room in the queue");
     }
 
     #[test]
@@ -954,23 +953,23 @@ mod tests {
         let completion: Arc<dyn Completion> = Arc::new(Outcomes::default());
         let mut partition_queue = PartitionQueue::default();
         let value = [b'x'; 1000];
-        let wait = |partition_queue: &mut PartitionQueue, user: u64, wanted| {
+        let wait = |partition_queue: &mut PartitionQueue, user: u64, priority| {
             let message = Message::new(b"key", &value, std::iter::empty());
             let size = message.size;
             let (completion, since) = (completion.clone(), Instant::now());
             let ticket =
                 Box::new(Ticket { completion, index: 0, partition_queue: 0, size, since, number: 0, alone: true });
-            partition_queue.wait(Waiting::new(message, ticket, user), wanted);
+            partition_queue.wait(WaitingMessage::new(message, ticket, user), priority);
         };
         let (noise, greedy, victim) = (0, 1, 2);
         for _ in 0..5000 {
-            wait(&mut partition_queue, noise, Wanted::Unawaited);
-            wait(&mut partition_queue, greedy, Wanted::Unawaited);
+            wait(&mut partition_queue, noise, Priority::Unawaited);
+            wait(&mut partition_queue, greedy, Priority::Unawaited);
         }
-        wait(&mut partition_queue, greedy, Wanted::Awaited);
-        wait(&mut partition_queue, victim, Wanted::Unawaited);
-        wait(&mut partition_queue, victim, Wanted::Awaited);
-        let users = |batch: &[Waiting], user| batch.iter().filter(|waiting| waiting.user == user).count();
+        wait(&mut partition_queue, greedy, Priority::Awaited);
+        wait(&mut partition_queue, victim, Priority::Unawaited);
+        wait(&mut partition_queue, victim, Priority::Awaited);
+        let users = |batch: &[WaitingMessage], user| batch.iter().filter(|waiting| waiting.user == user).count();
         let first = partition_queue.next_batch(1_000_000);
         assert_eq!((users(&first, victim), users(&first, greedy) > 0, users(&first, noise) > 0), (2, true, true));
         assert!(first.iter().map(|waiting| waiting.ticket.size).sum::<usize>() <= UNAWAITED_BATCH_BYTES);
@@ -979,7 +978,7 @@ mod tests {
         // was sent.
         let (mut batches, mut last) = (vec![first], HashMap::new());
         for turn in 1.. {
-            wait(&mut partition_queue, 10 + turn, Wanted::Awaited);
+            wait(&mut partition_queue, 10 + turn, Priority::Awaited);
             let batch = partition_queue.next_batch(1_000_000);
             assert!(partition_queue.unawaited.order.len() <= 2 * partition_queue.unawaited.count + 64);
             assert_eq!(batch[0].user >= 10, turn % 4 != 0, "batch {turn}");

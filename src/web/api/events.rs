@@ -9,19 +9,19 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::event::cloudevents::{self, HTTP_PREFIX, HTTP_REQUIRED};
-use crate::event::{FieldError, Format, Parsed};
+use crate::event::{BodyFormat, FieldError, Parsed};
 use crate::ingest::{Ack, Events, Ingest, Shape, SubmitError};
 use crate::kafka::Connection;
 use crate::web::answer::Answer;
-use crate::web::body::Body as RequestBody;
+use crate::web::body::RequestBody;
 use crate::web::guards::{Origin, unquoted};
 use crate::web::openapi::{self, Description};
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::{Parameters, bad};
 use crate::web::receipt;
 
-/// What of a request's head says how its body is to be read.
-pub struct Head<'r> {
+/// The headers that decide how a body is parsed.
+pub struct EventHead<'r> {
     content_type: Option<&'r str>,
     idempotency_key: Option<&'r str>,
     /// The headers of a request that is a CloudEvent in binary mode.
@@ -29,13 +29,13 @@ pub struct Head<'r> {
 }
 
 #[rocket::async_trait]
-impl<'r> FromRequest<'r> for Head<'r> {
+impl<'r> FromRequest<'r> for EventHead<'r> {
     type Error = std::convert::Infallible;
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
         let header = |name| request.headers().get_one(name);
         let is_binary = HTTP_REQUIRED.iter().any(|name| request.headers().contains(name));
-        Outcome::Success(Head {
+        Outcome::Success(EventHead {
             headers: is_binary.then(|| request.headers()),
             content_type: header("Content-Type"),
             idempotency_key: header("Idempotency-Key").map(unquoted),
@@ -43,13 +43,13 @@ impl<'r> FromRequest<'r> for Head<'r> {
     }
 }
 
-impl<'r> Head<'r> {
-    fn format(&self) -> Result<Format, Problem> {
+impl<'r> EventHead<'r> {
+    fn format(&self) -> Result<BodyFormat, Problem> {
         let essence = cloudevents::media_type(self.content_type.unwrap_or_default());
         match essence.to_ascii_lowercase().as_str() {
-            "application/json" => Ok(Format::Json),
-            "application/cloudevents+json" => Ok(Format::CloudEvent),
-            "application/cloudevents-batch+json" => Ok(Format::CloudEventBatch),
+            "application/json" => Ok(BodyFormat::Json),
+            "application/cloudevents+json" => Ok(BodyFormat::CloudEvent),
+            "application/cloudevents-batch+json" => Ok(BodyFormat::CloudEventBatch),
             _ => {
                 let given = if essence.is_empty() { "none".to_owned() } else { format!("`{essence}`") };
                 let detail = format!(
@@ -61,8 +61,8 @@ impl<'r> Head<'r> {
         }
     }
 
-    /// The headers of a CloudEvent in binary mode, if the request is one (HTTP protocol binding, section 3). Content types
-    /// name the two other modes.
+    /// Returns the headers of a CloudEvent in binary mode, if the request is one (HTTP protocol binding, section 3).
+    /// The content type decides the two other modes.
     fn binary(&self) -> Result<Option<&'r HeaderMap<'r>>, Problem> {
         let Some(headers) = self.headers else { return Ok(None) };
         match self.content_type {
@@ -75,7 +75,7 @@ impl<'r> Head<'r> {
         }
     }
 
-    /// The events of the body.
+    /// Returns the events of the body.
     async fn events(&self, ingest: &Ingest, body: RequestBody<'_>) -> Result<Events, Problem> {
         let Some(headers) = self.binary()? else {
             let format = self.format()?;
@@ -96,7 +96,7 @@ impl<'r> Head<'r> {
 
 /// The content types of a post (RFC 9110, section 12.5.1, in an answer).
 const ACCEPTED: &str = "application/json, application/cloudevents+json, application/cloudevents-batch+json";
-/// What the content types of CloudEvents begin with that is not in binary mode.
+/// The prefix of the content types of CloudEvents in structured and batch mode.
 const CLOUDEVENTS: &str = "application/cloudevents";
 
 fn max_body(ingest: &Ingest) -> usize {
@@ -159,7 +159,7 @@ fn max_body(ingest: &Ingest) -> usize {
 pub async fn submit(
     ingest: &State<Arc<Ingest>>,
     connection: &State<Connection>,
-    head: Head<'_>,
+    head: EventHead<'_>,
     origin: Origin<'_>,
     parameters: Parameters,
     body: RequestBody<'_>,
@@ -170,7 +170,7 @@ pub async fn submit(
     receipt::answer(connection.topic(), ingest.submit(submission).await?)
 }
 
-/// What the parameter `ack` says that the answer waits for.
+/// Parses `ack`: what the answer waits for.
 pub fn ack(text: Option<&str>) -> Result<Ack, Problem> {
     match text {
         None | Some("all") => Ok(Ack::All),
@@ -218,17 +218,17 @@ enum TutorialMessage {
 pub async fn tutorial(
     ingest: &State<Arc<Ingest>>,
     connection: &State<Connection>,
-    head: Head<'_>,
+    head: EventHead<'_>,
     origin: Origin<'_>,
     body: RequestBody<'_>,
 ) -> Result<Answer, Problem> {
-    if head.format().ok() != Some(Format::Json) {
+    if head.format().ok() != Some(BodyFormat::Json) {
         let given = head.content_type.map_or_else(|| "none".to_owned(), |given| format!("`{given}`"));
         let detail = format!("expected the content type application/json, not {given}");
         return Err(Problem::new(Kind::UnsupportedType, detail).header("Accept", "application/json"));
     }
     let bytes = body.plain(max_body(ingest)).await?;
-    let events = Events::Body { bytes, format: Format::Json, shape: Shape::One };
+    let events = Events::Body { bytes, format: BodyFormat::Json, shape: Shape::One };
     let submission = origin.submission(events, Ack::All, head.idempotency_key);
     let verdicts = ingest.submit(submission).await.map_err(|error| match error {
         SubmitError::WrongShape(_) => {

@@ -1,4 +1,4 @@
-//! Records out of the topic, for programs: a page of history, one record, and exports.
+//! Records of the topic, for programs: pages of history, single records, and exports.
 
 use footfall_core::query_string::QueryString;
 use rocket::http::ContentType;
@@ -8,15 +8,15 @@ use crate::bounds::{Address, PAGE_SCAN};
 use crate::event::json;
 use crate::feed::{Cursor, Filter};
 use crate::kafka::Connection;
-use crate::search::{Bound, Csv, Ndjson, Order, Request, Searches};
+use crate::search::{Bound, Csv, Ndjson, Order, SearchRequest, Searches};
 use crate::web::guards::RequestId;
-use crate::web::long_answer::{Body, Streamed, Whole};
+use crate::web::long_answer::{LongBody, Streamed, Whole};
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::{Parameters, bad};
 
-/// The request that the parameters make; `limit` is at most `most`.
-pub fn request(parameters: &QueryString, default: usize, most: usize) -> Result<Request, Problem> {
+/// Makes the search request of these parameters; `limit` is at most `most`.
+pub fn request(parameters: &QueryString, default: usize, most: usize) -> Result<SearchRequest, Problem> {
     let filters = parameters.filters()?;
     let limit = parameters.number("limit", 1..=most)?;
     let last = parameters.number("last", 1..=most)?;
@@ -44,7 +44,7 @@ pub fn request(parameters: &QueryString, default: usize, most: usize) -> Result<
         Order::NewestFirst => (None, offset.map(|(partition, offset)| (partition, offset.saturating_add(1)))),
         Order::OldestFirst | Order::NewestReversed => (offset, None),
     };
-    Ok(Request {
+    Ok(SearchRequest {
         filter: Filter::from(&filters),
         from: Bound { cursor: from, offset: from_offset },
         to: Bound { cursor: to, offset: to_offset },
@@ -75,7 +75,7 @@ pub async fn history(
     let request = request(&parameters, 100, 1000)?;
     let topic = connection.topic().to_owned();
     let read = searches.read(client, request, PAGE_SCAN, move |reader| {
-        let mut body = Body::default();
+        let mut body = LongBody::default();
         let mut separator: &[u8] = b"";
         body.write(|out| out.extend_from_slice(b"{\"events\":["));
         let page = reader.page(|record| {
@@ -123,7 +123,7 @@ pub async fn record(
     let topic = connection.topic().to_owned();
     let read = searches.record(client, partition, offset, move |found| {
         let (record, _) = found?;
-        let mut body = Body::default();
+        let mut body = LongBody::default();
         body.write(|out| json::write(out, &topic, &record));
         Some(body)
     });
@@ -183,7 +183,7 @@ pub async fn csv(
 mod tests {
     use super::*;
 
-    fn asked(query: &str) -> Request {
+    fn asked(query: &str) -> SearchRequest {
         request(&QueryString::parse(query).expect("a query"), 50, 1000)
             .unwrap_or_else(|problem| panic!("{query}: {problem:?}"))
     }

@@ -1,4 +1,4 @@
-//! What operators ask: whether the process is alive, whether it would accept a post, and its metrics.
+//! Endpoints for operators: liveness, readiness, and metrics.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rocket::{Responder, State, get};
 use crate::bounds::TROUBLES;
 use crate::feed::Feed;
 use crate::ingest::Ingest;
-use crate::kafka::{Connection, State as Kafka, Trouble, stops_all};
+use crate::kafka::{ClusterState, Connection, Trouble, stops_all};
 use crate::telemetry::Metrics;
 use crate::web::guards::KafkaState;
 use crate::web::openapi;
@@ -55,7 +55,7 @@ pub fn livez() -> &'static str {
             description = "Every post would be rejected, or no new stream would get records; the text says why, as \
                            `cause: sentence`. A problem if too many connections are open or the server is shutting \
                            down.",
-            content((String = "text/plain"), (problem::Body = "application/problem+json")),
+            content((String = "text/plain"), (problem::ProblemBody = "application/problem+json")),
         ),
     )
 )]
@@ -87,7 +87,7 @@ pub fn readyz(
         format!("{} {name}: {}\n", mark(trouble.is_none()), trouble.map_or("ok", |trouble| &trouble.detail))
     };
     let cluster = match &*kafka.borrow() {
-        Kafka::Up(topic) => {
+        ClusterState::Up(topic) => {
             let leaders = topic.partitions.iter().filter(|partition| partition.leader.is_some()).count();
             format!(
                 "[+] kafka: {} answers\n{} topic: {}, {} partitions, {leaders} with a leader",
@@ -97,7 +97,9 @@ pub fn readyz(
                 topic.partitions.len(),
             )
         }
-        Kafka::Connecting { reason, .. } | Kafka::Away { reason, .. } => format!("[-] kafka: {reason}"),
+        ClusterState::Connecting { reason, .. } | ClusterState::Unreachable { reason, .. } => {
+            format!("[-] kafka: {reason}")
+        }
     };
     let tail = match feed.now() {
         Some(cursor) => format!("[+] tail: reads, at {cursor}"),
@@ -142,7 +144,7 @@ pub fn metrics(metrics: &State<Arc<Metrics>>, accept: Option<&Accept>) -> Series
     }
 }
 
-/// All series in one of the two formats.
+/// All metrics in one of the two formats.
 #[derive(Responder)]
 pub struct Series {
     text: String,

@@ -1,10 +1,10 @@
-//! What the topic's events add up to, for programs.
+//! Statistics of the topic's events, for programs.
 
 use std::sync::Arc;
 
 use rocket::{State, get};
 
-use crate::stats::Snapshot;
+use crate::stats::StatsSnapshot;
 use crate::web::answer::Answer;
 use crate::web::pages::overview::Overviews;
 
@@ -13,7 +13,7 @@ use crate::web::pages::overview::Overviews;
     operation_id = "readStats",
     tag = "operations",
     responses(
-        (status = 200, description = "Counts as of now.", body = Snapshot),
+        (status = 200, description = "Counts as of now.", body = StatsSnapshot),
     )
 )]
 #[get("/api/v1/stats")]

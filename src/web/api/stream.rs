@@ -1,4 +1,4 @@
-//! The streams as answers: Server-Sent Events for programs and for the page.
+//! Streams as responses: Server-Sent Events for programs and for the page.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,17 +13,17 @@ use rocket::{State, get};
 use crate::bounds::Address;
 use crate::feed::{Dialect, Filter};
 use crate::server::body;
-use crate::stream::{Follower, Request as StreamRequest, Start, Streams};
+use crate::stream::{Follower, Start, StreamRequest, Streams};
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::Parameters;
 
-/// Events a second that a page gets, unless it asks for another rate: nobody reads more than that.
+/// Events per second of a page, unless it asks for another rate: nobody reads faster.
 const PAGE_RATE: usize = 50;
-/// Records that `last=` asks for, at most.
+/// Most records for `last=`.
 const MOST_LAST: usize = 1000;
 
-/// The place after which a client resumes, as it says in a header: `Last-Event-ID` (WHATWG HTML, section 9.2.4).
+/// The position after which a client resumes, from its header `Last-Event-ID` (WHATWG HTML, section 9.2.4).
 pub struct LastEventId(Option<Start>);
 
 #[rocket::async_trait]
@@ -63,8 +63,8 @@ pub async fn api(
     client: Address,
     last: LastEventId,
     parameters: Parameters,
-) -> Result<Live, Problem> {
-    open(streams, client, Dialect::Json, last, &parameters).await.map(Live)
+) -> Result<SseResponse, Problem> {
+    open(streams, client, Dialect::Json, last, &parameters).await.map(SseResponse)
 }
 
 /// The page's stream
@@ -86,11 +86,11 @@ pub async fn page(
     client: Address,
     last: LastEventId,
     parameters: Parameters,
-) -> Result<Live, Problem> {
-    open(streams, client, Dialect::Html, last, &parameters).await.map(Live)
+) -> Result<SseResponse, Problem> {
+    open(streams, client, Dialect::Html, last, &parameters).await.map(SseResponse)
 }
 
-/// Opens the stream that the parameters ask for. Of several starts the header counts first, then `after`, `since`, `last`.
+/// Opens the requested stream. If several starts are given, the header comes first, then `after`, `since`, `last`.
 pub(super) async fn open(
     streams: &Arc<Streams>,
     address: Address,
@@ -111,12 +111,12 @@ pub(super) async fn open(
     Ok(streams.follow(StreamRequest { address, dialect, filter, start, max_rate, strict }).await?)
 }
 
-/// A stream as an answer.
-pub struct Live(Follower);
+/// A stream as a response.
+pub struct SseResponse(Follower);
 
-impl<'r> Responder<'r, 'static> for Live {
+impl<'r> Responder<'r, 'static> for SseResponse {
     fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
-        let Live(mut follower) = self;
+        let SseResponse(mut follower) = self;
         let chunks = stream! {
             while let Some(bytes) = follower.next().await {
                 yield Ok::<_, io::Error>(bytes);

@@ -1,4 +1,4 @@
-//! What one user's events add up to, for programs.
+//! A user's counts, for programs.
 
 use footfall_core::schema::Partition;
 use rocket::{State, get};
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::bounds::{Address, PAGE_SCAN};
 use crate::feed::Cursor;
-use crate::search::{Counts, Request, Scope, Searches, UserCounts};
+use crate::search::{Counts, Scope, SearchRequest, Searches, UserCounts};
 use crate::web::answer::Answer;
 use crate::web::openapi;
 use crate::web::problem::Problem;
@@ -34,9 +34,9 @@ struct UserSummary<'a> {
     next: Option<Cursor>,
 }
 
-/// Where the parameters say that a user's events are counted: `partitions=all`, or nothing.
+/// Parses the partitions in which to count: `partitions=all`, or none.
 pub fn scope(searches: &Searches, user: &str, parameters: &Parameters) -> Result<Scope, Problem> {
-    // A wrong parameter is an error whether Kafka answers or not.
+    // An invalid parameter is an error even if Kafka is unreachable.
     match parameters.get("partitions") {
         None => Ok(Scope::Own(searches.partition_of(user)?)),
         Some("all") => Ok(Scope::All(searches.partitions()?)),
@@ -68,7 +68,7 @@ pub async fn user(
     let to = parameters.cursor("to")?;
     let scope = scope(searches, user, &parameters)?;
     let partition = searches.partition_of(user)?;
-    let request = Request::of_user(user, scope.partition(), to);
+    let request = SearchRequest::of_user(user, scope.partition(), to);
     let read = searches.read(client, request, PAGE_SCAN, |reader| {
         let mut counts = UserCounts::default();
         let page = reader.each(|record| counts.observe(record))?;

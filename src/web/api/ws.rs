@@ -1,7 +1,7 @@
 //! The WebSocket: a stream's frames as messages, and events in the other direction.
 //!
-//! Only the framing is here: a `stream::Follower` makes the bytes that the client gets, and `ingest` takes its posts. One
-//! task serves a socket, so a client that does not read is not read from either, and costs no more than its buffers.
+//! Only the framing is here: a `stream::Follower` makes the bytes of the stream, and `ingest` handles the posts. One
+//! task serves a socket, so a client that does not read is not read from either, and costs only its buffers.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use super::events;
 use super::stream::{self, LastEventId};
 use crate::bounds::{Address, POSTED_BYTES, SMALL_BODY};
-use crate::event::{FieldError, Format};
+use crate::event::{BodyFormat, FieldError};
 use crate::feed::Dialect;
 use crate::ingest::{Ack, Events, Ingest, Shape, Submission, SubmitError};
 use crate::kafka::Connection;
@@ -49,22 +49,22 @@ use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt;
 
-/// Posts of one socket in flight; the socket is not read while there are so many.
+/// Most posts of one socket in flight; beyond that the socket is not read.
 const POSTS: usize = 16;
 /// Bytes that are collected before they are written, and bytes read at once.
 const WRITTEN_AT_ONCE: usize = 64 * 1024;
 const READ_AT_ONCE: usize = 4 * 1024;
-/// How long a client may take nothing of what it is sent.
+/// How long a client may read nothing of what it is sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Heartbeats without a sign of life from the client.
 const SILENT: u32 = 2;
-/// How long it may take from the close message to the end of the connection.
+/// How long closing may take, from the close message to the end of the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes that are still read from a client whose connection is closed in the middle of a message: a connection with unread
-/// bytes is reset, and the client would not see the reason.
+/// Most bytes read and discarded from a client whose connection is closed in the middle of a message: a connection with
+/// unread bytes is reset, and the client would not get the reason.
 const DRAIN_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// The key that a WebSocket's handshake is answered with (RFC 6455, section 4.2.2); `None` if the request is none.
+/// Returns the key of a WebSocket handshake (RFC 6455, section 4.2.2); `None` if the request is not one.
 pub struct Handshake(Option<String>);
 
 #[rocket::async_trait]
@@ -131,14 +131,14 @@ pub async fn socket(
     Ok(Socket { parts, sender, accept, follower })
 }
 
-/// The parts that a socket uses, for longer than its request.
+/// The parts that a socket uses after its request.
 pub struct SocketParts {
     ingest: Arc<Ingest>,
     streams: Arc<Streams>,
-    /// Reads large messages.
+    /// Parses large messages.
     heavy: HeavyWork,
     topic: String,
-    /// Counts the posts that are not answered yet: the end of the process waits for them.
+    /// Counts the posts that are not answered yet; the process waits for them before it ends.
     requests: TaskTracker,
 }
 
@@ -160,13 +160,13 @@ impl<'r> FromRequest<'r> for SocketParts {
     }
 }
 
-/// Who sends the events of a socket, as its handshake says, for longer than the request.
+/// The sender of a socket's events, from its handshake.
 struct Poster {
     client: Address,
     trace: [Option<String>; 2],
 }
 
-/// A socket as an answer.
+/// A socket as a response.
 pub struct Socket {
     parts: SocketParts,
     sender: Poster,
@@ -205,7 +205,7 @@ impl Socket {
     }
 }
 
-/// Sends the stream and takes posts until the stream or the client ends the connection.
+/// Sends the stream and handles posts until the stream or the client ends the connection.
 async fn run_connection(mut line: Connected<'_>, sender: &Poster, mut follower: Follower) {
     let parts = line.parts;
     let heartbeat = parts.streams.heartbeat();
@@ -220,7 +220,7 @@ async fn run_connection(mut line: Connected<'_>, sender: &Poster, mut follower: 
             let sent = select! {
                 frames = follower.next() => match frames {
                     Some(frames) => line.send(messages(frames)).await,
-                    None => break End::StreamEnded,
+                    None => break SocketEnd::StreamEnded,
                 },
                 message = line.socket.next(), if reads => {
                     line.silent = 0;
@@ -238,10 +238,10 @@ async fn run_connection(mut line: Connected<'_>, sender: &Poster, mut follower: 
                             Ok(())
                         }
                         Some(Ok(Message::Binary(_))) => line.send([refusal(None, &bad("a message must be text"))]).await,
-                        Some(Ok(Message::Close(_))) | None => break End::Gone,
-                        // tungstenite has queued the answer to a ping: nothing more is read until the client takes it.
+                        Some(Ok(Message::Close(_))) | None => break SocketEnd::Gone,
+                        // tungstenite has queued the answer to a ping; read nothing more until the client has read it.
                         Some(Ok(_)) => line.send([]).await,
-                        Some(Err(error)) => break End::of(error),
+                        Some(Err(error)) => break SocketEnd::of(error),
                     }
                 }
                 Some((answer, size)) = posts.next() => {
@@ -249,7 +249,7 @@ async fn run_connection(mut line: Connected<'_>, sender: &Poster, mut follower: 
                     line.send([answer]).await
                 }
                 _ = ping.tick(), if reads => match line.silent {
-                    SILENT.. => break End::Gone,
+                    SILENT.. => break SocketEnd::Gone,
                     _ => {
                         line.silent += 1;
                         line.send([Message::Ping(Bytes::new())]).await
@@ -257,17 +257,17 @@ async fn run_connection(mut line: Connected<'_>, sender: &Poster, mut follower: 
                 },
             };
             if let Err(Gone) = sent {
-                break End::Gone;
+                break SocketEnd::Gone;
             }
         }
     };
-    // Nothing more is read. Posts in flight are finished, and answered where that is possible.
+    // Read nothing more. Posts in flight are finished, and answered if possible.
     match end {
-        End::Gone => {
+        SocketEnd::Gone => {
             line.hang_up().await;
             while posts.next().await.is_some() {}
         }
-        End::StreamEnded => {
+        SocketEnd::StreamEnded => {
             while let Some((receipt, _)) = posts.next().await {
                 if line.send([receipt]).await.is_err() {
                     break;
@@ -277,7 +277,7 @@ async fn run_connection(mut line: Connected<'_>, sender: &Poster, mut follower: 
             line.close(code, "bye").await;
             while posts.next().await.is_some() {}
         }
-        End::Refused(code, reason) => {
+        SocketEnd::Refused(code, reason) => {
             line.refuse(code, reason).await;
             while posts.next().await.is_some() {}
         }
@@ -285,8 +285,7 @@ async fn run_connection(mut line: Connected<'_>, sender: &Poster, mut follower: 
 }
 
 /// Why a connection ends.
-enum End {
-    /// The stream has ended.
+enum SocketEnd {
     StreamEnded,
     /// The client has closed the connection, or is unreachable.
     Gone,
@@ -294,16 +293,16 @@ enum End {
     Refused(CloseCode, &'static str),
 }
 
-impl End {
+impl SocketEnd {
     /// RFC 6455, section 7.4.1.
     fn of(error: Error) -> Self {
-        tracing::debug!(error = %error, "a WebSocket broke off");
+        tracing::debug!(error = %error, "a WebSocket failed");
         match error {
-            Error::Capacity(_) => End::Refused(CloseCode::Size, "the message is too large"),
-            Error::Utf8(_) => End::Refused(CloseCode::Invalid, "the message is not UTF-8"),
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
-            Error::Protocol(_) => End::Refused(CloseCode::Protocol, "not a valid frame"),
-            _ => End::Gone,
+            Error::Capacity(_) => SocketEnd::Refused(CloseCode::Size, "the message is too large"),
+            Error::Utf8(_) => SocketEnd::Refused(CloseCode::Invalid, "the message is not UTF-8"),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => SocketEnd::Gone,
+            Error::Protocol(_) => SocketEnd::Refused(CloseCode::Protocol, "not a valid frame"),
+            _ => SocketEnd::Gone,
         }
     }
 }
@@ -353,7 +352,7 @@ impl Connected<'_> {
             () = patience => return Err(Gone),
         }
         if waited {
-            // The client reads: that is a sign of life.
+            // The client reads, so it is alive.
             self.silent = 0;
         }
         Ok(())
@@ -370,7 +369,7 @@ impl Connected<'_> {
         let _ = timeout(CLOSE_TIMEOUT, close).await; // best effort: the client may be gone
     }
 
-    /// Closes the connection in the middle of a message whose rest cannot be understood.
+    /// Closes the connection in the middle of a message whose rest cannot be parsed.
     async fn refuse(mut self, code: CloseCode, reason: &'static str) {
         let frame = CloseFrame { code, reason: reason.into() };
         let close = async {
@@ -392,7 +391,7 @@ impl Connected<'_> {
     }
 }
 
-/// Frames as messages, without a copy of their own.
+/// Makes messages of frames, without copying them.
 fn messages(frames: Bytes) -> impl Iterator<Item = Message> {
     let mut rest = frames;
     std::iter::from_fn(move || {
@@ -411,7 +410,7 @@ fn text(json: Bytes) -> Message {
 /// What a client sends.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Envelope<'a> {
+struct SocketMessage<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(rename = "ref", borrow)]
@@ -437,9 +436,9 @@ struct UnknownMessage<'a> {
 
 /// A message that posts events.
 struct Post {
-    /// The client's name for it, as JSON.
+    /// The client's reference for it, as JSON.
     reference: Option<Box<str>>,
-    /// The bytes of the event, or of the array of them.
+    /// The bytes of the event, or of the array.
     body: Bytes,
     shape: Shape,
     ack: Ack,
@@ -447,7 +446,7 @@ struct Post {
 }
 
 impl Post {
-    /// Reads a message; the error is the answer that says what is wrong with it.
+    /// Parses a message. The error is the answer to an invalid one.
     async fn of(parts: &SocketParts, client: Address, message: Bytes) -> Result<Self, Message> {
         if message.len() <= SMALL_BODY {
             return Post::read(message);
@@ -464,7 +463,7 @@ impl Post {
             serde_json::from_slice::<IgnoredAny>(&message).map_err(not_json)?;
             return Err(refusal(None, &bad("expected a JSON object with a `type`")));
         }
-        let envelope: Envelope = match serde_json::from_slice(&message) {
+        let envelope: SocketMessage = match serde_json::from_slice(&message) {
             Ok(envelope) => envelope,
             Err(error) => {
                 let unknown_message: UnknownMessage = serde_json::from_slice(&message).map_err(not_json)?;
@@ -496,12 +495,12 @@ impl Post {
         })
     }
 
-    /// Submits the events, and returns the message with what became of them.
+    /// Submits the events, and returns the message with their outcomes.
     async fn submit(self, parts: &SocketParts, sender: &Poster) -> Message {
-        // The end of the process waits for it.
+        // The process waits for it before it ends.
         let _open = parts.requests.token();
         let submission = Submission {
-            events: Events::Body { bytes: self.body, format: Format::Json, shape: self.shape },
+            events: Events::Body { bytes: self.body, format: BodyFormat::Json, shape: self.shape },
             ack: self.ack,
             idempotency_key: self.idempotency_key.as_deref().map(unquoted),
             client: Some(sender.client),
@@ -524,7 +523,7 @@ fn wrong_shape(expected: Shape) -> Problem {
     Problem::invalid(0, vec![FieldError::new("", expected)])
 }
 
-/// The client's name for its message: a string or a number, returned as the JSON that it is.
+/// The client's reference for its message: a string or a number, returned as JSON.
 fn name(reference: Option<&RawValue>) -> Result<Option<&str>, Problem> {
     match reference.map(RawValue::get) {
         Some(json) if !json.starts_with(|first: char| matches!(first, '"' | '-' | '0'..='9')) => {
@@ -542,12 +541,12 @@ fn unknown(kind: &str) -> Problem {
     bad(format!("expected the type \"post\", not {}", kind.chars().take(100).collect::<String>()))
 }
 
-/// The answer to a message that posts no events.
+/// Answers a message that posts no events.
 fn refusal(reference: Option<&str>, problem: &Problem) -> Message {
     say("problem", reference, &problem.answer())
 }
 
-/// An answer as a message: status and headers become members in front of those of the body.
+/// Makes a message of an answer: status and headers become members before those of the body.
 fn say(kind: &str, reference: Option<&str>, answer: &Answer) -> Message {
     let mut out = format!("{{\"type\":\"{kind}\"");
     if let Some(reference) = reference {

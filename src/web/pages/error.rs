@@ -9,7 +9,7 @@ use rocket::{Request, Response};
 
 use crate::web::problem::{Kind, Problem};
 use crate::web::trace::Trace;
-use crate::web::views::{Broker, Frame, sentence};
+use crate::web::views::{BrokerStatus, PageFrame, sentence};
 
 /// Replaces the JSON body of a problem by a page, if the client prefers HTML.
 pub struct ErrorPages;
@@ -54,7 +54,7 @@ fn page(request: &Request, problem: &Problem) -> Option<String> {
 #[derive(Template)]
 #[template(path = "error.html")]
 struct ErrorPage {
-    frame: Frame,
+    frame: PageFrame,
     status: u16,
     title: String,
     detail: String,

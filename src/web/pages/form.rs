@@ -17,13 +17,14 @@ use crate::event::{EventId, FieldError, parse_form};
 use crate::ingest::{Ack, Events, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
 use crate::kafka::Connection;
 use crate::web::answer::Answer;
-use crate::web::body::Body;
+use crate::web::body::RequestBody;
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt::Receipt;
 
-/// Bytes that a form may have beside its event: an event that is a little too large is reported beside its field.
+/// Most bytes of a form beside its event, so that the error for an event that is slightly too large appears beside its
+/// field.
 const FORM_BESIDE_EVENT: usize = 64 * 1024;
 
 /// The fields of the form as they were sent.
@@ -78,8 +79,8 @@ impl Typed {
         (typed, errors)
     }
 
-    /// Submits what was typed, under the form's id unless the details name one: sent again it is the same event. A form
-    /// that was changed since is another event, and gets another id.
+    /// Submits the fields under the form's id, unless the details have one, so that sending the form again is the same
+    /// event. A changed form is another event, and gets another id.
     async fn submit(
         &mut self,
         ingest: &Ingest,
@@ -121,7 +122,7 @@ pub enum Submitted {
     Json(Answer),
 }
 
-/// Who sends the form, and how it is encoded.
+/// The headers that say who sends the form, and how it is encoded.
 pub struct FormHead {
     wants_html: bool,
     encoded: bool,
@@ -173,7 +174,7 @@ pub async fn submit(
     client: Address,
     head: FormHead,
     parameters: Parameters,
-    body: Body<'_>,
+    body: RequestBody<'_>,
 ) -> Result<Submitted, Problem> {
     if !head.encoded {
         let detail = "expected the content type application/x-www-form-urlencoded; JSON goes to /api/v1/events";
@@ -197,7 +198,7 @@ pub async fn submit(
         }
         Ok(Verdict::Invalid(errors)) if head.wants_html => {
             if errors.iter().any(|error| error.pointer == "/id") {
-                typed.id.clear(); // the form gets a new id: nobody typed this one
+                typed.id.clear(); // the form gets a new id: the user did not type this one
             }
             let errors = errors.into_iter().map(beside_its_field).collect();
             return refused(page, &parameters, typed, errors, (422, None)).await;

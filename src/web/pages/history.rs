@@ -1,4 +1,4 @@
-//! The history: a page of it, and the search that goes on behind the page and sends what it finds as it finds it.
+//! The history page, and the search that continues behind it and sends matches as it finds them.
 
 use askama::Template;
 use rocket::{State, get};
@@ -9,42 +9,42 @@ use crate::bounds::{Address, FIRST_LOOK};
 use crate::event::Record;
 use crate::feed::{Cursor, Frames};
 use crate::kafka::HistoryRange;
-use crate::search::{Format, Progress, Reader, Request, SearchError, Searches};
+use crate::search::{ExportFormat, Progress, RangeReader, SearchError, SearchRequest, Searches};
 use crate::web::api::history::request;
 use crate::web::guards::RequestId;
-use crate::web::long_answer::{Body, Streamed, Whole};
+use crate::web::long_answer::{LongBody, Streamed, Whole};
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
-use crate::web::views::{Broker, Filters, Frame, Row, Who, event_html, sentence, thousands};
+use crate::web::views::{BrokerStatus, Filters, PageFrame, Row, RowUser, event_html, sentence, thousands};
 
 /// A bounded piece of the topic, `GET /history`.
 #[derive(Template)]
 #[template(path = "history.html")]
 struct HistoryPage {
-    frame: Frame,
+    frame: PageFrame,
     filters: Filters,
     parameters: Parameters,
     limit: usize,
     newest_first: bool,
-    /// In the order they are shown.
+    /// In the order of the page.
     rows: Vec<Row>,
-    /// Address of the page that follows in that order.
+    /// Address of the next page in that order.
     next: Option<String>,
-    /// What is left to look at, where the first look did not find enough.
+    /// The rest of the search, if the first part did not find enough.
     search: Option<Search>,
-    /// Queries of the exports: all that match, and these rows.
+    /// Queries of the exports: all matches, and these rows.
     all: String,
     these: String,
-    /// Why something that was asked for is not here, as a sentence.
+    /// Why requested records are missing, as a sentence.
     notice: Option<String>,
 }
 
-/// A search that is not at its end.
+/// A search that is not finished.
 struct Search {
     scanned: u64,
     total: u64,
-    /// HistoryRange that goes on with it.
+    /// The range where it continues.
     rest: String,
 }
 
@@ -57,7 +57,7 @@ impl Search {
 
 impl HistoryPage {
     /// A page without records.
-    fn new(frame: Frame, parameters: Parameters, request: &Request) -> Result<Self, Problem> {
+    fn new(frame: PageFrame, parameters: Parameters, request: &SearchRequest) -> Result<Self, Problem> {
         let order = order(request.is_newest_first());
         let limit = request.limit.to_string();
         Ok(HistoryPage {
@@ -76,7 +76,7 @@ impl HistoryPage {
     }
 
     /// Reads the rows, and renders them. Blocks.
-    fn read(mut self, reader: Reader<'_>) -> Result<Result<Body, Problem>, SearchError> {
+    fn read(mut self, reader: RangeReader<'_>) -> Result<Result<LongBody, Problem>, SearchError> {
         let (parameters, newest_first, limit) = (self.parameters.clone(), self.newest_first, self.limit);
         let page = reader.page(|record| {
             self.rows.push(Row::new(&record));
@@ -93,7 +93,7 @@ impl HistoryPage {
                 self.search = Some(Search { scanned: page.end.scanned, total: page.total(), rest });
             }
         }
-        Ok(Body::page(&self))
+        Ok(LongBody::page(&self))
     }
 
     fn summary(&self) -> String {
@@ -115,7 +115,7 @@ impl HistoryPage {
         self.parameters.get(name).unwrap_or_default()
     }
 
-    /// The numbers of rows to choose from, the chosen one among them.
+    /// The numbers of rows to choose from, including the chosen one.
     fn limits(&self) -> Vec<(usize, bool)> {
         let mut limits = vec![50, 100, 200, 500, 1000, self.limit];
         limits.sort_unstable();
@@ -127,7 +127,7 @@ impl HistoryPage {
         self.filters.partition.first().map(i32::to_string).unwrap_or_default()
     }
 
-    /// Whether anything narrows the search down.
+    /// Whether any filter or bound is set.
     fn is_narrowed(&self) -> bool {
         !self.filters.is_empty()
             || ["from", "to", "since", "until", "offset"].into_iter().any(|name| self.parameters.get(name).is_some())
@@ -144,7 +144,7 @@ impl HistoryPage {
 #[get("/history")]
 pub async fn page(
     searches: &State<Searches>,
-    frame: Frame,
+    frame: PageFrame,
     client: Address,
     parameters: Parameters,
 ) -> Result<Whole, Problem> {
@@ -154,13 +154,18 @@ pub async fn page(
     match answer(searches, client, request, page).await {
         Err(problem) if matches!(problem.kind, Kind::Unavailable | Kind::NotImplemented) => {
             let notice = Some(sentence(problem.detail()));
-            Ok(Whole::small_html(Body::page(&HistoryPage { notice, ..without_records })?))
+            Ok(Whole::small_html(LongBody::page(&HistoryPage { notice, ..without_records })?))
         }
         answer => answer,
     }
 }
 
-async fn answer(searches: &Searches, client: Address, request: Request, page: HistoryPage) -> Result<Whole, Problem> {
+async fn answer(
+    searches: &Searches,
+    client: Address,
+    request: SearchRequest,
+    page: HistoryPage,
+) -> Result<Whole, Problem> {
     let (body, permit) = searches.read(client, request, FIRST_LOOK, |reader| page.read(reader)).await?;
     Ok(Whole::html(searches, client, body?, permit).await?)
 }
@@ -169,7 +174,7 @@ fn order(newest_first: bool) -> &'static str {
     if newest_first { "newest" } else { "oldest" }
 }
 
-/// The same rows again, whatever has been written since.
+/// Returns a query for the same rows, whatever is written later.
 fn within(parameters: &Parameters, newest_first: bool, range: &HistoryRange, limit: usize) -> String {
     let (from, to) = (Cursor::new(&*range.from).to_string(), Cursor::new(&*range.to).to_string());
     let bounds = [("since", ""), ("until", ""), ("offset", ""), ("from", &*from), ("to", &*to)];
@@ -177,7 +182,7 @@ fn within(parameters: &Parameters, newest_first: bool, range: &HistoryRange, lim
     parameters.with(&[&bounds[..], &[("order", order(newest_first)), ("limit", &limit)]].concat())
 }
 
-/// The query that goes on where another one ended.
+/// Returns the query that continues a search.
 fn rest(parameters: &Parameters, newest_first: bool, next: &[i64], limit: usize) -> String {
     let (next, limit) = (Cursor::new(next).to_string(), limit.to_string());
     let bound = if newest_first { "to" } else { "from" };
@@ -220,7 +225,7 @@ struct Rows {
     found: u64,
 }
 
-impl Format for Rows {
+impl ExportFormat for Rows {
     fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
         self.found += 1;
         Frames::data(out, &event_html(record));

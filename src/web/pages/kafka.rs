@@ -1,4 +1,4 @@
-//! The page about Kafka: what a snapshot says, in the order in which a newcomer needs it, and the picture of a group.
+//! The Kafka page: a snapshot of the cluster, in an order for newcomers, and a picture of each group.
 
 use std::sync::Arc;
 
@@ -6,43 +6,45 @@ use askama::Template;
 use rocket::{State, get};
 
 use super::{Html, html};
-use crate::kafka::{Group, GroupPartition, InspectError, Inspector, Member, PartitionDetail, Snapshot, TopicSummary};
+use crate::kafka::{
+    ClusterSnapshot, Group, GroupMember, GroupPartition, InspectError, Inspector, PartitionDetail, TopicSummary,
+};
 use crate::web::openapi;
 use crate::web::problem::Problem;
-use crate::web::views::{self, Broker, Frame, HUES, cut, sentence, size, thousands};
+use crate::web::views::{self, BrokerStatus, HUES, PageFrame, cut, sentence, size, thousands};
 
-/// Bounds of the page: the rest is in the API.
+/// Bounds of the page; the API has the rest.
 const TOPICS: usize = 50;
 const GROUPS: usize = 8;
 const OTHER_GROUPS: usize = 50;
 const PARTITIONS: usize = 48;
 const NAME_CHARS: usize = 80;
-/// Height of a row of the picture, as `app.css` has it (`--lane`).
-const LANE: usize = 36;
-/// A member that does not commit for this long although there is a lag does not look healthy. Kafka's clients commit every
-/// 5 s by default.
+/// Height of a row of the picture, as `app.css` has it (`--picture-row`).
+const ROW_HEIGHT: usize = 36;
+/// A member that has a lag but has not committed for this long is shown as unhealthy. Kafka's clients commit every 5 s
+/// by default.
 const STALLED_MS: u64 = 15_000;
 
 #[derive(Template)]
 #[template(path = "kafka.html")]
 struct KafkaPage {
-    frame: Frame,
-    shown: Result<Shown, InspectError>,
+    frame: PageFrame,
+    shown: Result<ShownCluster, InspectError>,
 }
 
 /// The cluster, the topic's partitions and the consumer groups
 #[utoipa::path(operation_id = "kafkaPage", tag = "pages", responses(openapi::HtmlOrNotice))]
 #[get("/kafka")]
-pub async fn page(inspector: &State<Arc<Inspector>>, frame: Frame) -> Result<Html, Problem> {
+pub async fn page(inspector: &State<Arc<Inspector>>, frame: PageFrame) -> Result<Html, Problem> {
     let snapshot = inspector.snapshot().await;
     html(rocket::http::Status::Ok, &KafkaPage::new(frame, snapshot))
 }
 
-/// A snapshot in the order of the page.
-struct Shown {
-    snapshot: Arc<Snapshot>,
-    /// Those that read our topic.
-    groups: Vec<Picture>,
+/// A snapshot, arranged for the page.
+struct ShownCluster {
+    snapshot: Arc<ClusterSnapshot>,
+    /// The groups that read our topic.
+    groups: Vec<GroupPicture>,
     groups_not_drawn: usize,
     others: Vec<Group>,
     others_not_shown: usize,
@@ -50,21 +52,21 @@ struct Shown {
 }
 
 impl KafkaPage {
-    fn new(frame: Frame, snapshot: Result<Arc<Snapshot>, InspectError>) -> Self {
-        KafkaPage { frame, shown: snapshot.map(Shown::new) }
+    fn new(frame: PageFrame, snapshot: Result<Arc<ClusterSnapshot>, InspectError>) -> Self {
+        KafkaPage { frame, shown: snapshot.map(ShownCluster::new) }
     }
 }
 
-impl Shown {
-    fn new(snapshot: Arc<Snapshot>) -> Self {
+impl ShownCluster {
+    fn new(snapshot: Arc<ClusterSnapshot>) -> Self {
         let topic = &snapshot.topic.topic;
         let listed = snapshot.groups.as_ref().map_or(&[][..], |groups| &groups.groups);
         let (mut ours, others): (Vec<&Group>, Vec<&Group>) = listed.iter().partition(|group| group.reads(topic));
-        // Those in which something happens first; otherwise by name, as they come.
+        // Active groups first, otherwise by name.
         ours.sort_by_key(|group| group.members.is_empty());
-        Shown {
+        ShownCluster {
             groups_not_drawn: ours.len().saturating_sub(GROUPS),
-            groups: ours.into_iter().take(GROUPS).map(|group| Picture::new(group, topic)).collect(),
+            groups: ours.into_iter().take(GROUPS).map(|group| GroupPicture::new(group, topic)).collect(),
             others_not_shown: others.len().saturating_sub(OTHER_GROUPS)
                 + snapshot.groups.as_ref().map_or(0, |groups| groups.left_out),
             others: others.into_iter().take(OTHER_GROUPS).cloned().collect(),
@@ -90,7 +92,7 @@ impl Shown {
         self.snapshot.topic.partitions.len() - self.partitions().len()
     }
 
-    /// What the partitions' bars are measured against.
+    /// The length of the longest bar.
     fn longest(&self) -> i64 {
         self.snapshot.topic.partitions.iter().filter_map(|p| p.next_offset).max().unwrap_or(0).max(1)
     }
@@ -101,11 +103,11 @@ impl Shown {
     }
 }
 
-/// Offsets of a partition as a bar 100 wide: what was deleted, and what is there.
+/// The offsets of a partition as a bar of width 100: the deleted part, and the rest.
 fn bar(partition: &PartitionDetail, longest: i64) -> (f64, f64) {
     let part = |offset: Option<i64>| offset.unwrap_or(0) as f64 * 100.0 / longest as f64;
     let (first, next) = (part(partition.first_offset), part(partition.next_offset));
-    // A single record of a long partition is to be seen too.
+    // A single record of a long partition must be visible too.
     (first, if next > first { (next - first).max(0.5) } else { 0.0 })
 }
 
@@ -121,24 +123,24 @@ fn sync_words(partition: &PartitionDetail) -> String {
     }
 }
 
-/// A consumer group as lines from partitions to the members that have them.
-struct Picture {
+/// A consumer group, drawn as lines from partitions to members.
+struct GroupPicture {
     group: Group,
-    lanes: Vec<Lane>,
-    lanes_not_drawn: usize,
+    lines: Vec<PartitionLine>,
+    lines_not_drawn: usize,
 }
 
 /// A partition at the left of the picture.
-struct Lane {
+struct PartitionLine {
     partition: GroupPartition,
     label: String,
-    /// Its member's place, from the top.
+    /// The position of its member, from the top.
     member: Option<usize>,
 }
 
-impl Picture {
+impl GroupPicture {
     fn new(group: &Group, topic: &str) -> Self {
-        let lane = |partition: &GroupPartition| Lane {
+        let line = |partition: &GroupPartition| PartitionLine {
             label: match partition.topic == topic {
                 true => format!("Partition {}", partition.partition),
                 false => format!("{} {}", cut(&partition.topic, 30), partition.partition),
@@ -146,24 +148,24 @@ impl Picture {
             member: group.members.iter().position(|member| partition.member.as_ref() == Some(&member.id)),
             partition: partition.clone(),
         };
-        let lanes: Vec<Lane> = group.partitions.iter().take(PARTITIONS).map(lane).collect();
-        Picture { lanes_not_drawn: group.partitions.len() - lanes.len(), lanes, group: group.clone() }
+        let lines: Vec<PartitionLine> = group.partitions.iter().take(PARTITIONS).map(line).collect();
+        GroupPicture { lines_not_drawn: group.partitions.len() - lines.len(), lines, group: group.clone() }
     }
 
     fn height(&self) -> usize {
-        LANE * self.lanes.len().max(self.members().len()).max(1)
+        ROW_HEIGHT * self.lines.len().max(self.members().len()).max(1)
     }
 
-    fn members(&self) -> &[Member] {
+    fn members(&self) -> &[GroupMember] {
         &self.group.members[..self.group.members.len().min(PARTITIONS)]
     }
 
-    /// How long the partition that stands still for the longest has had a lag and no commit.
+    /// The longest time for which a partition has had a lag without a commit.
     fn stalled_ms(&self) -> Option<u64> {
         self.group.partitions.iter().filter_map(|partition| partition.stalled_ms).max().filter(|ms| *ms >= STALLED_MS)
     }
 
-    /// Whether it may be shown as good: all members read, and nothing is wrong with their offsets.
+    /// Whether the group is healthy: all members read, and their offsets are fine.
     fn healthy(&self) -> bool {
         let members = self.group.partitions.iter().filter(|partition| partition.member.is_some());
         self.group.state == "Stable"
@@ -176,14 +178,14 @@ impl Picture {
         self.group.members.iter().filter(|member| member.partitions.is_empty()).count()
     }
 
-    /// A curve from a partition to its member, in a drawing 100 wide.
-    fn curve(&self, lane: &usize, member: &usize) -> String {
-        let middle = |row: &usize| row * LANE + LANE / 2;
-        let (from, to) = (middle(lane), middle(member));
+    /// A curve from a partition to its member, in a drawing of width 100.
+    fn curve(&self, line: &usize, member: &usize) -> String {
+        let middle = |row: &usize| row * ROW_HEIGHT + ROW_HEIGHT / 2;
+        let (from, to) = (middle(line), middle(member));
         format!("M0 {from}C50 {from} 50 {to} 100 {to}")
     }
 
-    /// Why it looks as it does, for someone who sees such a picture for the first time.
+    /// Explains the picture to newcomers.
     fn words(&self) -> String {
         let (members, idle) = (self.group.members.len(), self.idle_members());
         if members == 0 {
@@ -216,8 +218,8 @@ impl Picture {
     }
 }
 
-/// The part of a member's id that tells it from others of the same client.
-fn short(member: &Member) -> String {
+/// The part of a member's id that distinguishes it from others of the same client.
+fn short(member: &GroupMember) -> String {
     let id = member.id.strip_prefix(&member.client_id).map_or(member.id.as_str(), |rest| rest.trim_start_matches('-'));
     format!("{} {}", cut(&member.client_id, 24), id.chars().take(8).collect::<String>())
 }

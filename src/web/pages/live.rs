@@ -19,21 +19,21 @@ use crate::web::guards;
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::Parameters;
-use crate::web::views::{Broker, Filters, Frame, Row, Who, sentence};
+use crate::web::views::{BrokerStatus, Filters, PageFrame, Row, RowUser, sentence};
 
 /// Suggestions for user and action, taken from this many of the latest records.
 const SUGGESTIONS: usize = 20;
 const LOOKED_AT: usize = 500;
-/// Bytes of these records at most: they are parsed.
+/// Most bytes of these records, because they are parsed.
 const LOOKED_AT_BYTES: usize = 1 << 20;
-/// How long a page that follows a form waits for the form's event in memory: the tail is milliseconds behind.
+/// How long the page after a form waits for the form's event in memory: the tail is milliseconds behind.
 const SENT_WITHIN: Duration = Duration::from_millis(500);
 
 /// The live page, `GET /`, and the answer to a form that was not accepted.
 #[derive(Template)]
 #[template(path = "live.html")]
 struct LivePage {
-    frame: Frame,
+    frame: PageFrame,
     filters: Filters,
     /// Newest first.
     rows: Vec<Row>,
@@ -42,7 +42,7 @@ struct LivePage {
     form: SendForm,
     /// What the browser was redirected with after a form was accepted.
     receipt: Option<Receipt>,
-    /// Milliseconds after which the server answers at the latest.
+    /// Most milliseconds until the server answers.
     deadline_ms: u128,
     /// Scheme and authority as the browser used them, for the `curl` line: `http://127.0.0.1:8000`.
     base: String,
@@ -55,7 +55,7 @@ pub struct SendForm {
     pub action: String,
     /// JSON, as typed.
     pub details: String,
-    /// The id of the event: a form that is sent again is the same event.
+    /// The id of the event: sending the form again is the same event.
     pub id: String,
     pub errors: Vec<FormError>,
     /// Suggestions, most recent first.
@@ -65,9 +65,9 @@ pub struct SendForm {
 
 /// Why the form was not accepted.
 pub struct FormError {
-    /// `user`, `action` or `details`; empty where no field is to blame (Kafka away, too many requests).
+    /// `user`, `action` or `details`; empty if no field is wrong (Kafka unreachable, too many requests).
     pub field: &'static str,
-    /// What is wrong, as it reads after the name of the field: `must be a string`.
+    /// The error, to follow the name of the field: `must be a string`.
     pub detail: String,
 }
 
@@ -96,7 +96,6 @@ impl FormError {
 }
 
 impl SendForm {
-    /// Whether this field is the first one with an error.
     fn is_first_wrong(&self, field: &str) -> bool {
         self.errors.iter().find(|error| !error.field.is_empty()).is_some_and(|error| error.field == field)
     }
@@ -124,9 +123,9 @@ pub async fn page(parts: LiveParts<'_>, parameters: Parameters) -> Result<Html, 
     parts.render(&parameters, form, receipt, Status::Ok).await
 }
 
-/// The parts that the page is made of, as a guard: the form answers with the page too.
+/// The parts that the page needs, as a guard: the form's answer is the page too.
 pub struct LiveParts<'r> {
-    frame: Frame,
+    frame: PageFrame,
     feed: &'r Feed,
     heavy: &'r HeavyWork,
     ingest: &'r Ingest,
@@ -154,7 +153,7 @@ impl<'r> FromRequest<'r> for LiveParts<'r> {
 }
 
 impl LiveParts<'_> {
-    /// The page with a form as it was typed, and where the form's event is once it is accepted.
+    /// Renders the page with a form as it was typed, and with the position of an accepted event.
     pub async fn render(
         self,
         parameters: &Parameters,
@@ -202,8 +201,8 @@ fn suggestions(latest: &[Record]) -> (Vec<String>, Vec<String>) {
         bytes <= LOOKED_AT_BYTES
     };
     for record in latest.iter().take_while(within) {
-        let told = record.who_and_what();
-        for (list, text, which) in [(&mut users, told.user, 0), (&mut actions, told.action, 1)] {
+        let fields = record.user_and_action();
+        for (list, text, which) in [(&mut users, fields.user, 0), (&mut actions, fields.action, 1)] {
             if let Some(text) = text
                 && list.len() < SUGGESTIONS
                 && text.chars().count() <= 200

@@ -1,4 +1,4 @@
-//! The pages for people: rendered here, usable without script, updated live by it.
+//! The pages for people. They are rendered here, work without script, and are updated live by script.
 
 pub mod error;
 pub mod form;
@@ -15,10 +15,10 @@ use rocket::http::{ContentType, Status};
 use rocket::request::{FromRequest, Outcome, Request};
 
 use crate::hosts::Authority;
-use crate::kafka::{Connection, State, describe_troubles};
+use crate::kafka::{ClusterState, Connection, describe_troubles};
 use crate::web::guards::{self, KafkaState};
 use crate::web::problem::{Kind, Problem};
-use crate::web::views::{Broker, Frame};
+use crate::web::views::{BrokerStatus, PageFrame};
 use crate::web::{access, assets};
 
 /// Rows at first paint, and on a page of history.
@@ -32,13 +32,13 @@ pub fn html(status: Status, page: &impl Template) -> Result<Html, Problem> {
     }
 }
 
-/// The frame of a page that answers this request: the addresses of its files, the topic, and whether Kafka is reachable.
-fn frame_of(request: &Request) -> Option<Frame> {
+/// Returns the frame of a page: the addresses of its files, the topic, and whether Kafka is reachable.
+fn frame_of(request: &Request) -> Option<PageFrame> {
     Some(surround(request.rocket().state()?, request.rocket().state()?))
 }
 
 #[rocket::async_trait]
-impl<'r> FromRequest<'r> for Frame {
+impl<'r> FromRequest<'r> for PageFrame {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
@@ -46,14 +46,14 @@ impl<'r> FromRequest<'r> for Frame {
     }
 }
 
-fn surround(connection: &Connection, kafka: &KafkaState) -> Frame {
+fn surround(connection: &Connection, kafka: &KafkaState) -> PageFrame {
     let broker = match &*kafka.borrow() {
-        State::Up(topic) => describe_troubles(&topic.troubles).map_or(Broker::Up, Broker::Impaired),
-        State::Connecting { since_ms, reason, .. } | State::Away { since_ms, reason, .. } => {
-            Broker::Away { since_ms: *since_ms, reason: reason.clone() }
+        ClusterState::Up(topic) => describe_troubles(&topic.troubles).map_or(BrokerStatus::Up, BrokerStatus::Impaired),
+        ClusterState::Connecting { since_ms, reason, .. } | ClusterState::Unreachable { since_ms, reason, .. } => {
+            BrokerStatus::Unreachable { since_ms: *since_ms, reason: reason.clone() }
         }
     };
-    Frame {
+    PageFrame {
         css: assets::address("app.css"),
         js: assets::address("app.js"),
         icon: assets::address("favicon.svg"),

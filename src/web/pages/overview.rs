@@ -1,4 +1,4 @@
-//! The overview: what the events add up to, first rendered here and moved on by a stream of the same rendering.
+//! The overview page: rendered here, and updated by a stream of the same rendering.
 
 use std::io;
 use std::pin::Pin;
@@ -21,31 +21,31 @@ use super::{Html, html};
 use crate::bounds::Address;
 use crate::feed::{Dialect, Frames};
 use crate::server::body;
-use crate::stats::{Named, Points, Snapshot, Stats, Stretch, Users};
+use crate::stats::{DistinctUsers, NameCount, PeriodStats, Points, Stats, StatsSnapshot};
 use crate::stream::Streams;
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::Parameters;
-use crate::web::views::{Broker, Frame, count_of, rate, thousands, user_page};
+use crate::web::views::{BrokerStatus, PageFrame, count_of, rate, thousands, user_page};
 
-/// Between two times that it is summed up: that takes a moment, and nobody reads faster.
+/// Time between two snapshots: each takes a moment, and nobody reads faster.
 const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct OverviewPage {
-    frame: Frame,
-    shown: Shown,
+    frame: PageFrame,
+    shown: ShownStats,
 }
 
-/// The part of the page that moves.
+/// The part of the page that is updated.
 #[derive(Template)]
 #[template(path = "_overview.html")]
-struct Shown {
-    snapshot: Arc<Snapshot>,
+struct ShownStats {
+    snapshot: Arc<StatsSnapshot>,
 }
 
-/// The latest sums and their rendering, shared by all who look.
+/// The latest snapshot and its rendering, shared by all viewers.
 pub struct Overviews {
     stats: Arc<Stats>,
     latest: Mutex<Option<Overview>>,
@@ -54,8 +54,8 @@ pub struct Overviews {
 #[derive(Clone)]
 struct Overview {
     at: Instant,
-    snapshot: Arc<Snapshot>,
-    /// As the stream has it.
+    snapshot: Arc<StatsSnapshot>,
+    /// As a frame of the stream.
     frame: Bytes,
 }
 
@@ -64,8 +64,8 @@ impl Overviews {
         Overviews { stats, latest: Mutex::default() }
     }
 
-    /// The sums of the last second.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    /// Returns the snapshot of the last second.
+    pub fn snapshot(&self) -> Arc<StatsSnapshot> {
         self.latest().snapshot
     }
 
@@ -79,7 +79,7 @@ impl Overviews {
         let snapshot = Arc::new(self.stats.snapshot());
         let mut frame = Vec::new();
         // Writing into a String cannot fail, and the template calls nothing that can.
-        Frames::data(&mut frame, &Shown { snapshot: snapshot.clone() }.render().unwrap_or_default());
+        Frames::data(&mut frame, &ShownStats { snapshot: snapshot.clone() }.render().unwrap_or_default());
         latest.insert(Overview { at: Instant::now(), snapshot, frame: frame.into() }).clone()
     }
 }
@@ -87,8 +87,8 @@ impl Overviews {
 /// Rate, top actions, top and active users
 #[utoipa::path(operation_id = "overviewPage", tag = "pages", responses(openapi::Html, openapi::BadParameter,))]
 #[get("/overview")]
-pub fn page(overviews: &State<Arc<Overviews>>, frame: Frame) -> Result<Html, Problem> {
-    let shown = Shown { snapshot: overviews.snapshot() };
+pub fn page(overviews: &State<Arc<Overviews>>, frame: PageFrame) -> Result<Html, Problem> {
+    let shown = ShownStats { snapshot: overviews.snapshot() };
     html(Status::Ok, &OverviewPage { frame, shown })
 }
 
@@ -114,13 +114,13 @@ pub fn stream(
     overviews: &State<Arc<Overviews>>,
     client: Address,
     _parameters: Parameters,
-) -> Result<Moving, Problem> {
+) -> Result<StatsStream, Problem> {
     let permit = streams.admit(client)?;
     let mut pulse = streams.pulse();
     let overviews = Arc::clone(overviews);
-    Ok(Moving(Box::pin(stream! {
+    Ok(StatsStream(Box::pin(stream! {
         let _permit = permit;
-        // In the block of the first event: some parsers dispatch a block without data.
+        // In the block of the first event, because some parsers dispatch a block without data.
         yield Ok(Bytes::from_static(b"retry: 3000\n"));
         let mut sent = Bytes::new();
         loop {
@@ -141,10 +141,10 @@ pub fn stream(
     })))
 }
 
-/// The answer that moves on.
-pub struct Moving(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>);
+/// The stream of updates.
+pub struct StatsStream(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>);
 
-impl<'r> Responder<'r, 'static> for Moving {
+impl<'r> Responder<'r, 'static> for StatsStream {
     fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
         body::stream(request, self.0);
         Response::build()
@@ -159,21 +159,21 @@ impl<'r> Responder<'r, 'static> for Moving {
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 100.0;
 
-/// Steps in a row of its table: a minute of the last quarter of an hour, an hour of the last day.
+/// Steps per row of its table: one minute in the chart of 15 minutes, one hour in that of a day.
 const A_ROW: usize = 12;
 
-/// Counts as a line: events a second over time.
+/// Counts as a line: events per second over time.
 struct Chart<'a> {
     points: &'a Points,
-    /// All events of that time, those of the step under way too.
+    /// All events of that time, including the current step.
     events: u64,
-    /// Events a second at the top of the drawing.
+    /// Events per second at the top of the drawing.
     top: f64,
 }
 
 impl<'a> Chart<'a> {
-    fn new(points: &'a Points, stretch: &Stretch) -> Self {
-        let mut chart = Chart { points, events: stretch.events, top: 0.0 };
+    fn new(points: &'a Points, period: &PeriodStats) -> Self {
+        let mut chart = Chart { points, events: period.events, top: 0.0 };
         chart.top = nice(chart.most());
         chart
     }
@@ -182,7 +182,7 @@ impl<'a> Chart<'a> {
         count as f64 / self.points.step_s as f64
     }
 
-    /// Events a second of the step with the most.
+    /// Events per second of the highest step.
     fn most(&self) -> f64 {
         self.rate(self.points.counts.iter().max().copied().unwrap_or(0))
     }
@@ -202,14 +202,14 @@ impl<'a> Chart<'a> {
         rate(self.top)
     }
 
-    /// What a picture of it says.
+    /// Describes the chart in words.
     fn words(&self) -> String {
         let seconds = (self.points.counts.len() as i64 * self.points.step_s).max(1) as f64;
         let mean = rate(self.events as f64 / seconds);
         format!("{} · avg {mean} · peak {}", count_of(self.events, "event"), rate(self.most()))
     }
 
-    /// Rows of the table beside it: time, events, and events a second, newest first.
+    /// Rows of its table: time, events, and events per second, newest first.
     fn rows(&self) -> Vec<(String, u64, String)> {
         let Some(start) = crate::event::time::parse_ms(&self.points.start) else { return Vec::new() };
         let mut rows = Vec::new();
@@ -237,7 +237,7 @@ fn nice(number: f64) -> f64 {
     }
 }
 
-impl Shown {
+impl ShownStats {
     /// Name, id, chart, what a row of its table is, and when it begins.
     fn charts(&self) -> [(&'static str, &'static str, Chart<'_>, &'static str, &'static str); 2] {
         [
@@ -252,12 +252,12 @@ impl Shown {
         ]
     }
 
-    /// Of a stretch what is named most often, by its kind.
-    fn tops<'a>(&self, stretch: &'a Stretch) -> [(&'static str, &'a [Named]); 2] {
-        [("Action", &stretch.top_actions), ("User", &stretch.top_users)]
+    /// The top actions and users of a period.
+    fn tops<'a>(&self, period: &'a PeriodStats) -> [(&'static str, &'a [NameCount]); 2] {
+        [("Action", &period.top_actions), ("User", &period.top_users)]
     }
 
-    /// Where what is named leads: the feed of an action, the page of a person.
+    /// The link for a top entry: the feed of an action, or the page of a user.
     fn address(&self, kind: &str, name: &str) -> Option<String> {
         match kind {
             "Action" => {
@@ -273,8 +273,8 @@ impl Shown {
         rate(self.snapshot.events_per_second)
     }
 
-    /// `1,204 active users`, or `about 1,204` where the sketch has begun to estimate.
-    fn users(&self, users: &Users) -> String {
+    /// `1,204 active users`, or `about 1,204` if the sketch estimates.
+    fn users(&self, users: &DistinctUsers) -> String {
         let about = if users.low == users.high { "" } else { "about " };
         format!("{about}{}", count_of(users.estimate, "active user"))
     }
@@ -283,7 +283,7 @@ impl Shown {
         count_of(*number, "event")
     }
 
-    fn bounds(&self, users: &Users) -> Option<String> {
+    fn bounds(&self, users: &DistinctUsers) -> Option<String> {
         (users.low != users.high).then(|| format!("{} to {}", thousands(users.low), thousands(users.high)))
     }
 
@@ -292,15 +292,15 @@ impl Shown {
     }
 
     /// Share of the longest bar, in hundredths.
-    fn share(&self, named: &Named, all: &[Named]) -> u64 {
+    fn share(&self, named: &NameCount, all: &[NameCount]) -> u64 {
         named.count * 100 / all.first().map_or(1, |first| first.count.max(1))
     }
 
-    fn stretches(&self) -> [(&'static str, &'static str, &Stretch); 2] {
+    fn periods(&self) -> [(&'static str, &'static str, &PeriodStats); 2] {
         [("last 15 minutes", "quarter", &self.snapshot.quarter), ("last 24 hours", "day", &self.snapshot.day)]
     }
 
-    /// Since when everything was counted, where that is not the whole day.
+    /// The start of the counted time, if that is less than a day.
     fn short_of_a_day(&self) -> Option<&str> {
         let parse = crate::event::time::parse_ms;
         let day = parse(&self.snapshot.now)? - parse(&self.snapshot.since)?;

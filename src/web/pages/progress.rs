@@ -1,4 +1,4 @@
-//! How far and how fast a search gets, for the pages that follow one.
+//! The progress and speed of a search, for pages.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::event::time::format_ms;
 use crate::feed::{Cursor, Dialect, Frames};
-use crate::kafka::{End, HistoryRange};
+use crate::kafka::{HistoryRange, SearchEnd};
 use crate::search::{Counts, Progress};
 
 /// The progress of a search as the events of a page.
@@ -63,7 +63,7 @@ impl SearchProgress {
             Progress::Searching { scanned, left, next, reached_ms } => {
                 ("progress", scanned, scanned + left, Some(next), reached_ms.map(format_ms))
             }
-            Progress::Done(End { scanned, next }) => {
+            Progress::Done(SearchEnd { scanned, next }) => {
                 let left = next.as_deref().map_or(0, |next| self.range.left(next));
                 ("done", *scanned, scanned + left, next.as_deref(), None)
             }

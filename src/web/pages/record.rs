@@ -1,4 +1,4 @@
-//! One record's page: all of it, its neighbours, and ways to take it along or send it again.
+//! The page of one record: its content, its neighbours, and ways to copy it or send it again.
 
 use askama::Template;
 use rocket::{State, get};
@@ -8,33 +8,33 @@ use crate::bounds::{Address, SHOWN_BYTES, SHOWN_CHARS};
 use crate::event::{Record, json};
 use crate::kafka::{Connection, Marks};
 use crate::search::Searches;
-use crate::web::long_answer::{Body, Whole};
+use crate::web::long_answer::{LongBody, Whole};
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
-use crate::web::views::{Broker, Frame, Row, Who, is_text, members, size};
+use crate::web::views::{BrokerStatus, PageFrame, Row, RowUser, is_text, members, size};
 
 #[derive(Template)]
 #[template(path = "record.html")]
 struct RecordPage {
-    frame: Frame,
+    frame: PageFrame,
     row: Row,
-    /// Kafka's own time.
+    /// Kafka's timestamp.
     timestamp: Option<crate::web::views::Stamp>,
     key: Option<String>,
     id: Option<String>,
     headers: Vec<(String, String)>,
     value: String,
     value_size: String,
-    /// Whether the value is longer than what is shown of it.
+    /// Whether only a part of the value is shown.
     is_cut: bool,
-    /// The record as the API has it.
+    /// The record as in the API.
     json: String,
     previous: Option<i64>,
     following: Option<i64>,
     again: Option<Again>,
 }
 
-/// The event without what made it this one, to be sent as another.
+/// The event without its id and time, to send it as a new one.
 struct Again {
     user: String,
     action: String,
@@ -56,7 +56,7 @@ struct Again {
 pub async fn record(
     searches: &State<Searches>,
     connection: &State<Connection>,
-    frame: Frame,
+    frame: PageFrame,
     client: Address,
     base: Base,
     partition: &str,
@@ -68,15 +68,15 @@ pub async fn record(
     let topic = connection.topic().to_owned();
     let read = searches.record(client, number, place, move |found| {
         let (record, bounds) = found?;
-        Some(Body::page(&RecordPage::new(frame, &topic, &record, bounds, &base.0)))
+        Some(LongBody::page(&RecordPage::new(frame, &topic, &record, bounds, &base.0)))
     });
     let (body, permit) = read.await?;
     Ok(Whole::html(searches, client, body.ok_or(missing)??, permit).await?)
 }
 
 impl RecordPage {
-    /// The page of a record; `bounds` are the first and the next offset of its partition.
-    fn new(frame: Frame, topic: &str, record: &Record, (low, high): Marks, base: &str) -> Self {
+    /// Renders the page of a record; `bounds` are the first and the next offset of its partition.
+    fn new(frame: PageFrame, topic: &str, record: &Record, (low, high): Marks, base: &str) -> Self {
         let mut whole = Vec::new();
         json::write(&mut whole, topic, record);
         let value = shown(record);
@@ -104,7 +104,7 @@ impl RecordPage {
     }
 }
 
-/// The value for a person to read.
+/// Formats the value for reading.
 fn shown(record: &Record) -> String {
     match (record.json(), record.value()) {
         (Some(json), _) => json::pretty(json, SHOWN_CHARS * char::MAX.len_utf8()),
@@ -128,10 +128,10 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// How to send it once more: without its id, or it would be the same event, and without its time.
+/// Returns how to send it again: without its id, which would make it the same event, and without its time.
 fn again(record: &Record, base: &str) -> Option<Again> {
-    let told = record.who_and_what();
-    let (user, action) = (told.user?.into_owned(), told.action?.into_owned());
+    let fields = record.user_and_action();
+    let (user, action) = (fields.user?.into_owned(), fields.action?.into_owned());
     let members = members(record.event_json()?)?;
     let others = |left_out: &[&str]| {
         let kept = members.iter().filter(|(name, _)| !left_out.contains(&&**name));
@@ -139,7 +139,7 @@ fn again(record: &Record, base: &str) -> Option<Again> {
         format!("{{{}}}", pairs.join(","))
     };
     let details = others(&["user", "action", "id", "time"]);
-    // A CloudEvent's attributes stand in for members that its data does not have.
+    // A CloudEvent's attributes replace members that its data does not have.
     let missing = [("user", &user), ("action", &action)]
         .into_iter()
         .filter(|(name, _)| members.iter().all(|(member, _)| member != name))

@@ -1,7 +1,7 @@
-//! One user: the sums, and the events, past and live.
+//! The page of a user: counts and events, past and live.
 //!
-//! Kafka's usual partitioner puts all records of a key into one partition, so only that one is read unless all are asked
-//! for. The page looks at a bounded piece of the topic; its script lets the count go on behind it.
+//! Kafka's default partitioner puts all records of a key into one partition, so only that one is read unless all are
+//! requested. The page reads a bounded part of the topic; its script continues the count.
 
 use askama::Template;
 use footfall_core::query_string::QueryBuilder;
@@ -14,7 +14,7 @@ use crate::bounds::{Address, FIRST_LOOK, MERGE_BYTES};
 use crate::event::Record;
 use crate::event::time::parse_ms;
 use crate::feed::{Cursor, Frames};
-use crate::search::{Counts, Format, Progress, Request, Scope, Searches, UserCounts};
+use crate::search::{Counts, ExportFormat, Progress, Scope, SearchRequest, Searches, UserCounts};
 use crate::web::api::users::scope;
 use crate::web::guards::RequestId;
 use crate::web::long_answer::Streamed;
@@ -22,27 +22,27 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::views::{
-    Broker, Filters, Frame, Row, Stamp, Who, count_of, cut, event_html, sentence, thousands, user_page,
+    BrokerStatus, Filters, PageFrame, Row, RowUser, Stamp, count_of, cut, event_html, sentence, thousands, user_page,
 };
 
 #[derive(Template)]
-#[template(path = "person.html")]
-struct PersonPage {
-    frame: Frame,
+#[template(path = "user.html")]
+struct UserPage {
+    frame: PageFrame,
     name: String,
-    /// Queries of the history: this user's events in all partitions.
+    /// Query of the history: this user's events in all partitions.
     everywhere: String,
     found: Option<Found>,
     /// Why nothing is known, as a sentence.
     notice: Option<String>,
 }
 
-/// What there is to show of someone.
+/// The counts and rows of a user.
 struct Found {
     scope: Scope,
     /// The partition of the user's key.
     own: i32,
-    /// Address of the count in all partitions, where this one looks at one of several.
+    /// Address of the count in all partitions, if this one is of a single partition.
     in_all: Option<String>,
     counts: Counts,
     actions: Vec<Action>,
@@ -50,11 +50,11 @@ struct Found {
     total: u64,
     /// Newest first.
     rows: Vec<Row>,
-    /// What the stream and the history filter by, as a query.
+    /// The query by which the stream and the history filter.
     filters: String,
-    /// After the newest row: where the live stream takes over.
+    /// After the newest row: the live stream starts there.
     cursor: String,
-    /// Address at which the count goes on, where it is not at its end.
+    /// Address at which the count continues, if it is not finished.
     rest: Option<String>,
 }
 
@@ -62,14 +62,14 @@ struct Found {
 struct Action {
     name: String,
     events: u64,
-    /// Of the most frequent one, in hundredths.
+    /// Percentage of the most frequent action.
     share: u64,
     /// These events in the history.
     address: String,
 }
 
 impl Found {
-    /// An action as the page's script fills it in.
+    /// An action as a template for the page's script.
     fn blank(&self) -> Action {
         Action { name: String::new(), events: 0, share: 0, address: format!("/history?{}", self.filters) }
     }
@@ -95,7 +95,7 @@ impl Found {
         }
     }
 
-    /// Where was looked, for example ` in partition 2`.
+    /// The partitions that were read, for example ` in partition 2`.
     fn of_partitions(&self) -> String {
         match self.scope {
             Scope::Own(partition) => format!(" in partition {partition}"),
@@ -120,7 +120,7 @@ fn number(number: &u64) -> String {
 #[get("/users/<user>")]
 pub async fn page(
     searches: &State<Searches>,
-    frame: Frame,
+    frame: PageFrame,
     client: Address,
     user: &str,
     parameters: Parameters,
@@ -137,13 +137,13 @@ pub async fn page(
         Err(problem) => return Err(problem),
     };
     let name = cut(user, usize::MAX);
-    html(Status::Ok, &PersonPage { frame, name, everywhere: everywhere.text(), found, notice })
+    html(Status::Ok, &UserPage { frame, name, everywhere: everywhere.text(), found, notice })
 }
 
-/// Looks at the newest records of the user's partition, or of all.
+/// Reads the newest records of the user's partition, or of all.
 async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) -> Result<Found, Problem> {
     let (own, partitions) = (searches.partition_of(user)?, searches.partitions()?);
-    let request = Request::of_user(user, scope.partition(), None);
+    let request = SearchRequest::of_user(user, scope.partition(), None);
     let read = searches.read(client, request, FIRST_LOOK, |reader| {
         let (mut counts, mut rows, mut bytes) = (UserCounts::default(), Vec::new(), 0);
         let page = reader.each(|record| {
@@ -156,7 +156,7 @@ async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) ->
         Ok((page, counts.sum(), rows))
     });
     let ((page, counts, rows), _) = read.await?;
-    // The live stream begins exactly where the count does. It does not get the partitions that were not looked at.
+    // The live stream starts exactly where the count does, in the same partitions.
     let cursor = Cursor::new(&*page.range.to).to_string();
     let filters = Filters {
         user: vec![user.to_owned()],
@@ -212,19 +212,19 @@ pub async fn count(
     let to = parameters.cursor("to")?;
     let rows = parameters.number("limit", 0..=ROWS)?.unwrap_or(0);
     let scope = scope(searches, user, &parameters)?;
-    let export = searches.export(client, Request::of_user(user, scope.partition(), to), id.0).await?;
+    let export = searches.export(client, SearchRequest::of_user(user, scope.partition(), to), id.0).await?;
     let format = Sums { progress: SearchProgress::new(export.range()), counts: UserCounts::default(), rows };
     Ok(Streamed::events(export.run(format)))
 }
 
-/// Server-Sent Events for the page: sums, and so many rows.
+/// Server-Sent Events for the page: counts, and a number of rows.
 struct Sums {
     progress: SearchProgress,
     counts: UserCounts,
     rows: usize,
 }
 
-impl Format for Sums {
+impl ExportFormat for Sums {
     fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
         self.counts.observe(record);
         if self.rows > 0 {
@@ -235,7 +235,7 @@ impl Format for Sums {
 
     fn report(&mut self, out: &mut Vec<u8>, progress: Progress<'_>) -> bool {
         let mut counts = self.counts.sum();
-        // As rows show them.
+        // In the form that rows show.
         counts.actions.iter_mut().for_each(|one| one.action = cut(&one.action, usize::MAX));
         self.progress.write(out, self.counts.events(), Some(counts), progress);
         true

@@ -1,10 +1,9 @@
-//! The frame of every page.
+//! The frame of every page: header, navigation, Kafka's state.
 
 use super::format::Stamp;
 
-/// What every page has in common.
 #[derive(Clone)]
-pub struct Frame {
+pub struct PageFrame {
     /// Hashed addresses of `app.css`, `app.js` and `favicon.svg`.
     pub css: String,
     pub js: String,
@@ -12,16 +11,16 @@ pub struct Frame {
     pub topic: String,
     /// The brokers in words: `kafka-1:9092`, `embedded broker`.
     pub servers: String,
-    /// The embedded broker: the page says that it is not storage.
+    /// Whether the broker is the embedded one: the page then warns that it is not storage.
     pub embedded: bool,
-    pub broker: Broker,
+    pub broker: BrokerStatus,
 }
 
 /// Whether Kafka is reachable.
 #[derive(Clone)]
-pub enum Broker {
+pub enum BrokerStatus {
     Up,
-    Away {
+    Unreachable {
         /// Milliseconds since 1970.
         since_ms: i64,
         reason: String,
@@ -30,25 +29,25 @@ pub enum Broker {
     Impaired(String),
 }
 
-impl Frame {
+impl PageFrame {
     /// Since when Kafka has been unreachable, if it is.
-    pub fn away(&self) -> Option<Away<'_>> {
+    pub fn unreachable(&self) -> Option<Outage<'_>> {
         match &self.broker {
-            Broker::Up | Broker::Impaired(_) => None,
-            Broker::Away { since_ms, reason } => Some(Away { since: Stamp::new(*since_ms), reason }),
+            BrokerStatus::Up | BrokerStatus::Impaired(_) => None,
+            BrokerStatus::Unreachable { since_ms, reason } => Some(Outage { since: Stamp::new(*since_ms), reason }),
         }
     }
 
     /// Why not all posts and streams are served, although Kafka is reachable.
     pub fn impaired(&self) -> Option<&str> {
         match &self.broker {
-            Broker::Impaired(reason) => Some(reason),
-            Broker::Up | Broker::Away { .. } => None,
+            BrokerStatus::Impaired(reason) => Some(reason),
+            BrokerStatus::Up | BrokerStatus::Unreachable { .. } => None,
         }
     }
 }
 
-pub struct Away<'a> {
+pub struct Outage<'a> {
     pub since: Stamp,
     pub reason: &'a str,
 }

@@ -10,5 +10,5 @@ mod row;
 pub use address::user_page;
 pub use footfall_core::query_string::Filters;
 pub use format::{Stamp, count_of, cut, duration, is_text, rate, sentence, size, thousands};
-pub use frame::{Broker, Frame};
-pub use row::{HUES, Row, Who, event_html, members};
+pub use frame::{BrokerStatus, PageFrame};
+pub use row::{HUES, Row, RowUser, event_html, members};

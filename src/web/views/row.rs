@@ -1,7 +1,7 @@
-//! A record as one line: `_event.html` is its only rendering, for first paint and live update.
+//! A record as one row. `_event.html` is its only rendering, for first paint and live update.
 //!
-//! A row is made from any bytes, and is bounded in size whatever the record's. It does not hold the whole record, which the
-//! page fetches on demand.
+//! A row can be made from any bytes, and its size is bounded whatever the record's. It does not hold the whole record,
+//! which the page fetches on demand.
 
 use std::borrow::Cow;
 
@@ -13,50 +13,50 @@ use super::address::user_page;
 use super::format::{Stamp, cut, is_text, size};
 use crate::event::Record;
 
-/// Characters of a field's name, of its value, and of all fields together that a row shows.
+/// Most characters of a field's name, of its value, and of all fields together in a row.
 const NAME_CHARS: usize = 40;
 const VALUE_CHARS: usize = 60;
 const LINE_CHARS: usize = 180;
-/// Fields beyond this many are counted, not read out.
+/// Fields beyond this many are only counted.
 const MAX_FIELDS: usize = 32;
 /// Hues that `app.css` defines as `hue-0` to `hue-23`.
 pub const HUES: u32 = 24;
 
-/// `_event.html` of one record.
+/// Renders a record with `_event.html`.
 pub fn event_html(record: &Record) -> String {
     #[derive(Template)]
     #[template(path = "_event.html")]
-    struct Event<'a> {
+    struct EventRow<'a> {
         row: &'a Row,
     }
     let row = Row::new(record);
     // Writing into a String cannot fail, and the template calls nothing that can.
-    Event { row: &row }.render().unwrap_or_default()
+    EventRow { row: &row }.render().unwrap_or_default()
 }
 
-/// A record as one line.
+/// A record as one row.
 pub struct Row {
     pub partition: i32,
     pub offset: i64,
     pub time: Option<Stamp>,
-    pub who: Who,
+    pub user: RowUser,
     /// Address of the user's page.
-    pub person: Option<String>,
+    pub user_page: Option<String>,
     pub action: String,
     pub fields: Vec<Field>,
-    /// Fields that the line has no room for.
+    /// The number of fields that are not shown.
     pub more: usize,
-    /// The value where it is no object: as text, cut.
+    /// The value as text, cut, if it is not an object.
     pub raw: String,
-    /// Why the value is not an event, in words; empty where it is one.
+    /// Why the value is not an event, in words; empty if it is one.
     pub note: String,
 }
 
-pub enum Who {
+pub enum RowUser {
     User(String),
-    /// Of a record without a user.
+    /// The key of a record without a user.
     Key(String),
-    Nobody,
+    Missing,
 }
 
 pub struct Field {
@@ -66,20 +66,20 @@ pub struct Field {
 
 impl Row {
     pub fn new(record: &Record) -> Self {
-        let told = record.who_and_what();
-        let person = told.user.as_deref().and_then(user_page);
-        let who = match (told.user, record.key().map(std::str::from_utf8)) {
-            (Some(user), _) => Who::User(cut(&user, usize::MAX)),
-            (None, Some(Ok(key))) if !key.is_empty() => Who::Key(cut(key, NAME_CHARS)),
-            _ => Who::Nobody,
+        let columns = record.user_and_action();
+        let user_page = columns.user.as_deref().and_then(user_page);
+        let user = match (columns.user, record.key().map(std::str::from_utf8)) {
+            (Some(user), _) => RowUser::User(cut(&user, usize::MAX)),
+            (None, Some(Ok(key))) if !key.is_empty() => RowUser::Key(cut(key, NAME_CHARS)),
+            _ => RowUser::Missing,
         };
         let mut row = Row {
             partition: record.partition(),
             offset: record.offset(),
             time: record.time_ms().map(Stamp::new),
-            who,
-            person,
-            action: told.action.map(|action| cut(&action, usize::MAX)).unwrap_or_default(),
+            user,
+            user_page,
+            action: columns.action.map(|action| cut(&action, usize::MAX)).unwrap_or_default(),
             fields: Vec::new(),
             more: 0,
             raw: String::new(),
@@ -108,7 +108,7 @@ impl Row {
         };
     }
 
-    /// As many fields as fit on the line; `user` and `action` have columns of their own.
+    /// Adds as many fields as fit on the line; `user` and `action` have columns of their own.
     fn lay_out(&mut self, object: &Object) {
         let mut used = 0;
         for (name, value) in object.shown() {
@@ -123,21 +123,21 @@ impl Row {
         self.more = object.shown().count() - self.fields.len() + object.uncounted;
     }
 
-    /// The hue of the action's dot: FNV-1a of its name.
+    /// Returns the hue of the action's dot: FNV-1a of its name.
     pub fn hue(&self) -> u32 {
         let hash = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
         self.action.bytes().fold(0x811c_9dc5, hash) % HUES
     }
 }
 
-/// All members of a JSON object in their order, each value still as JSON.
+/// Returns all members of a JSON object in their order, each value as JSON.
 pub fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     let mut all = Vec::new();
     for_each_member(object, |name, value| all.push((name, value))).ok()?;
     Some(all)
 }
 
-/// The members of a JSON object in their order, each value still as JSON, as many as a row may show.
+/// The first members of a JSON object in their order, each value as JSON, as many as a row may show.
 struct Object<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
     uncounted: usize,
@@ -162,7 +162,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// A JSON value as a row shows it: a string without its quotes unless it would be misread, anything else as it stands.
+/// Formats a JSON value for a row: a string without its quotes unless that would be ambiguous, anything else unchanged.
 fn plain(json: &str) -> String {
     match serde_json::from_str::<Cow<str>>(json) {
         Ok(text) if !text.is_empty() && !text.contains([' ', '=']) => cut(&text, VALUE_CHARS),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_named() {
+    fn values_that_are_not_events_are_described() {
         for (value, words) in [
             (None, "tombstone"),
             (Some(&b""[..]), "empty value"),
@@ -237,7 +237,7 @@ mod tests {
         assert!(html(None, Some(br#"{"action":"login"}"#)).contains(r#"<span class="what hue-2">"#));
     }
 
-    /// The row has the elements of its template and no others, so nothing in a record can become markup.
+    /// A row has exactly the elements of its template, so nothing in a record can become markup.
     fn check_row(record: &Record) {
         let html = event_html(record);
         let plain =

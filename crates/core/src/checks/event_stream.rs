@@ -1,6 +1,6 @@
-//! A parser of Server-Sent Events that follows the algorithm of the HTML standard (section 9.2, "Server-sent events") to the
-//! letter. What the standard would silently pass over (an unknown field, a retry that is no number, a frame that is cut off by
-//! an orderly end) is a mistake of the server and panics.
+//! A strict parser of Server-Sent Events, by the algorithm of the HTML standard (section 9.2, "Server-sent events").
+//! Panics on what the standard silently ignores and a server must not send: an unknown field, a retry that is not a
+//! number, a frame cut off by an orderly end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use serde_json::Value;
 
 /// What an `EventSource` would dispatch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct SseMessage {
     /// `message` if the server named none.
     pub event: String,
     pub data: String,
     pub last_event_id: String,
 }
 
-impl Message {
-    /// Whether it only moves the client's place.
+impl SseMessage {
+    /// Whether the message only moves the client's position.
     pub fn is_position(&self) -> bool {
         self.event == "position"
     }
@@ -28,30 +28,30 @@ impl Message {
     }
 }
 
-/// One block of lines up to a blank line.
+/// The lines up to a blank line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    Message(Message),
-    /// A block without data: nothing is dispatched, an id in it counts.
+    Message(SseMessage),
+    /// A block without data. It dispatches nothing, but an id in it counts.
     Silent {
         last_event_id: String,
     },
 }
 
 impl Frame {
-    /// The frame that moves the client to a place without an event of the topic.
+    /// The frame that moves the client to a position without an event of the topic.
     pub fn position(last_event_id: &str) -> Self {
-        Frame::Message(Message { event: "position".into(), data: "{}".into(), last_event_id: last_event_id.into() })
+        Frame::Message(SseMessage { event: "position".into(), data: "{}".into(), last_event_id: last_event_id.into() })
     }
 }
 
-/// The parser, fed with decoded bytes as they arrive.
+/// The parser. It is fed with decoded bytes as they arrive.
 #[derive(Default)]
 pub struct Parser {
     line: Vec<u8>,
     started: bool,
     after_cr: bool,
-    /// The buffers of the standard.
+    /// The buffers that the standard defines.
     data: String,
     event: String,
     id: String,
@@ -63,7 +63,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// A parser after a reconnect: the id of before is the last one until another one comes.
+    /// Returns a parser after a reconnect, with the last event id of the previous connection.
     pub fn resumed(last_event_id: &str) -> Self {
         Parser { id: last_event_id.into(), last_event_id: last_event_id.into(), ..Parser::default() }
     }
@@ -85,7 +85,7 @@ impl Parser {
         }
     }
 
-    /// Whether nothing of a next frame was there yet.
+    /// Whether the parser has read nothing of a next frame.
     pub fn is_between_frames(&self) -> bool {
         self.line.is_empty() && !self.block_has_lines
     }
@@ -113,7 +113,7 @@ impl Parser {
                 self.data.push('\n');
             }
             "id" => {
-                // The standard ignores such an id, and so the client would resume at the one before.
+                // The standard ignores such an id, so the client would resume at the previous one.
                 assert!(!value.contains('\0'), "an id with NUL: {value:?}");
                 self.id = value.into();
             }
@@ -142,6 +142,6 @@ impl Parser {
         let event = if event.is_empty() { "message".into() } else { event };
         // `EventSource` dispatches these two itself, without data.
         assert!(event != "error" && event != "open", "an event called {event:?}");
-        self.frames.push_back(Frame::Message(Message { event, data, last_event_id }));
+        self.frames.push_back(Frame::Message(SseMessage { event, data, last_event_id }));
     }
 }

@@ -1,5 +1,5 @@
-//! Submitted events are accepted if and only if the rules of `docs/api.md` say so, told by a slow reading of them, and what
-//! is accepted is passed on byte for byte.
+//! Submitted events are accepted if and only if the rules of `docs/api.md` say so, and accepted ones are passed on byte
+//! for byte. The rules are implemented a second time here, slowly and with a JSON parser of its own.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,29 +9,29 @@ use super::json::{self, Node};
 use crate::Record;
 use crate::event::cloudevents;
 use crate::event::time::parse_ms;
-use crate::event::{Event, EventId, Format, Limits, Parsed, Refused, parse};
+use crate::event::{BodyFormat, Event, EventId, Limits, Parsed, Refused, parse};
 
-/// Small, so that what lies beyond them is met.
+/// Small, so that generated inputs exceed them.
 const LIMITS: Limits = Limits { event: 600, batch: 4, now_ms: 1_795_435_200_000 };
 
 /// A body of `application/json`.
 pub fn events(body: &[u8]) {
-    check(body, Format::Json);
+    check(body, BodyFormat::Json);
 }
 
 /// A body of `application/cloudevents+json`.
 pub fn cloud_event(body: &[u8]) {
-    check(body, Format::CloudEvent);
+    check(body, BodyFormat::CloudEvent);
 }
 
 /// A body of `application/cloudevents-batch+json`.
 pub fn cloud_events(body: &[u8]) {
-    check(body, Format::CloudEventBatch);
+    check(body, BodyFormat::CloudEventBatch);
 }
 
 /// What the rules say about a body.
 #[derive(Debug, PartialEq)]
-enum Verdict {
+enum Expected {
     Empty,
     NotUtf8,
     NotJson,
@@ -39,12 +39,12 @@ enum Verdict {
     EmptyArray,
     TooMany,
     TooLarge,
-    /// Events, each as it stands; `None` for one that is none.
+    /// Each event as it was submitted; `None` for an invalid one.
     One(Option<String>),
     Many(Vec<Option<String>>),
 }
 
-fn check(body: &[u8], format: Format) {
+fn check(body: &[u8], format: BodyFormat) {
     let shared = Bytes::copy_from_slice(body);
     let parsed = parse(&shared, format, &LIMITS);
     let value = |checked: &Result<Event, _>| {
@@ -53,15 +53,15 @@ fn check(body: &[u8], format: Format) {
         Some(String::from_utf8(event.value.to_vec()).expect("UTF-8"))
     };
     let found = match &parsed {
-        Ok(Parsed::One(checked)) => Verdict::One(value(checked)),
-        Ok(Parsed::Many(items)) => Verdict::Many(items.iter().map(value).collect()),
-        Err(Refused::Empty) => Verdict::Empty,
-        Err(Refused::NotUtf8(_)) => Verdict::NotUtf8,
-        Err(Refused::NotJson(_)) => Verdict::NotJson,
-        Err(Refused::EmptyArray(_)) => Verdict::EmptyArray,
-        Err(Refused::WrongType(_)) => Verdict::WrongType,
-        Err(Refused::TooMany { .. }) => Verdict::TooMany,
-        Err(Refused::TooLarge { .. }) => Verdict::TooLarge,
+        Ok(Parsed::One(checked)) => Expected::One(value(checked)),
+        Ok(Parsed::Many(items)) => Expected::Many(items.iter().map(value).collect()),
+        Err(Refused::Empty) => Expected::Empty,
+        Err(Refused::NotUtf8(_)) => Expected::NotUtf8,
+        Err(Refused::NotJson(_)) => Expected::NotJson,
+        Err(Refused::EmptyArray(_)) => Expected::EmptyArray,
+        Err(Refused::WrongType(_)) => Expected::WrongType,
+        Err(Refused::TooMany { .. }) => Expected::TooMany,
+        Err(Refused::TooLarge { .. }) => Expected::TooLarge,
     };
     assert_eq!(found, verdict(body, format), "{format:?} {parsed:?}");
     for errors in match parsed {
@@ -73,7 +73,7 @@ fn check(body: &[u8], format: Format) {
     }
 }
 
-/// Its header fields are what a record in Kafka tells again.
+/// The header fields of an event can be read back from its record in Kafka.
 fn passed_on(event: &Event) {
     let own = [
         (cloudevents::ID, event.id.as_str()),
@@ -93,54 +93,54 @@ fn passed_on(event: &Event) {
     let record = Record::new(0, 0, Some(7), Some(event.user.as_bytes()), Some(&event.value), bytes);
     assert_eq!(record.id().as_deref(), Some(event.id.as_str()));
     assert_eq!(record.time_ms(), Some(event.time_ms), "{event:?}");
-    assert_eq!(record.who_and_what().user.as_deref(), Some(event.user.as_str()));
-    assert!(record.who_and_what().action.is_some() && record.json().is_some(), "{event:?}");
+    assert_eq!(record.user_and_action().user.as_deref(), Some(event.user.as_str()));
+    assert!(record.user_and_action().action.is_some() && record.json().is_some(), "{event:?}");
 }
 
-fn verdict(body: &[u8], format: Format) -> Verdict {
-    let Ok(text) = std::str::from_utf8(body) else { return Verdict::NotUtf8 };
+fn verdict(body: &[u8], format: BodyFormat) -> Expected {
+    let Ok(text) = std::str::from_utf8(body) else { return Expected::NotUtf8 };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_matches([' ', '\t', '\n', '\r']);
     if text.is_empty() {
-        return Verdict::Empty;
+        return Expected::Empty;
     }
     let takes = |first| match first {
-        '{' => format != Format::CloudEventBatch,
-        '[' => format != Format::CloudEvent,
+        '{' => format != BodyFormat::CloudEventBatch,
+        '[' => format != BodyFormat::CloudEvent,
         _ => false,
     };
     let (takes, is_one) = (text.starts_with(takes), text.starts_with('{'));
     if takes && is_one && text.len() > LIMITS.event {
-        return Verdict::TooLarge;
+        return Expected::TooLarge;
     }
     if json::read(text).is_none() {
-        return Verdict::NotJson;
+        return Expected::NotJson;
     }
     if !takes {
-        return Verdict::WrongType;
+        return Expected::WrongType;
     }
     let judge = |text: &str| match format {
-        Format::Json => event(text),
-        Format::CloudEvent | Format::CloudEventBatch => envelope(text),
+        BodyFormat::Json => event(text),
+        BodyFormat::CloudEvent | BodyFormat::CloudEventBatch => envelope(text),
     };
     if is_one {
-        return Verdict::One(judge(text));
+        return Expected::One(judge(text));
     }
     let items = json::items(text).unwrap_or_default();
     match items.len() {
-        0 => Verdict::EmptyArray,
-        count if count > LIMITS.batch => Verdict::TooMany,
-        _ if items.iter().any(|item| item.len() > LIMITS.event) => Verdict::TooLarge,
-        _ => Verdict::Many(items.into_iter().map(judge).collect()),
+        0 => Expected::EmptyArray,
+        count if count > LIMITS.batch => Expected::TooMany,
+        _ if items.iter().any(|item| item.len() > LIMITS.event) => Expected::TooLarge,
+        _ => Expected::Many(items.into_iter().map(judge).collect()),
     }
 }
 
-/// The event that a text is.
+/// Returns the event in a text, if it is valid.
 fn event(text: &str) -> Option<String> {
     event_with(text, [None, None])
 }
 
-/// The same, where other names stand in for a `user` and an `action` that are not there.
-fn event_with(text: &str, stand_ins: [Option<&str>; 2]) -> Option<String> {
+/// The same, with fallbacks for a missing `user` and a missing `action`.
+fn event_with(text: &str, fallbacks: [Option<&str>; 2]) -> Option<String> {
     let node = json::read(text)?;
     let once = |name| node.all(name).count() <= 1;
     let named = |(name, stand_in): (&str, Option<&str>)| match node.get(name) {
@@ -151,26 +151,26 @@ fn event_with(text: &str, stand_ins: [Option<&str>; 2]) -> Option<String> {
         && node.is_named()
         && node.depth() <= 32
         && ["user", "action", "id", "time"].into_iter().all(once)
-        && ["user", "action"].into_iter().zip(stand_ins).all(named)
+        && ["user", "action"].into_iter().zip(fallbacks).all(named)
         && node.get("id").is_none_or(is_id)
         && node.get("time").is_none_or(is_time);
     right.then(|| text.to_owned())
 }
 
-/// The same of a CloudEvent: its `data`. A member that is null is not set.
+/// The same for a CloudEvent; returns its `data`. A member that is null counts as missing.
 fn envelope(text: &str) -> Option<String> {
     let node = json::read(text)?;
     let members = node.members()?;
     let get = |name| node.get(name).filter(|value| **value != Node::Null);
     let text_of = |name| get(name).and_then(Node::text);
-    let stand_ins = [text_of("subject"), text_of("type")];
+    let fallbacks = [text_of("subject"), text_of("type")];
     let decoded = |text: &str| String::from_utf8(STANDARD.decode(text).ok()?).ok();
     let data = match (get("data"), get("data_base64")) {
         (Some(_), None) => json::member(text, "data").map(str::to_owned),
         (None, Some(encoded)) => encoded.text().and_then(decoded).map(|text| text.trim().to_owned()),
         _ => None,
     };
-    let event = data.as_deref().and_then(|data| event_with(data, stand_ins));
+    let event = data.as_deref().and_then(|data| event_with(data, fallbacks));
     let inner_id =
         data.as_deref().and_then(json::read).and_then(|data| Some(data.get("id")?.text()? == text_of("id")?));
     let optional = |name, right: fn(&str) -> bool| get(name).is_none_or(|value| value.text().is_some_and(right));
@@ -200,7 +200,7 @@ fn is_core(name: &str) -> bool {
     known.contains(&name) || name == "data" || name == "data_base64"
 }
 
-/// The specification's String, within our bounds.
+/// Whether a text is the specification's String, within our bounds.
 fn is_attribute_text(text: &str) -> bool {
     (1..=2048).contains(&text.len()) && is_text(text)
 }
@@ -262,7 +262,7 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
-    /// JSON by the grammar, with what is near to the rules' edges and a little noise between.
+    /// Generates JSON by the grammar: mostly values close to the limits of the rules, and some noise.
     fn json() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             select(vec![
@@ -302,7 +302,7 @@ mod tests {
                 .prop_map(|(members, blank)| format!("{{{blank}{}}}{blank}", members.join(",")));
             let array = (proptest::collection::vec(inner.clone(), 0..6), blank())
                 .prop_map(|(items, blank)| format!("[{}{blank}]", items.join(&format!(",{blank}"))));
-            // Most have what they need, so that what else decides is met.
+            // Most have the required members, so that the other rules are reached.
             let event = (object.clone(), blank()).prop_map(|(more, blank)| {
                 let rest = more.trim_end().trim_start_matches('{').to_owned();
                 let comma = if rest.trim() == "}" { "" } else { "," };
@@ -315,7 +315,7 @@ mod tests {
         })
     }
 
-    /// The same with one place changed.
+    /// The same with one byte changed.
     fn nearly_json() -> impl Strategy<Value = Vec<u8>> {
         (json(), any::<prop::sample::Index>(), prop_oneof![Just(None), any::<u8>().prop_map(Some)], 0..4_u8).prop_map(
             |(text, place, byte, how)| {
@@ -333,7 +333,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_the_rules_accept_is_accepted_and_passed_on_byte_for_byte(body in nearly_json()) {
+        fn bodies_are_accepted_by_the_rules_and_passed_on_byte_for_byte(body in nearly_json()) {
             super::events(&body);
             super::cloud_event(&body);
             super::cloud_events(&body);

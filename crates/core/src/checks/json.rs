@@ -1,6 +1,6 @@
-//! JSON as RFC 8259 has it, read slowly and by nothing that the product reads it with.
+//! A slow JSON parser by RFC 8259 that shares no code with the product.
 
-/// A JSON value; a text is `None` where it has half of a surrogate pair, which the grammar allows and Unicode does not.
+/// A JSON value. A text is `None` if it has half of a surrogate pair, which the grammar allows and Unicode does not.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
     Null,
@@ -26,7 +26,7 @@ impl Node {
         }
     }
 
-    /// All members of a name.
+    /// Returns the values of all members with a name.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Node> {
         let members = self.members().unwrap_or_default().iter();
         members.filter(move |(n, _)| n.as_deref() == Some(name)).map(|(_, value)| value)
@@ -37,7 +37,7 @@ impl Node {
         members.filter(|(n, _)| n.as_deref() == Some(name)).map(|(_, value)| value).next_back()
     }
 
-    /// Levels of nesting; `{}` is one.
+    /// Returns the levels of nesting; `{}` is one.
     pub fn depth(&self) -> usize {
         match self {
             Node::Array(items) => 1 + items.iter().map(Node::depth).max().unwrap_or(0),
@@ -46,24 +46,24 @@ impl Node {
         }
     }
 
-    /// Whether the names of an object are all text.
+    /// Whether all member names of an object are Unicode.
     pub fn is_named(&self) -> bool {
         self.members().unwrap_or_default().iter().all(|(name, _)| name.is_some())
     }
 }
 
-/// The value that a text is, if it is one.
+/// Parses a text, which must be a single JSON value.
 pub fn read(text: &str) -> Option<Node> {
-    let mut reader = Reader { rest: text };
+    let mut reader = JsonReader { rest: text };
     let node = reader.value()?;
     reader.blanks();
     reader.rest.is_empty().then_some(node)
 }
 
-/// The items of an array, each as it stands.
+/// Returns the items of an array, each as its text.
 pub fn items(text: &str) -> Option<Vec<&str>> {
     read(text)?;
-    let mut reader = Reader { rest: text };
+    let mut reader = JsonReader { rest: text };
     reader.blanks();
     reader.take('[')?;
     let mut items = Vec::new();
@@ -82,9 +82,9 @@ pub fn items(text: &str) -> Option<Vec<&str>> {
     }
 }
 
-/// The values of an object's members, each as it stands.
+/// Returns the value of an object's member, as its text.
 pub fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let mut reader = Reader { rest: text };
+    let mut reader = JsonReader { rest: text };
     reader.blanks();
     reader.take('{')?;
     let (mut found, mut first) = (None, true);
@@ -109,11 +109,11 @@ pub fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     }
 }
 
-struct Reader<'a> {
+struct JsonReader<'a> {
     rest: &'a str,
 }
 
-impl Reader<'_> {
+impl JsonReader<'_> {
     fn blanks(&mut self) {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
     }
@@ -214,7 +214,7 @@ impl Reader<'_> {
         some.then_some(())
     }
 
-    /// The inner `None`: it has half of a surrogate pair.
+    /// The inner `None` means half of a surrogate pair.
     fn string(&mut self) -> Option<Option<String>> {
         self.take('"')?;
         let mut units: Vec<u16> = Vec::new();

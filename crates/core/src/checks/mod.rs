@@ -1,4 +1,4 @@
-//! Properties that hold for every input, whoever sent it: each function takes any bytes and panics if a property fails.
+//! Properties that hold for every input: each function takes any bytes and panics if a property fails.
 //!
 //! The unit tests call them with inputs that `proptest` generates and with the seeds in `fuzz/seeds`, the targets in
 //! `fuzz/targets` with inputs that libFuzzer generates.
@@ -19,7 +19,7 @@ use crate::event::time;
 use crate::query_string::QueryString;
 use crate::{Cursor, Filter};
 
-/// A cursor is read only as it is written.
+/// A text that parses as a cursor is written back identically.
 pub fn cursor(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(cursor) = text.parse::<Cursor>() else { return };
@@ -29,7 +29,7 @@ pub fn cursor(data: &[u8]) {
     assert_eq!(cursor.max(&Cursor::default()), cursor);
 }
 
-/// Any query is read or refused, and what is kept of it in an address means the same there.
+/// Any query is parsed or rejected, and the parts that an address keeps have the same meaning there.
 pub fn query(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(parameters) = QueryString::parse(text) else { return };
@@ -81,7 +81,7 @@ pub fn for_each_seed(target: &str, check: impl Fn(&[u8])) {
     assert!(count > 0, "no seeds in {}", folder.display());
 }
 
-/// The parts of an input: a `+` and bytes, or nothing for a null, between record separators (0x1E).
+/// Returns the parts of an input, separated by 0x1E: bytes after a `+`, or null if the part is empty.
 fn parts(data: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     data.split(|byte| *byte == 0x1e).map(|part| part.strip_prefix(b"+"))
 }
@@ -92,7 +92,7 @@ mod tests {
 
     macro_rules! every_seed_keeps_its_promise {
         ($($target:ident),+ $(,)?) => {
-            /// One for each target of `fuzz/`.
+            /// One test for each target of `fuzz/`.
             mod seeds {
                 $(#[test] fn $target() { super::super::for_each_seed(stringify!($target), super::super::$target) })+
             }
@@ -102,7 +102,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_query_is_read_or_refused(text in r"((user|q|since|until|limit|from|last|partition|x)=([-.0-9a-zA-Z%+ ]|\\PC){0,12}&?){0,6}") {
+        fn any_query_is_parsed_or_rejected(text in r"((user|q|since|until|limit|from|last|partition|x)=([-.0-9a-zA-Z%+ ]|\\PC){0,12}&?){0,6}") {
             super::query(text.as_bytes());
         }
     }

@@ -1,5 +1,4 @@
-//! A record of any bytes can be told in each of the ways that records are told, and nothing of it is lost where that is
-//! promised.
+//! A record of any bytes can be written in every output format, without loss where the format promises that.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,7 +12,7 @@ pub fn record(data: &[u8]) {
     check(&record_of(data));
 }
 
-/// The record that an input describes: key, value, and names and values of headers, as [`parts`](super::parts) has them.
+/// Returns the record that an input describes: key, value, and names and values of headers, as [`parts`](super::parts).
 pub fn record_of(data: &[u8]) -> Record {
     let mut parts = super::parts(data);
     let (key, value) = (parts.next().flatten(), parts.next().flatten());
@@ -35,16 +34,16 @@ pub fn foreign_record(data: &[u8]) {
     let record = structured_record_of(data);
     check(&record);
     let Some(envelope) = std::str::from_utf8(data).ok().and_then(json::read) else { return };
-    // One that is read is a CloudEvent's own.
+    // An attribute that the record reports is one of the CloudEvent.
     let own = |name| envelope.get(name).and_then(Node::text).map(str::to_owned);
-    let told = record.who_and_what();
+    let fields = record.user_and_action();
     if let Some(id) = record.id() {
         assert_eq!(own("id").as_deref(), Some(&*id));
     }
     if let Some(data) = envelope.get("data").filter(|data| **data != Node::Null)
         && record.event_json().is_some_and(|text| json::read(text).as_ref() == Some(data))
     {
-        for (field, name) in [(&told.user, "user"), (&told.action, "action")] {
+        for (field, name) in [(&fields.user, "user"), (&fields.action, "action")] {
             assert!(field.is_none() || data.all(name).any(|value| value.text() == field.as_deref()), "{name}");
         }
     }
@@ -63,14 +62,14 @@ fn as_json(record: &Record) {
     record_json::write(&mut out, "user_activity", record);
     let text = String::from_utf8(out).expect("UTF-8");
     assert!(!text.contains(['\n', '\r']), "one line: {text}");
-    let told = json::read(&text).unwrap_or_else(|| panic!("no JSON: {text}"));
+    let node = json::read(&text).unwrap_or_else(|| panic!("no JSON: {text}"));
     assert!(
-        told.is_named()
-            && told
+        node.is_named()
+            && node
                 .members()
                 .unwrap_or_default()
                 .iter()
-                .all(|(name, _)| { told.all(name.as_deref().unwrap_or_default()).count() == 1 }),
+                .all(|(name, _)| { node.all(name.as_deref().unwrap_or_default()).count() == 1 }),
         "a member twice: {text}"
     );
     let is_time = |ms: Option<i64>, node: Option<&Node>| match ms {
@@ -81,32 +80,32 @@ fn as_json(record: &Record) {
         None => node == Some(&Node::Null),
     };
     assert!(
-        is_time(record.timestamp_ms(), told.get("timestamp")) && is_time(record.time_ms(), told.get("time")),
+        is_time(record.timestamp_ms(), node.get("timestamp")) && is_time(record.time_ms(), node.get("time")),
         "{text}"
     );
-    assert_eq!(told.get("partition"), Some(&Node::Number(record.partition().to_string())));
-    assert_eq!(told.get("offset"), Some(&Node::Number(record.offset().to_string())));
-    assert_eq!(bytes(told.get("key"), told.get("key_raw")).as_deref(), record.key(), "{text}");
+    assert_eq!(node.get("partition"), Some(&Node::Number(record.partition().to_string())));
+    assert_eq!(node.get("offset"), Some(&Node::Number(record.offset().to_string())));
+    assert_eq!(bytes(node.get("key"), node.get("key_raw")).as_deref(), record.key(), "{text}");
     assert!(record.id().is_none_or(|id| EventId::is_valid(&id)));
-    assert_eq!(told.get("id"), Some(&Node::from(record.id().as_deref())), "{text}");
+    assert_eq!(node.get("id"), Some(&Node::from(record.id().as_deref())), "{text}");
 
     let value = record.value().map(|value| std::str::from_utf8(value).ok().and_then(json::read));
     match value {
         Some(Some(value)) if value.depth() <= 128 => {
-            assert!(record.json().is_some() && told.get("raw").is_none());
-            assert_eq!(told.get("value"), Some(&value), "{text}");
+            assert!(record.json().is_some() && node.get("raw").is_none());
+            assert_eq!(node.get("value"), Some(&value), "{text}");
         }
         _ => {
-            assert!(record.json().is_none() && told.get("value") == Some(&Node::Null), "{text}");
-            let raw = told.get("raw").and_then(Node::text).map(|raw| BASE64.decode(raw).expect("Base64"));
+            assert!(record.json().is_none() && node.get("value") == Some(&Node::Null), "{text}");
+            let raw = node.get("raw").and_then(Node::text).map(|raw| BASE64.decode(raw).expect("Base64"));
             assert_eq!(raw.as_deref(), record.value(), "{text}");
         }
     }
 
     let content_types = || record.headers().filter(|(name, _)| *name == cloudevents::CONTENT_TYPE);
     let is_expected = content_types().all(|(_, value)| value == Some(b"application/json"));
-    let member = |name: &str| told.get(name).and_then(Node::text).map(str::as_bytes);
-    let is_told = |name: &str, value: Option<&[u8]>| match name {
+    let member = |name: &str| node.get(name).and_then(Node::text).map(str::as_bytes);
+    let is_shown = |name: &str, value: Option<&[u8]>| match name {
         cloudevents::SPECVERSION => value == Some(b"1.0"),
         cloudevents::ID => value.is_some() && value == member("id"),
         cloudevents::SOURCE => value.is_some() && value == member("source"),
@@ -118,11 +117,11 @@ fn as_json(record: &Record) {
         cloudevents::CONTENT_TYPE => is_expected,
         _ => false,
     };
-    let others: Vec<_> = record.headers().filter(|(name, value)| !is_told(name, *value)).collect();
+    let others: Vec<_> = record.headers().filter(|(name, value)| !is_shown(name, *value)).collect();
     let of_name = |name: &str| -> Vec<Option<&[u8]>> {
         others.iter().filter(|(other, _)| *other == name).map(|(_, value)| *value).collect()
     };
-    let headers = told.get("headers");
+    let headers = node.get("headers");
     assert_eq!(headers.is_some(), !others.is_empty(), "{text}");
     for (name, _) in &others {
         let node = headers.and_then(|headers| headers.get(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
@@ -140,7 +139,7 @@ impl From<Option<&str>> for Node {
     }
 }
 
-/// Text, or what stands in Base64 beside it.
+/// Returns the bytes of a text member, or of the Base64 member beside it.
 fn bytes(node: Option<&Node>, raw: Option<&Node>) -> Option<Vec<u8>> {
     match raw.and_then(Node::text) {
         Some(raw) => Some(BASE64.decode(raw).expect("Base64")),
@@ -156,14 +155,14 @@ fn as_csv(record: &Record) {
     assert_eq!(cells.len(), std::str::from_utf8(csv::HEAD).expect("text").split(',').count(), "{text:?}");
     let utf8 =
         |bytes: Option<&[u8]>| bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default().to_owned();
-    let told = record.who_and_what();
+    let fields = record.user_and_action();
     let expected = [
         (2, record.partition().to_string()),
         (3, record.offset().to_string()),
         (4, utf8(record.key())),
         (5, record.id().unwrap_or_default().into_owned()),
-        (6, told.user.unwrap_or_default().into_owned()),
-        (7, told.action.unwrap_or_default().into_owned()),
+        (6, fields.user.unwrap_or_default().into_owned()),
+        (7, fields.action.unwrap_or_default().into_owned()),
         (8, utf8(record.value())),
     ];
     for (index, expected) in expected {
@@ -178,7 +177,7 @@ fn as_csv(record: &Record) {
     }
 }
 
-/// The cells of one line (RFC 4180, section 2).
+/// Parses the cells of one line (RFC 4180, section 2).
 fn cells(line: &str) -> Option<Vec<String>> {
     let mut rest = line.strip_suffix("\r\n")?;
     let mut cells = Vec::new();
@@ -268,7 +267,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_of_any_bytes_is_told_whole(
+        fn a_record_of_any_bytes_is_written_in_full(
             key in some_bytes(), value in some_bytes(), headers in headers(), time in proptest::option::of(any::<i64>()),
         ) {
             let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));

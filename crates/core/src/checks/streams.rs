@@ -1,11 +1,11 @@
-//! What is put into a stream comes out of a parser that follows the standard to the letter, wherever the bytes are cut.
+//! A strict parser gets out of a stream what was put in, wherever the bytes are split.
 
-use super::event_stream::{Frame, Message, Parser};
+use super::event_stream::{Frame, Parser, SseMessage};
 use super::json;
 use crate::record::{Record, json as record_json};
 use crate::{Cursor, Dialect, Frames, Gap, GapReason};
 
-/// The frames of a stream, parsed strictly: the bytes come in two pieces that are cut at `cut`.
+/// Parses the frames of a stream strictly. The bytes arrive in two pieces, split at `cut`.
 pub fn frames(bytes: &[u8], cut: usize) -> Vec<Frame> {
     let (first, second) = bytes.split_at(cut.min(bytes.len()));
     let mut parser = Parser::default();
@@ -15,7 +15,7 @@ pub fn frames(bytes: &[u8], cut: usize) -> Vec<Frame> {
     parser.frames.into_iter().collect()
 }
 
-/// One frame of each kind, made of [`parts`](super::parts): text that may be anything.
+/// Writes one frame of each kind, with text from [`parts`](super::parts), which may be anything.
 pub fn stream(data: &[u8]) {
     let cut = data.first().copied().unwrap_or_default().into();
     let (mut out, mut expected) = (Vec::new(), Vec::new());
@@ -27,7 +27,7 @@ pub fn stream(data: &[u8]) {
         place.set((index % 2) as i32, offset + 1);
         let id = place.to_string();
         let message = |event: &str, data: String| {
-            Frame::Message(Message { event: event.into(), data, last_event_id: id.clone() })
+            Frame::Message(SseMessage { event: event.into(), data, last_event_id: id.clone() })
         };
         match index % 6 {
             0 => {
@@ -41,7 +41,7 @@ pub fn stream(data: &[u8]) {
                 let html = |record: &Record| String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned();
                 let record = Record::new(0, offset, None, None, Some(bytes), std::iter::empty());
                 Frames::new(html).event(&mut out, Dialect::Html, "t", &record, &place);
-                // Line breaks are kept as the one that the standard joins lines with; empty lines mean nothing in HTML.
+                // The standard joins lines with `\n` whichever line break was sent; empty lines mean nothing in HTML.
                 let lines: Vec<&str> = text.split(['\n', '\r']).filter(|line| !line.is_empty()).collect();
                 expected.push(match lines.is_empty() {
                     true => Frame::Silent { last_event_id: id },
@@ -78,7 +78,7 @@ pub fn stream(data: &[u8]) {
     let found = frames(&out, cut);
     assert_eq!(found, expected, "{}", String::from_utf8_lossy(&out));
     for frame in &found {
-        if let Frame::Message(Message { event, data, .. }) = frame
+        if let Frame::Message(SseMessage { event, data, .. }) = frame
             && (event != "message" || data.starts_with('{') && json::read(data).is_some())
         {
             assert!(json::read(data).is_some(), "{data}");
@@ -92,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_stream_gives_back_what_was_put_in(
+        fn a_stream_returns_what_was_put_in(
             parts in proptest::collection::vec(prop_oneof![Just(None), "[\\PC\r\n\0: ]{0,12}".prop_map(Some)], 1..12),
         ) {
             let parts: Vec<String> = parts.into_iter().map(|part| part.map_or(String::new(), |part| format!("+{part}"))).collect();

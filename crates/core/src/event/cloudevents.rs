@@ -13,10 +13,10 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::Event;
-use super::fields::{self, StandIns};
+use super::fields::{self, Fallbacks};
 use super::refused::{Checked, FieldError, Limits, Refused, body_text};
 use super::{ERRORS_EACH, EXTENSIONS};
-use crate::value::{Member, Text, for_each_member};
+use crate::value::{MemberValue, Text, for_each_member};
 
 pub const SPECVERSION: &str = "ce_specversion";
 pub const ID: &str = "ce_id";
@@ -27,19 +27,19 @@ pub const DATASCHEMA: &str = "ce_dataschema";
 pub const TIME: &str = "ce_time";
 pub const CONTENT_TYPE: &str = "content-type";
 
-/// What the names of attributes begin with in HTTP headers of binary mode (HTTP protocol binding, section 3.1.3.1).
+/// The prefix of attribute names in HTTP headers of binary mode (HTTP protocol binding, section 3.1.3.1).
 pub const HTTP_PREFIX: &str = "ce-";
-/// Any of these headers makes a request a CloudEvent in binary mode: each of them is required in one.
+/// The headers that binary mode requires. A request with any of them counts as a CloudEvent in binary mode.
 pub const HTTP_REQUIRED: [&str; 4] = ["ce-specversion", "ce-id", "ce-source", "ce-type"];
 
-/// Bytes of `source`, `type`, `subject` and `dataschema`.
+/// Most bytes of `source`, `type`, `subject` and `dataschema`.
 const ATTRIBUTE_BYTES: usize = 2048;
-/// Bytes of `datacontenttype`.
+/// Most bytes of `datacontenttype`.
 const CONTENT_TYPE_BYTES: usize = 256;
-/// Characters of an extension's name. The specification asks senders to stay within 20.
+/// Most characters of an extension's name. The specification asks senders to stay within 20.
 const NAME: usize = 64;
 
-/// What a structured-mode message says beside its data (CloudEvents JSON format, section 3).
+/// The attributes of a structured-mode message (CloudEvents JSON format, section 3).
 #[derive(Deserialize, Default)]
 pub struct Envelope<'a> {
     #[serde(borrow, default)]
@@ -61,8 +61,8 @@ pub fn is_structured(content_type: &str) -> bool {
     media_type(content_type).eq_ignore_ascii_case("application/cloudevents+json")
 }
 
-/// Whether a content type is JSON: `application/json`, or a type with the suffix `+json` (RFC 6839, section 3.1) that is
-/// no CloudEvents format.
+/// Whether a content type is JSON: `application/json`, or a type with the suffix `+json` (RFC 6839, section 3.1) that
+/// is not a CloudEvents format.
 pub fn is_json(content_type: &str) -> bool {
     let essence = media_type(content_type).to_ascii_lowercase();
     let token = |text: &str| {
@@ -73,24 +73,24 @@ pub fn is_json(content_type: &str) -> bool {
         || is_type && essence.ends_with("+json") && !essence.starts_with("application/cloudevents")
 }
 
-/// The type of a `Content-Type` without its parameters: the part before the `;`, as it was sent.
+/// Returns a content type without its parameters.
 pub fn media_type(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// One CloudEvent in structured mode: its `data` is the event, its attributes become the headers. `text` is a part of
-/// `body`.
+/// Parses one CloudEvent in structured mode: its `data` is the event, its attributes become the headers. `text` is a
+/// part of `body`.
 pub(super) fn structured(body: &Bytes, text: &str, limits: &Limits) -> Result<Checked, Refused> {
-    let members = match Members::read(text) {
+    let members = match EnvelopeVisitor::read(text) {
         Ok(members) => members,
         Err(e) if e.is_data() => return Ok(Err(vec![FieldError::new("", format!("must be a CloudEvent: {e}"))])),
         Err(e) => return fields::unreadable(text, &e),
     };
-    let Members { mut attributes, data, data_base64 } = members;
-    let stand_ins = attributes.check();
+    let EnvelopeVisitor { mut attributes, data, data_base64 } = members;
+    let fallbacks = attributes.check();
     let data = match (data, data_base64) {
         (Some(_), Some(_)) => {
-            attributes.wrong("data_base64", "must not stand beside `data`");
+            attributes.wrong("data_base64", "cannot be used together with `data`");
             None
         }
         (Some(data), None) => Some((body.clone(), data.get(), "/data")),
@@ -98,7 +98,7 @@ pub(super) fn structured(body: &Bytes, text: &str, limits: &Limits) -> Result<Ch
             return match decoded(encoded) {
                 Ok(bytes) => {
                     let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
-                    attributes.event(&bytes, text, "/data_base64", &stand_ins, limits)
+                    attributes.event(&bytes, text, "/data_base64", &fallbacks, limits)
                 }
                 Err(detail) => {
                     attributes.wrong("data_base64", detail);
@@ -112,13 +112,13 @@ pub(super) fn structured(body: &Bytes, text: &str, limits: &Limits) -> Result<Ch
         }
     };
     match data {
-        Some((body, text, place)) => attributes.event(&body, text, place, &stand_ins, limits),
+        Some((body, text, place)) => attributes.event(&body, text, place, &fallbacks, limits),
         None => Ok(Err(attributes.errors)),
     }
 }
 
-/// One CloudEvent in binary mode (HTTP protocol binding, section 3.1): the body is its data, `headers` are those whose
-/// names begin with [`HTTP_PREFIX`], and `content_type` is its `datacontenttype`.
+/// Parses one CloudEvent in binary mode (HTTP protocol binding, section 3.1). The body is its data, `headers` are those
+/// with [`HTTP_PREFIX`], and `content_type` is its `datacontenttype`.
 pub fn binary<'h>(
     body: &Bytes,
     headers: impl Iterator<Item = (&'h str, &'h str)>,
@@ -127,11 +127,11 @@ pub fn binary<'h>(
 ) -> Result<Checked, Refused> {
     let text = body_text(body)?;
     limits.check_size(0, text)?;
-    let mut attributes = Attributes { mode: Mode::Binary, ..Attributes::default() };
+    let mut attributes = SubmittedAttributes { mode: Mode::Binary, ..SubmittedAttributes::default() };
     for (name, value) in headers {
         let name = name.get(HTTP_PREFIX.len()..).unwrap_or_default().to_ascii_lowercase();
         if matches!(&*name, "data" | "data_base64" | "datacontenttype") {
-            attributes.wrong(&name, "is no header of its own: the body is the data, and `Content-Type` its type");
+            attributes.wrong(&name, "is not allowed as a header: the body is the data, and `Content-Type` is its type");
             continue;
         }
         let value = decode_header(value).map(Cow::Owned).map(Value::Text);
@@ -140,12 +140,12 @@ pub fn binary<'h>(
     if let Some(content_type) = content_type {
         attributes.content_type = Some(content_type.to_owned());
     }
-    let stand_ins = attributes.check();
-    attributes.event(body, text, "", &stand_ins, limits)
+    let fallbacks = attributes.check();
+    attributes.event(body, text, "", &fallbacks, limits)
 }
 
-/// The text of a header of binary mode (HTTP protocol binding, section 3.1.3.2): quotes around it are no part of it, and
-/// percent-encoded bytes are UTF-8. A `%` that begins no such byte stays, as many senders do not encode.
+/// Decodes a header value of binary mode (HTTP protocol binding, section 3.1.3.2): removes quotes around it, and
+/// percent-decodes it as UTF-8. A `%` without two hexadecimal digits is kept, because many senders do not encode.
 fn decode_header(value: &str) -> Option<String> {
     let unquoted = match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(inner) => {
@@ -161,16 +161,16 @@ fn decode_header(value: &str) -> Option<String> {
     percent_decode(unquoted.as_bytes()).decode_utf8().ok().map(Cow::into_owned)
 }
 
-/// The JSON that `data_base64` holds.
+/// Decodes the JSON in `data_base64`.
 fn decoded(encoded: &RawValue) -> Result<Bytes, &'static str> {
     let text: Text = serde_json::from_str(encoded.get()).map_err(|_| "must be a string in Base64")?;
     let bytes = BASE64.decode(text.0.as_bytes()).map_err(|_| "must be Base64 (RFC 4648, section 4)")?;
     let is_object = std::str::from_utf8(&bytes)
         .is_ok_and(|text| text.trim().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok());
-    if is_object { Ok(bytes.into()) } else { Err("must hold a JSON object with `user` and `action`") }
+    if is_object { Ok(bytes.into()) } else { Err("must contain a JSON object with `user` and `action`") }
 }
 
-/// How the attributes came, which decides how an error names one.
+/// Where the attributes come from, which decides how an error names one.
 #[derive(Clone, Copy, Default)]
 enum Mode {
     #[default]
@@ -178,9 +178,9 @@ enum Mode {
     Binary,
 }
 
-/// A CloudEvent's attributes as they came; `None` is one that is not set.
+/// A CloudEvent's attributes as they were sent; `None` if not set.
 #[derive(Default)]
-struct Attributes<'a> {
+struct SubmittedAttributes<'a> {
     mode: Mode,
     specversion: Option<Cow<'a, str>>,
     id: Option<Cow<'a, str>>,
@@ -191,13 +191,12 @@ struct Attributes<'a> {
     dataschema: Option<Cow<'a, str>>,
     content_type: Option<String>,
     extensions: Vec<(String, String)>,
-    /// Names that came, to find those that come twice. Bounded by [`EXTENSIONS`].
+    /// The names seen so far, to find duplicates. Bounded by [`EXTENSIONS`].
     seen: Vec<Cow<'a, str>>,
     extensions_seen: usize,
     errors: Vec<FieldError>,
 }
 
-/// The value of an attribute.
 enum Value<'a> {
     NotSet,
     Text(Cow<'a, str>),
@@ -206,7 +205,7 @@ enum Value<'a> {
     Wrong(String),
 }
 
-impl<'a> Attributes<'a> {
+impl<'a> SubmittedAttributes<'a> {
     fn wrong(&mut self, name: &str, detail: impl fmt::Display) {
         if self.errors.len() < ERRORS_EACH {
             self.errors.push(match self.mode {
@@ -216,7 +215,6 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Takes an attribute.
     fn set(&mut self, name: Cow<'a, str>, value: Value<'a>) {
         let is_extension = !is_core(&name);
         if is_extension {
@@ -247,7 +245,7 @@ impl<'a> Attributes<'a> {
             return self.wrong(&name, "must not be empty");
         }
         if !text.chars().all(is_allowed) {
-            return self.wrong(&name, "must not hold control characters or noncharacters");
+            return self.wrong(&name, "must not contain control characters or noncharacters");
         }
         let field = match &*name {
             "specversion" => &mut self.specversion,
@@ -276,15 +274,15 @@ impl<'a> Attributes<'a> {
         self.extensions.push((format!("ce_{name}"), text.into_owned()));
     }
 
-    /// Checks what holds for the attributes alone. Returns what may stand in for members of the data.
-    fn check(&mut self) -> StandIns {
+    /// Checks the attributes alone. Returns the values that replace missing members of the data.
+    fn check(&mut self) -> Fallbacks {
         for (name, is_set) in [
             ("specversion", self.specversion.is_some()),
             ("id", self.id.is_some()),
             ("source", self.source.is_some()),
             ("type", self.kind.is_some()),
         ] {
-            // One that came and is wrong has its error already.
+            // An invalid one has an error already.
             let came_wrong = self.errors.iter().any(|error| match self.mode {
                 Mode::Structured => error.pointer == pointer(name),
                 Mode::Binary => error.detail.starts_with(&format!("`{HTTP_PREFIX}{name}`")),
@@ -320,21 +318,21 @@ impl<'a> Attributes<'a> {
             self.wrong("datacontenttype", "must be \"application/json\" or another type of JSON (`+json`)");
         }
         let text = |text: &Option<Cow<str>>| text.as_ref().map(|text| text.to_string());
-        StandIns { user: text(&self.subject), action: text(&self.kind) }
+        Fallbacks { user: text(&self.subject), action: text(&self.kind) }
     }
 
-    /// The event with `text` as its data, which is a part of `body` and stands at `place` of what was sent.
+    /// Makes the event with `text`, a part of `body`, as its data. `place` is its index in the request.
     fn event(
         mut self,
         body: &Bytes,
         text: &str,
         place: &str,
-        stand_ins: &StandIns,
+        fallbacks: &Fallbacks,
         limits: &Limits,
     ) -> Result<Checked, Refused> {
-        let data = fields::event(body, text, stand_ins, limits)?;
+        let data = fields::event(body, text, fallbacks, limits)?;
         let mut attribute_errors = Vec::new();
-        let member = |text: Option<Cow<'a, str>>| text.map(Member::Text);
+        let member = |text: Option<Cow<'a, str>>| text.map(MemberValue::Text);
         let id = fields::optional_id("id", member(self.id.take()), &mut attribute_errors);
         let time = fields::optional_time("time", member(self.time.take()), limits, &mut attribute_errors);
         for error in attribute_errors {
@@ -344,11 +342,10 @@ impl<'a> Attributes<'a> {
             Ok(event) => event,
             Err(inner) => {
                 let inner = inner.into_iter().map(|error| match &*error.pointer {
-                    // What stands in for a member that is missing is an attribute.
+                    // The value comes from an attribute, so the error names that.
                     "subject" | "type" => {
                         let whose = if error.pointer == "subject" { "`user`" } else { "`action`" };
-                        let detail =
-                            format!("stands in for {whose}, which the data does not have, and {}", error.detail);
+                        let detail = format!("replaces {whose}, which the data does not have, and {}", error.detail);
                         match self.mode {
                             Mode::Structured => FieldError::new(format!("/{}", error.pointer), detail),
                             Mode::Binary => FieldError::new("", format!("`{HTTP_PREFIX}{}` {detail}", error.pointer)),
@@ -393,7 +390,7 @@ fn is_core(name: &str) -> bool {
     matches!(name, "specversion" | "id" | "source" | "type" | "subject" | "time" | "dataschema" | "datacontenttype")
 }
 
-/// What the specification's type String allows (section "Type System").
+/// Whether the specification's type String allows a character (section "Type System").
 fn is_allowed(c: char) -> bool {
     let code = u32::from(c);
     !c.is_control() && !(0xFDD0..=0xFDEF).contains(&code) && code & 0xFFFE != 0xFFFE
@@ -420,15 +417,15 @@ fn is_uri(text: &str) -> bool {
 
 /// The members of a structured-mode event (JSON format, section 3).
 #[derive(Default)]
-struct Members<'a> {
-    attributes: Attributes<'a>,
+struct EnvelopeVisitor<'a> {
+    attributes: SubmittedAttributes<'a>,
     data: Option<&'a RawValue>,
     data_base64: Option<&'a RawValue>,
 }
 
-impl<'a> Members<'a> {
+impl<'a> EnvelopeVisitor<'a> {
     fn read(json: &'a str) -> Result<Self, serde_json::Error> {
-        let mut members = Members::default();
+        let mut members = EnvelopeVisitor::default();
         let mut data_seen = [false; 2];
         for_each_member(json, |name, value| {
             let (field, seen) = match &*name {
@@ -480,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn uris_are_told_from_what_is_none() {
+    fn uris_are_recognised() {
         for good in
             ["/shop", "urn:uuid:6e8bc430-9c3a-11d9-9669-0800200c9a66", "//a/b?c#d", "é", "https://a.example/%20"]
         {

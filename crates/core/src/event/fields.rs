@@ -8,35 +8,35 @@ use serde::de::IgnoredAny;
 use super::refused::{Checked, FieldError, Limits, Refused};
 use super::time::{format_ms, parse_ms};
 use super::{Event, EventId};
-use crate::value::{Member, for_each_member, is_deeper};
+use crate::value::{MemberValue, for_each_member, is_deeper};
 
-/// JSON deeper than this is refused: readers' stacks differ.
+/// Most levels of nesting: parsers of other programs have limited stacks.
 pub const MAX_DEPTH: usize = 32;
-/// Characters in `user` and `action`.
+/// Most characters of `user` and `action`.
 pub const MAX_TEXT: usize = 200;
-/// How far in the future `time` may be: clocks differ, and so do zones that were left out.
+/// How far in the future `time` may be. Clocks differ, and a missing zone counts as UTC.
 const MAX_FUTURE_MS: i64 = 24 * 60 * 60 * 1000;
 
 pub(super) fn well_formed(text: &str) -> Result<(), Refused> {
     serde_json::from_str::<IgnoredAny>(text).map(|_| ()).map_err(|e| Refused::NotJson(e.to_string()))
 }
 
-/// What a parser of values gives up on may be JSON all the same, such as a name with half of a surrogate pair: then it is
-/// this event that is wrong, and not those beside it.
+/// Returns the error for an event that serde_json cannot parse. It may still be valid JSON, such as a name with half of
+/// a surrogate pair; then only this event is invalid, not the whole array.
 pub(super) fn unreadable(text: &str, error: &serde_json::Error) -> Result<Checked, Refused> {
     well_formed(text)?;
-    Ok(Err(vec![FieldError::new("", format!("must be a JSON object that can be read: {error}"))]))
+    Ok(Err(vec![FieldError::new("", format!("must be a readable JSON object: {error}"))]))
 }
 
-/// What a CloudEvent says instead of a `user` or an `action` that its data does not have: its `subject` and its `type`.
+/// A CloudEvent's `subject` and `type`, which replace a missing `user` and `action` in its data.
 #[derive(Default)]
-pub(super) struct StandIns {
+pub(super) struct Fallbacks {
     pub user: Option<String>,
     pub action: Option<String>,
 }
 
-/// One event; `text` is a part of `body`, which it is kept as. An error in a stand-in has the attribute's name for a pointer.
-pub(super) fn event(body: &Bytes, text: &str, stand_ins: &StandIns, limits: &Limits) -> Result<Checked, Refused> {
+/// Parses and checks one event. `text` is a part of `body`. An error in a fallback points to the attribute.
+pub(super) fn event(body: &Bytes, text: &str, fallbacks: &Fallbacks, limits: &Limits) -> Result<Checked, Refused> {
     let fields = match Fields::read(text) {
         Ok(fields) => fields,
         Err(e) if e.is_data() => {
@@ -46,8 +46,8 @@ pub(super) fn event(body: &Bytes, text: &str, stand_ins: &StandIns, limits: &Lim
     };
     let mut errors = fields.repeated("");
     too_deep(text, "", &mut errors);
-    let user = required(["/user", "subject"], fields.user, stand_ins.user.as_deref(), &mut errors);
-    required(["/action", "type"], fields.action, stand_ins.action.as_deref(), &mut errors);
+    let user = required(["/user", "subject"], fields.user, fallbacks.user.as_deref(), &mut errors);
+    required(["/action", "type"], fields.action, fallbacks.action.as_deref(), &mut errors);
     let id = optional_id("/id", fields.id, &mut errors);
     let time = optional_time("/time", fields.time, limits, &mut errors);
     if !errors.is_empty() {
@@ -67,27 +67,27 @@ pub(super) fn event(body: &Bytes, text: &str, stand_ins: &StandIns, limits: &Lim
     }))
 }
 
-/// A member that an event must have, or what stands in for it if it is missing; `names` are those of both.
+/// Checks a required member, or its fallback if it is missing. `names` are the names of both.
 fn required<'a>(
     names: [&str; 2],
-    value: Option<Member<'a>>,
+    value: Option<MemberValue<'a>>,
     stand_in: Option<&'a str>,
     errors: &mut Vec<FieldError>,
 ) -> Cow<'a, str> {
     let (name, value) = match (value, stand_in) {
-        (None, Some(text)) => (names[1], Some(Member::Text(text.into()))),
+        (None, Some(text)) => (names[1], Some(MemberValue::Text(text.into()))),
         (value, _) => (names[0], value),
     };
     let complaint = match value {
         None => format!("is missing: expected a string of 1 to {MAX_TEXT} characters"),
-        Some(Member::Other(kind)) => format!("must be a string, not {kind}"),
-        Some(Member::Text(text)) => {
+        Some(MemberValue::Other(kind)) => format!("must be a string, not {kind}"),
+        Some(MemberValue::Text(text)) => {
             if text.chars().all(is_blank) {
                 "must not be blank".to_owned()
             } else if text.len() > MAX_TEXT && text.chars().count() > MAX_TEXT {
                 format!("must have at most {MAX_TEXT} characters, not {}", text.chars().count())
             } else if text.chars().any(char::is_control) {
-                "must not hold control characters".to_owned()
+                "must not contain control characters".to_owned()
             } else {
                 return text;
             }
@@ -97,8 +97,8 @@ fn required<'a>(
     Cow::Borrowed("")
 }
 
-/// Whether a character shows nothing: white space, and what Unicode calls default-ignorable (DerivedCoreProperties.txt of
-/// Unicode 16), such as zero-width spaces, marks of direction and the Hangul fillers.
+/// Whether a character is invisible: white space, or default-ignorable in Unicode 16 (DerivedCoreProperties.txt), such
+/// as zero-width spaces, direction marks and Hangul fillers.
 pub fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || matches!(c,
@@ -109,13 +109,13 @@ pub fn is_blank(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-pub(super) fn optional_id(pointer: &str, value: Option<Member>, errors: &mut Vec<FieldError>) -> Option<EventId> {
+pub(super) fn optional_id(pointer: &str, value: Option<MemberValue>, errors: &mut Vec<FieldError>) -> Option<EventId> {
     let complaint = match value? {
-        Member::Text(text) => match EventId::parse(&text) {
+        MemberValue::Text(text) => match EventId::parse(&text) {
             Some(id) => return Some(id),
             None => format!("must be 1 to {} visible ASCII characters", EventId::MAX),
         },
-        Member::Other(kind) => format!("must be a string, not {kind}"),
+        MemberValue::Other(kind) => format!("must be a string, not {kind}"),
     };
     errors.push(FieldError::new(pointer, complaint));
     None
@@ -123,17 +123,17 @@ pub(super) fn optional_id(pointer: &str, value: Option<Member>, errors: &mut Vec
 
 pub(super) fn optional_time(
     pointer: &str,
-    value: Option<Member>,
+    value: Option<MemberValue>,
     limits: &Limits,
     errors: &mut Vec<FieldError>,
 ) -> Option<(i64, String)> {
     let complaint = match value? {
-        Member::Text(text) => match parse_ms(&text) {
+        MemberValue::Text(text) => match parse_ms(&text) {
             Some(ms) if ms > limits.now_ms + MAX_FUTURE_MS => "must not be more than 24 hours in the future".to_owned(),
             Some(ms) => return Some((ms, text.into_owned())),
             None => "must be an RFC 3339 date-time such as 2026-11-23T12:00:00Z".to_owned(),
         },
-        Member::Other(kind) => format!("must be a string, not {kind}"),
+        MemberValue::Other(kind) => format!("must be a string, not {kind}"),
     };
     errors.push(FieldError::new(pointer, complaint));
     None
@@ -145,13 +145,13 @@ fn too_deep(text: &str, pointer: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The members of an event that mean something to us.
+/// The members of an event that Footfall reads.
 #[derive(Default)]
 struct Fields<'a> {
-    user: Option<Member<'a>>,
-    action: Option<Member<'a>>,
-    id: Option<Member<'a>>,
-    time: Option<Member<'a>>,
+    user: Option<MemberValue<'a>>,
+    action: Option<MemberValue<'a>>,
+    id: Option<MemberValue<'a>>,
+    time: Option<MemberValue<'a>>,
     twice: Vec<&'static str>,
 }
 
@@ -166,7 +166,7 @@ impl<'a> Fields<'a> {
                 "time" => ("time", &mut fields.time),
                 _ => return,
             };
-            if field.replace(Member::read(value)).is_some() && !fields.twice.contains(&name) {
+            if field.replace(MemberValue::read(value)).is_some() && !fields.twice.contains(&name) {
                 fields.twice.push(name);
             }
         })?;
@@ -188,7 +188,7 @@ mod tests {
     fn one(json: &str) -> Checked {
         let body = Bytes::copy_from_slice(json.as_bytes());
         let text = std::str::from_utf8(&body).expect("UTF-8");
-        event(&body, text, &StandIns::default(), &LIMITS).expect("JSON")
+        event(&body, text, &Fallbacks::default(), &LIMITS).expect("JSON")
     }
 
     fn errors(json: &str) -> Vec<(String, String)> {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn id_and_time_are_taken_as_given_or_made() {
+    fn id_and_time_are_kept_or_generated() {
         let event =
             one(r#"{"user":"a","action":"b","id":"x-1","time":"2026-11-23T13:00:00+01:00"}"#).expect("an event");
         assert_eq!((event.id.as_str(), event.time.as_str()), ("x-1", "2026-11-23T13:00:00+01:00"));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_stands_there_twice_is_refused_also_when_escaped() {
+    fn a_duplicate_field_is_rejected_even_if_escaped() {
         assert_eq!(errors(r#"{"user":"a","action":"b","us\u0065r":"c"}"#)[0].0, "/user");
     }
 

@@ -1,13 +1,13 @@
-//! An event that a form submits.
+//! Events submitted with a form.
 
 use bytes::Bytes;
 
-use super::fields::{self, StandIns};
+use super::fields::{self, Fallbacks};
 use super::refused::{Checked, FieldError, Limits, Refused};
 use crate::value::{for_each_member, write_string};
 
-/// What a form submits: `details` is blank or a JSON object that is merged behind `user` and `action`.
-/// The errors' pointers are the names of the form's fields.
+/// Makes an event of a form. `details` is blank or a JSON object, whose members follow `user` and `action`. The
+/// pointers of errors are names of form fields.
 pub fn parse_form(user: &str, action: &str, details: &str, limits: &Limits) -> Checked {
     let mut errors = Vec::new();
     let details = details.trim();
@@ -17,7 +17,8 @@ pub fn parse_form(user: &str, action: &str, details: &str, limits: &Limits) -> C
         Ok(()) => {
             for name in ["user", "action"] {
                 if names.iter().any(|member| member == name) {
-                    errors.push(FieldError::new("/details", format!("must not hold `{name}`: it has its own field")));
+                    errors
+                        .push(FieldError::new("/details", format!("must not contain `{name}`: it has its own field")));
                 }
             }
             if errors.is_empty() { details[1..details.len() - 1].trim() } else { "" }
@@ -53,7 +54,7 @@ pub fn parse_form(user: &str, action: &str, details: &str, limits: &Limits) -> C
     }
     let value = Bytes::from(value);
     let text = std::str::from_utf8(&value).unwrap_or_default();
-    match fields::event(&value, text, &StandIns::default(), limits) {
+    match fields::event(&value, text, &Fallbacks::default(), limits) {
         Ok(Ok(event)) if errors.is_empty() => return Ok(event),
         Ok(Ok(_)) => {}
         Ok(Err(more)) => errors.extend(more.into_iter().map(|error| match error.pointer.as_str() {

@@ -1,17 +1,17 @@
-//! Parsing and validating what was submitted: a body of bytes becomes events, or a refusal that says what was expected.
+//! Parses and validates a submitted body into events, or returns the reason why it is rejected.
 //!
-//! The value kept is the very bytes that came. Nothing here looks at a clock, a broker or a header.
+//! The value of an event is kept as the bytes that were sent. Nothing here reads a clock, a broker or a header.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::cloudevents;
-use super::fields::{self, StandIns, well_formed};
+use super::fields::{self, Fallbacks, well_formed};
 use super::refused::{Checked, Limits, Refused, body_text};
 
-/// What a body is, by its content type.
+/// The format of a body, by its content type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum BodyFormat {
     /// `application/json`: an event or an array of them.
     Json,
     /// `application/cloudevents+json`: one CloudEvent in structured mode.
@@ -20,34 +20,34 @@ pub enum Format {
     CloudEventBatch,
 }
 
-/// What a body held.
+/// The events of a body.
 #[derive(Debug)]
 pub enum Parsed {
     One(Box<Checked>),
     Many(Vec<Checked>),
 }
 
-/// Reads the events of a body. Array items that are wrong don't spoil those that are right.
-pub fn parse(body: &Bytes, format: Format, limits: &Limits) -> Result<Parsed, Refused> {
+/// Parses a body. Invalid items of an array do not affect the valid ones.
+pub fn parse(body: &Bytes, format: BodyFormat, limits: &Limits) -> Result<Parsed, Refused> {
     let text = body_text(body)?;
     let one = match (text.as_bytes().first(), format) {
-        (Some(b'{'), Format::Json | Format::CloudEvent) => true,
-        (Some(b'['), Format::Json | Format::CloudEventBatch) => false,
+        (Some(b'{'), BodyFormat::Json | BodyFormat::CloudEvent) => true,
+        (Some(b'['), BodyFormat::Json | BodyFormat::CloudEventBatch) => false,
         _ => {
             well_formed(text)?;
             return Err(Refused::WrongType(
                 match format {
-                    Format::Json => "expected a JSON object, or an array of them",
-                    Format::CloudEvent => "expected one CloudEvent, a JSON object",
-                    Format::CloudEventBatch => "expected an array of CloudEvents",
+                    BodyFormat::Json => "expected a JSON object, or an array of them",
+                    BodyFormat::CloudEvent => "expected one CloudEvent, a JSON object",
+                    BodyFormat::CloudEventBatch => "expected an array of CloudEvents",
                 }
                 .into(),
             ));
         }
     };
     let check = |text: &str| match format {
-        Format::Json => fields::event(body, text, &StandIns::default(), limits),
-        Format::CloudEvent | Format::CloudEventBatch => cloudevents::structured(body, text, limits),
+        BodyFormat::Json => fields::event(body, text, &Fallbacks::default(), limits),
+        BodyFormat::CloudEvent | BodyFormat::CloudEventBatch => cloudevents::structured(body, text, limits),
     };
     if one {
         limits.check_size(0, text)?;
@@ -76,7 +76,7 @@ mod tests {
     const LIMITS: Limits = Limits { event: 32 * 1024, batch: 500, now_ms: 1_795_435_200_000 };
 
     fn one(json: &str) -> Checked {
-        match parse(&Bytes::copy_from_slice(json.as_bytes()), Format::Json, &LIMITS) {
+        match parse(&Bytes::copy_from_slice(json.as_bytes()), BodyFormat::Json, &LIMITS) {
             Ok(Parsed::One(checked)) => *checked,
             other => panic!("expected one event, got {other:?}"),
         }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     fn refused(body: &[u8]) -> Refused {
-        parse(&Bytes::copy_from_slice(body), Format::Json, &LIMITS).expect_err("a refusal")
+        parse(&Bytes::copy_from_slice(body), BodyFormat::Json, &LIMITS).expect_err("a refusal")
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused_whole() {
+    fn a_body_that_is_not_json_is_rejected() {
         assert_eq!(refused(b"  "), Refused::Empty);
         assert!(matches!(refused(b"{\"user\":"), Refused::NotJson(_)));
         assert!(matches!(refused(b"\xff"), Refused::NotUtf8(0)));
@@ -110,14 +110,14 @@ mod tests {
     #[test]
     fn an_array_keeps_the_order_and_judges_each() {
         let body = Bytes::from_static(br#"[{"user":"a","action":"b"}, 7 ,{"user":"c","action":"d"}]"#);
-        let Ok(Parsed::Many(items)) = parse(&body, Format::Json, &LIMITS) else { panic!("an array") };
+        let Ok(Parsed::Many(items)) = parse(&body, BodyFormat::Json, &LIMITS) else { panic!("an array") };
         assert_eq!(items.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
     }
 
     #[test]
-    fn an_item_that_a_parser_gives_up_on_does_not_spoil_the_others() {
+    fn an_item_that_serde_json_rejects_does_not_affect_the_others() {
         let body = br#"[1e999,"\ud800",{"\ud800":1},{"user":"a","action":"b","x":1e999,"y":"\ud800"}]"#;
-        let Ok(Parsed::Many(items)) = parse(&Bytes::from_static(body), Format::Json, &LIMITS) else {
+        let Ok(Parsed::Many(items)) = parse(&Bytes::from_static(body), BodyFormat::Json, &LIMITS) else {
             panic!("an array")
         };
         assert_eq!(items.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, false, false, true]);
@@ -132,14 +132,14 @@ mod tests {
     #[test]
     fn a_cloud_events_extension_is_passed_on_or_refused_and_never_changed() {
         let body = br#"{"specversion":"1.0","id":"e1","source":"/s","type":"t","n":"\ud800","data":{"user":"a","action":"b"}}"#;
-        let Ok(Parsed::One(checked)) = parse(&Bytes::from_static(body), Format::CloudEvent, &LIMITS) else {
+        let Ok(Parsed::One(checked)) = parse(&Bytes::from_static(body), BodyFormat::CloudEvent, &LIMITS) else {
             panic!("one")
         };
         assert_eq!(checked.expect_err("an error")[0].pointer, "/n");
     }
 
     #[test]
-    fn too_many_and_too_large_say_how_much() {
+    fn errors_of_size_name_the_limit() {
         let many = format!("[{}]", vec!["{}"; 501].join(","));
         assert_eq!(refused(many.as_bytes()), Refused::TooMany { count: 501, max: 500 });
         let large = format!(r#"[{{}},{{"user":"a","action":"{}"}}]"#, "x".repeat(40_000));
@@ -151,7 +151,7 @@ mod tests {
         let body = Bytes::from_static(
             br#"{"specversion":"1.0","id":"e1","source":"/shop","type":"t","n":3,"data":{"user":"a","action":"b"}}"#,
         );
-        let Ok(Parsed::One(checked)) = parse(&body, Format::CloudEvent, &LIMITS) else { panic!("one") };
+        let Ok(Parsed::One(checked)) = parse(&body, BodyFormat::CloudEvent, &LIMITS) else { panic!("one") };
         let event = checked.expect("an event");
         assert_eq!(&event.value[..], br#"{"user":"a","action":"b"}"#);
         assert_eq!(
@@ -162,9 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cloud_event_without_its_attributes_is_told_which() {
+    fn errors_name_the_missing_attributes_of_a_cloud_event() {
         let body = Bytes::from_static(br#"{"specversion":"0.3","data":{"user":"a"}}"#);
-        let Ok(Parsed::One(checked)) = parse(&body, Format::CloudEvent, &LIMITS) else { panic!("one") };
+        let Ok(Parsed::One(checked)) = parse(&body, BodyFormat::CloudEvent, &LIMITS) else { panic!("one") };
         let mut pointers: Vec<String> = checked.expect_err("errors").into_iter().map(|e| e.pointer).collect();
         pointers.sort();
         assert_eq!(pointers, ["/data/action", "/id", "/source", "/specversion", "/type"]);

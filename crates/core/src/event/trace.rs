@@ -1,22 +1,23 @@
-//! The trace that events belong to, as the headers of their request name it (W3C Trace Context).
+//! The trace context of a request's headers (W3C Trace Context).
 
 pub const PARENT: &str = "traceparent";
 pub const STATE: &str = "tracestate";
 
-/// A `traceparent` of a version to come may be longer than today's, by so much.
+/// Most bytes of `traceparent`: later versions may be longer than today's.
 const PARENT_MAX: usize = 128;
-/// What the specification asks everybody to hand on, at least.
+/// Most bytes of `tracestate`: the specification asks everybody to pass on at least this many.
 const STATE_MAX: usize = 512;
 
-/// The headers to hand on. What is malformed is left out, and `tracestate` with a malformed `traceparent`: it means nothing
-/// alone.
+/// Returns the headers to pass on. Malformed ones are dropped, and `tracestate` is dropped with a malformed
+/// `traceparent`, because it has no meaning alone.
 pub fn context<'a>(parent: Option<&'a str>, state: Option<&'a str>) -> [Option<&'a str>; 2] {
     let parent = parent.filter(|parent| is_parent(parent));
     let state = state.filter(|state| parent.is_some() && (1..=STATE_MAX).contains(&state.len()));
     [parent, state]
 }
 
-/// `version-trace-parent-flags` in lower-case hexadecimals; behind a dash, later versions may say more.
+/// Whether a text is `version-trace-parent-flags` in lower-case hexadecimals. Later versions may add fields after a
+/// dash.
 fn is_parent(text: &str) -> bool {
     let hex = |digits: &str| digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let id = |digits: &str| hex(digits) && digits.bytes().any(|b| b != b'0');
@@ -37,7 +38,7 @@ mod tests {
     const NOW: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn a_parent_is_taken_in_its_form_only() {
+    fn only_a_well_formed_traceparent_is_kept() {
         let later = NOW.replacen("00", "cc", 1) + "-what-will-be";
         for good in [NOW, &NOW.replacen("00", "cc", 1), &later] {
             assert!(is_parent(good), "{good}");
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_bounded_and_nothing_without_its_parent() {
+    fn tracestate_is_bounded_and_dropped_without_traceparent() {
         let (most, more) = ("x".repeat(STATE_MAX), "x".repeat(STATE_MAX + 1));
         assert_eq!(context(Some(NOW), Some(&most)), [Some(NOW), Some(&*most)]);
         assert_eq!(context(Some(NOW), Some(&more)), [Some(NOW), None]);

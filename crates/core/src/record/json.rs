@@ -1,4 +1,4 @@
-//! The record as JSON, wherever it is read out: stream, history, export, `consume --format json`.
+//! Records as JSON, in all outputs: stream, history, export, `consume --format json`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,8 +13,8 @@ pub use crate::value::write_string as string;
 
 /// Appends the record as one JSON object on one line.
 ///
-/// A value that is JSON stands in it as it was submitted, but for line breaks between tokens, which become spaces;
-/// any other value is `"value":null,"raw":"<base64>"`, a tombstone `"value":null`.
+/// A JSON value is written as it was submitted, except that line breaks between tokens become spaces. Any other value
+/// becomes `"value":null,"raw":"<base64>"`, a tombstone `"value":null`.
 pub fn write(out: &mut Vec<u8>, topic: &str, record: &Record) {
     out.extend_from_slice(b"{\"topic\":");
     string(out, topic);
@@ -58,7 +58,8 @@ pub fn write(out: &mut Vec<u8>, topic: &str, record: &Record) {
     out.push(b'}');
 }
 
-/// A JSON string holds no raw line break, so every one in valid JSON is white space between tokens.
+/// Appends JSON with its line breaks replaced. A JSON string has no raw line break, so all of them are white space
+/// between tokens.
 fn on_one_line(out: &mut Vec<u8>, json: &[u8]) {
     let json = json.trim_ascii();
     let start = out.len();
@@ -72,8 +73,8 @@ fn on_one_line(out: &mut Vec<u8>, json: &[u8]) {
     }
 }
 
-/// JSON over lines and indented, every number and key as it stands. What goes beyond about `most` bytes is left out:
-/// indentation may be many times as long as the JSON.
+/// Returns JSON with line breaks and indentation; numbers and names are unchanged. The result is cut after about `most`
+/// bytes, because indentation may be many times as long as the JSON.
 pub fn pretty(json: &str, most: usize) -> String {
     let mut out = String::with_capacity(json.len().min(most));
     let mut depth = 0_usize;
@@ -120,7 +121,7 @@ pub fn pretty(json: &str, most: usize) -> String {
     out
 }
 
-/// Bytes of the string that a text begins with, its quotes included.
+/// Returns the length of the string at the start of a text, with its quotes.
 fn end_of_string(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -134,14 +135,14 @@ fn end_of_string(text: &str) -> usize {
     text.len()
 }
 
-/// Above so many headers, those of the same name are found by a table of the names.
+/// With more headers than this, a table is used to find those of the same name.
 const FEW: usize = 16;
 
-/// The headers that the other members don't say already. A name that comes twice has an array of its values.
+/// Appends the headers that are not in other members. Several headers of the same name become an array.
 fn headers(out: &mut Vec<u8>, record: &Record, attributes: &Attributes) {
     let content_types = || record.headers().filter(|(name, _)| *name == cloudevents::CONTENT_TYPE);
     let is_json = content_types().all(|(_, value)| value == Some(b"application/json"));
-    let others = record.headers().filter(|(name, value)| !is_told_elsewhere(name, *value, attributes, is_json));
+    let others = record.headers().filter(|(name, value)| !is_in_another_member(name, *value, attributes, is_json));
     let mut open = false;
     let mut header = |name: &str, values: &mut dyn Iterator<Item = Option<&[u8]>>, many: bool| {
         out.extend_from_slice(if open { b"," } else { b",\"headers\":{" });
@@ -165,7 +166,7 @@ fn headers(out: &mut Vec<u8>, record: &Record, attributes: &Attributes) {
             }
         }
     } else {
-        // Any writer may make thousands of them.
+        // A record may have thousands of headers.
         let mut places: HashMap<&str, usize> = HashMap::new();
         let mut grouped: Vec<(&str, Vec<Option<&[u8]>>)> = Vec::new();
         for (name, value) in others {
@@ -184,10 +185,9 @@ fn headers(out: &mut Vec<u8>, record: &Record, attributes: &Attributes) {
     }
 }
 
-/// Whether another member of the record has what a header says. `is_json` is whether all content types are
-/// `application/json`.
-fn is_told_elsewhere(name: &str, value: Option<&[u8]>, attributes: &Attributes, is_json: bool) -> bool {
-    let is = |told: &Option<Cow<str>>| value.is_some() && value == told.as_deref().map(str::as_bytes);
+/// Whether another member has the value of a header. `is_json` is whether all content types are `application/json`.
+fn is_in_another_member(name: &str, value: Option<&[u8]>, attributes: &Attributes, is_json: bool) -> bool {
+    let is = |member: &Option<Cow<str>>| value.is_some() && value == member.as_deref().map(str::as_bytes);
     match name {
         cloudevents::SPECVERSION => value == Some(b"1.0"),
         cloudevents::ID => is(&attributes.id),
@@ -202,7 +202,7 @@ fn is_told_elsewhere(name: &str, value: Option<&[u8]>, attributes: &Attributes, 
     }
 }
 
-/// Text as a string, null as null, any other bytes as `{"raw":"<base64>"}`.
+/// Appends text as a string, null as null, any other bytes as `{"raw":"<base64>"}`.
 fn header_value(out: &mut Vec<u8>, value: Option<&[u8]>) {
     match value.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
         None => out.extend_from_slice(b"null"),
@@ -232,7 +232,7 @@ fn quoted_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Base64 as `raw` has it (RFC 4648, section 4).
+/// Encodes bytes as Base64 (RFC 4648, section 4).
 pub fn base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
@@ -286,13 +286,13 @@ mod tests {
     }
 
     #[test]
-    fn a_second_content_type_is_told_although_the_first_is_what_is_expected() {
+    fn a_second_content_type_is_kept_even_if_the_first_is_the_expected_one() {
         let json = json(None, None, &[("content-type", Some(b"application/json")), ("content-type", None)]);
         assert_eq!(json["headers"], serde_json::json!({"content-type": ["application/json", null]}));
     }
 
     #[test]
-    fn a_cloud_event_header_that_no_member_has_stands_among_the_headers() {
+    fn a_cloud_event_header_without_a_member_is_among_the_headers() {
         let own: [(&str, Option<&[u8]>); 5] = [
             ("ce_specversion", Some(b"0.3")),
             ("ce_id", Some(b"two words")),

@@ -1,7 +1,7 @@
-//! A record as it stands in Kafka, whoever wrote it. Reading never trusts: key, value and headers are any bytes.
+//! A record in Kafka, written by anybody: key, value and headers may be any bytes.
 //!
-//! A record lives in one allocation: the feed keeps tens of thousands of them and the tail makes
-//! hundreds of thousands a second.
+//! A record is one allocation: the feed keeps tens of thousands of them, and the tail makes hundreds of thousands a
+//! second.
 
 pub mod csv;
 pub mod json;
@@ -14,29 +14,28 @@ use serde::de::IgnoredAny;
 use crate::event::EventId;
 use crate::event::cloudevents::{self, Envelope};
 use crate::event::time::parse_ms;
-use crate::value::{Member, for_each_member, is_deeper};
+use crate::value::{MemberValue, for_each_member, is_deeper};
 
-/// One record of the topic.
 #[derive(Clone)]
 pub struct Record {
     partition: i32,
     offset: i64,
     /// Milliseconds since 1970, or [`NO_TIMESTAMP`].
     timestamp: i64,
-    /// Key, value and headers, one behind the other: the lengths are below, the headers each with theirs.
+    /// Key, value and headers in a row. The lengths of key and value are below; each header starts with its own.
     data: Box<[u8]>,
     key_len: u32,
     value_len: u32,
 }
 
 const NO_TIMESTAMP: i64 = i64::MIN;
-/// Deeper JSON than this counts as none: many readers' parsers give up on it.
+/// JSON with more levels than this counts as invalid, because many parsers reject it.
 const READABLE_DEPTH: usize = 128;
-/// The length that stands for "null", in Kafka as here.
+/// The length that means "null", as in Kafka's protocol.
 const NULL: u32 = u32::MAX;
 
 impl Record {
-    /// Copies what Kafka delivered. `timestamp_ms` is the record's own (CreateTime or LogAppendTime).
+    /// Copies a record that Kafka delivered. `timestamp_ms` is the record's own (CreateTime or LogAppendTime).
     pub fn new<'a>(
         partition: i32,
         offset: i64,
@@ -74,7 +73,7 @@ impl Record {
         self.offset
     }
 
-    /// Kafka's timestamp in milliseconds since 1970.
+    /// Returns Kafka's timestamp in milliseconds since 1970.
     pub fn timestamp_ms(&self) -> Option<i64> {
         (self.timestamp != NO_TIMESTAMP).then_some(self.timestamp)
     }
@@ -88,23 +87,23 @@ impl Record {
         (self.value_len != NULL).then(|| &self.data[self.key_end()..self.value_end()])
     }
 
-    /// The headers in their order; a name may come more than once, a value may be null or any bytes.
+    /// Returns the headers in their order. A name may appear more than once; a value may be null or any bytes.
     pub fn headers(&self) -> Headers<'_> {
         Headers { rest: &self.data[self.value_end()..] }
     }
 
-    /// The event's id (`ce_id`; CloudEvents Kafka binding, section 3.2.1), where the record has one that is one.
+    /// Returns the event's id (`ce_id`; CloudEvents Kafka binding, section 3.2.1), if it is valid.
     pub fn id(&self) -> Option<Cow<'_, str>> {
         self.attributes().id
     }
 
-    /// When it happened (`ce_time`), else Kafka's timestamp; milliseconds since 1970.
+    /// Returns the event's time (`ce_time`), or Kafka's timestamp, in milliseconds since 1970.
     pub fn time_ms(&self) -> Option<i64> {
         self.attributes().time_ms
     }
 
-    /// The CloudEvents attributes that Footfall knows: of the envelope in structured mode, else of the headers, of which the
-    /// last of a name counts.
+    /// Returns the CloudEvents attributes that Footfall uses: those of the envelope in structured mode, otherwise the
+    /// headers, of which the last with a name counts.
     pub fn attributes(&self) -> Attributes<'_> {
         let (mut values, mut content_type) = ([None; 5], None);
         for (name, value) in self.headers() {
@@ -145,48 +144,48 @@ impl Record {
         if !cloudevents::is_structured(std::str::from_utf8(content_type?).ok()?) {
             return None;
         }
-        // An object: serde would take an array as the fields of a struct in their order.
+        // Only an object: serde would accept an array as the fields of a struct.
         let value = self.value().filter(|value| value.trim_ascii_start().starts_with(b"{"))?;
         serde_json::from_slice(value).ok()
     }
 
-    /// The value as JSON text; `None` for a tombstone, for what is not JSON, and for what is nested over 128 levels deep.
+    /// Returns the value if it is JSON with at most 128 levels.
     pub fn json(&self) -> Option<&str> {
         let text = std::str::from_utf8(self.value()?).ok()?;
         serde_json::from_str::<IgnoredAny>(text).ok()?;
         (!is_deeper(text, READABLE_DEPTH)).then_some(text)
     }
 
-    /// `user` and `action` of the value, where it is a JSON object that has them as strings. A CloudEvent's `subject` and
-    /// `type` stand in for members that are missing.
-    pub fn who_and_what(&self) -> WhoAndWhat<'_> {
+    /// Returns `user` and `action` of the value, if it is a JSON object and they are strings. A CloudEvent's `subject`
+    /// and `type` replace missing ones.
+    pub fn user_and_action(&self) -> UserAndAction<'_> {
         let (mut user, mut action) = (None, None);
         let mut read = |json| {
             for_each_member(json, |name, value| match &*name {
-                "user" => user = Some(Member::read(value)),
-                "action" => action = Some(Member::read(value)),
+                "user" => user = Some(MemberValue::read(value)),
+                "action" => action = Some(MemberValue::read(value)),
                 _ => {}
             })
         };
         if self.event_json().is_none_or(|json| read(json).is_err()) {
-            return WhoAndWhat::default();
+            return UserAndAction::default();
         }
         let text = |member| match member {
-            Some(Member::Text(text)) => Some(text),
+            Some(MemberValue::Text(text)) => Some(text),
             _ => None,
         };
         if user.is_some() && action.is_some() {
-            return WhoAndWhat { user: text(user), action: text(action) };
+            return UserAndAction { user: text(user), action: text(action) };
         }
         let attributes = self.attributes();
-        WhoAndWhat {
+        UserAndAction {
             user: if user.is_some() { text(user) } else { attributes.subject },
             action: if action.is_some() { text(action) } else { attributes.kind },
         }
     }
 
-    /// The text that should be the event's JSON: the value, or the `data` in CloudEvents structured mode. `None` if it is no
-    /// text.
+    /// Returns the text of the event's JSON: the value, or the `data` in CloudEvents structured mode. `None` if it is
+    /// not UTF-8.
     pub fn event_json(&self) -> Option<&str> {
         match self.envelope().and_then(|envelope| envelope.data) {
             Some(data) => Some(data.get()),
@@ -194,12 +193,12 @@ impl Record {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the memory it takes, in bytes.
     pub fn size(&self) -> usize {
         std::mem::size_of::<Self>() + self.data.len()
     }
 
-    /// Bytes of key, value and headers.
+    /// Returns the bytes of key, value and headers.
     pub fn data_size(&self) -> usize {
         self.data.len()
     }
@@ -240,16 +239,16 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// The two fields that the filters and the page look at.
+/// The two fields that filters and pages use.
 #[derive(Debug, Default, PartialEq)]
-pub struct WhoAndWhat<'a> {
+pub struct UserAndAction<'a> {
     pub user: Option<Cow<'a, str>>,
     pub action: Option<Cow<'a, str>>,
 }
 
-/// A CloudEvent's attributes as a record has them.
+/// A CloudEvent's attributes in a record.
 pub struct Attributes<'a> {
-    /// One that is no valid id counts as none.
+    /// `None` if there is none, or an invalid one.
     pub id: Option<Cow<'a, str>>,
     pub source: Option<Cow<'a, str>>,
     pub kind: Option<Cow<'a, str>>,
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_gives_back_what_kafka_delivered() {
+    fn a_record_returns_what_kafka_delivered() {
         let record = record(Some(b"{}"));
         assert_eq!(record.key(), Some(&b"John"[..]));
         assert_eq!(record.value(), Some(&b"{}"[..]));
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn null_and_empty_are_two_things() {
+    fn null_and_empty_are_distinct() {
         let nulls = Record::new(0, 0, None, None, None, std::iter::empty());
         assert_eq!((nulls.key(), nulls.value(), nulls.timestamp_ms()), (None, None, None));
         let empties = Record::new(0, 0, Some(0), Some(b""), Some(b""), std::iter::empty());
@@ -286,13 +285,13 @@ mod tests {
     #[test]
     fn user_and_action_are_read_where_they_are_strings() {
         let record = record(Some(br#"{"user":"Jo\u0068n","n":[1],"action":7}"#));
-        assert_eq!(record.who_and_what(), WhoAndWhat { user: Some("John".into()), action: None });
-        assert_eq!(self::record(Some(b"[1]")).who_and_what(), WhoAndWhat::default());
-        assert_eq!(self::record(Some(b"\xff")).who_and_what(), WhoAndWhat::default());
+        assert_eq!(record.user_and_action(), UserAndAction { user: Some("John".into()), action: None });
+        assert_eq!(self::record(Some(b"[1]")).user_and_action(), UserAndAction::default());
+        assert_eq!(self::record(Some(b"\xff")).user_and_action(), UserAndAction::default());
     }
 
     #[test]
-    fn an_array_is_no_cloud_event() {
+    fn an_array_is_not_a_cloud_event() {
         let structured = [(cloudevents::CONTENT_TYPE, Some(&b"application/cloudevents+json"[..]))];
         let of = |value: &[u8]| Record::new(0, 0, None, None, Some(value), structured.into_iter());
         assert_eq!(of(br#"["id-"]"#).id(), None);

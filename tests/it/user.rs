@@ -1,4 +1,4 @@
-//! One user: what was counted of them, and how far it was looked.
+//! A user's page and counts.
 
 use crate::common::http::encoded;
 use crate::common::{Application, Broker, NewRecord, on_every_broker, on_three_brokers};
@@ -18,7 +18,7 @@ on_three_brokers! {
 }
 
 #[track_caller]
-fn person(app: &Application, user: &str) -> Value {
+fn user(app: &Application, user: &str) -> Value {
     app.get(&format!("/api/v1/users/{}", encoded(user))).expect(200).json()
 }
 
@@ -42,7 +42,7 @@ fn a_users_actions_are_counted_with_first_and_last_seen(broker: Broker) {
         app.accept(&json!({"user": "John", "action": action, "time": time}));
     }
     let receipt = app.accept(&json!({"user": "John", "action": "<b>", "time": "2026-11-23T12:00:02Z"}));
-    let found = person(&app, "John");
+    let found = user(&app, "John");
     let scanned = found["scanned"].as_u64().expect("a number");
     assert!((4..34).contains(&scanned), "only one partition is read: {found}");
     let actions =
@@ -78,11 +78,11 @@ fn every_name_has_a_page(broker: Broker) {
         ["a/b", "../a", "100%", "%2F", "Zoë 🦊", "J. R.", "a?b#c&d=e+f;g", "نورا", "...", "\"'<i>", "\\", &long];
     for name in names {
         app.accept(&event(name, "exist"));
-        let found = person(&app, name);
+        let found = user(&app, name);
         assert_eq!((&found["user"], &found["events"]), (&json!(name), &json!(1)), "{name}");
         assert_eq!(page(&app, name).matches(r#"<li class="event""#).count(), 1, "{name}");
     }
-    // The rows lead there.
+    // The rows link there.
     let live = app.get("/").expect(200).text().to_owned();
     for name in names {
         let address = live
@@ -91,7 +91,7 @@ fn every_name_has_a_page(broker: Broker) {
             .find(|address| address.strip_prefix("/users/") == Some(&encoded(name)));
         assert!(address.is_some(), "{name} in {live}");
     }
-    // What is removed from every address leads nowhere.
+    // A segment that is removed from every address has no page.
     for name in [".", ".."] {
         app.accept(&event(name, "exist"));
     }
@@ -103,7 +103,7 @@ fn every_name_has_a_page(broker: Broker) {
 fn a_user_without_events_has_a_page(broker: Broker) {
     let app = Application::on(broker).start();
     app.accept(&event("Ann", "login"));
-    let found = person(&app, "nobody");
+    let found = user(&app, "nobody");
     assert_eq!((&found["events"], &found["actions"], &found["other"]), (&json!(0), &json!([]), &json!(0)), "{found}");
     assert_eq!((&found["first_seen"], &found["last_seen"]), (&Value::Null, &Value::Null));
     // Other programs may have written to other partitions.
@@ -120,7 +120,7 @@ fn records_in_other_partitions_are_not_counted_and_the_page_says_so(broker: Brok
     let own = receipt["partition"].as_i64().expect("a number") as i32;
     let record = |partition| NewRecord::new().value(event("J & J", "imported").to_string()).partition(partition);
     app.topic().produce_all(&[record((own + 1) % 3), record(own), record((own + 2) % 3)]);
-    let found = person(&app, "J & J");
+    let found = user(&app, "J & J");
     assert_eq!((&found["events"], &found["partition"]), (&json!(2), &json!(own)), "{found}");
     assert_eq!((&found["complete"], &found["partitions"]), (&json!(false), &json!([own])), "{found}");
     let all = app.get("/api/v1/users/J%20%26%20J?partitions=all").expect(200).json();
@@ -160,7 +160,7 @@ fn a_long_partition_is_counted_in_parts() {
     for chunk in (0..240_000).map(record).collect::<Vec<_>>().chunks(30_000) {
         app.topic().produce_all(chunk);
     }
-    let newest = person(&app, "rare");
+    let newest = user(&app, "rare");
     assert_eq!((&newest["events"], &newest["complete"]), (&json!(1), &json!(false)), "{newest}");
     let scanned = newest["scanned"].as_u64().expect("a number");
     assert!((200_000..240_000).contains(&scanned), "{scanned}");
@@ -168,7 +168,7 @@ fn a_long_partition_is_counted_in_parts() {
     let rest = app.get(&format!("/api/v1/users/rare?to={next}")).expect(200).json();
     assert_eq!((&rest["events"], &rest["complete"], &rest["next"]), (&json!(1), &json!(false), &Value::Null), "{rest}");
     assert_eq!(scanned + rest["scanned"].as_u64().expect("a number"), 240_001);
-    // The page looks at less before it shows something.
+    // The page reads less before it shows something.
     let page = page(&app, "rare");
     assert!(page.contains("of 240,001 records in partition"), "{page}");
     assert!(page.contains("1 event so far.") && page.contains(r#"id="so-far""#), "{page}");
