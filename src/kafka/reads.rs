@@ -1,5 +1,5 @@
 //! Reads of the topic for requests. Each read waits for a permit, runs on a thread that may block, and is cancelled when
-//! nobody waits for it any more.
+//! the caller is dropped.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ impl Reads {
 
     /// Runs `work` on a thread that may block, once there is a permit for `client`. If the caller is dropped, it leaves the
     /// queue, or cancels the token that `work` gets. The permit is held until `work` has really returned; with its result the
-    /// caller gets the permit, for as long as it still needs the memory of the read.
+    /// caller gets the permit, to keep as long as it needs the memory of the read.
     pub async fn run<T, E>(
         &self,
         client: Address,
