@@ -1,4 +1,4 @@
-//! The place that a client knows: the last id that its stream sent.
+//! The position that a client knows: the last id that its stream sent.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::feed::{Cursor, Dialect, Filter, Frames};
 /// The last id that was sent to a client.
 pub struct LastId {
     dialect: Dialect,
-    /// Whether the client has a filter. Without one, the last id is always the place that was reached.
+    /// Whether the client has a filter. Without one, the last id is always the current position.
     filtered: bool,
-    /// `None` if no id was sent, or if it is known as text only.
+    /// `None` if no id was sent, or if it is known only as text.
     place: Option<Arc<Cursor>>,
-    /// The last id of a piece of frames as text, where `place` does not say it.
+    /// The last id of some frames as text, if `place` does not have it.
     text: Option<Box<[u8]>>,
-    /// Reused to compare places as text.
+    /// A buffer to compare positions as text.
     buffer: Vec<u8>,
 }
 
@@ -33,7 +33,8 @@ impl LastId {
         self.place.as_ref().is_some_and(|last| Arc::ptr_eq(last, place) || last == place)
     }
 
-    /// Notes frames that lead to `place`. Records that the filter hides may lie between the last frame and that place.
+    /// Notes frames that end at `place`. Records that the filter hides may lie between the last frame and that
+    /// position.
     pub fn sent(&mut self, frames: &[u8], place: &Arc<Cursor>) {
         if !self.filtered {
             return self.set(place);
@@ -47,18 +48,18 @@ impl LastId {
         }
     }
 
-    /// Notes the first of many frames, where more follow.
+    /// Notes the first part of some frames.
     pub fn sent_part(&mut self, frames: &[u8]) {
         (self.place, self.text) = (None, Frames::last_id(frames, self.dialect).map(Into::into));
     }
 
-    /// The place to send between two parts of frames.
+    /// Returns the position to send between two parts of frames.
     fn known(&self) -> Option<Arc<Cursor>> {
         let parsed = || std::str::from_utf8(self.text.as_ref()?).ok()?.parse().ok().map(Arc::new);
         self.place.clone().or_else(parsed)
     }
 
-    /// A frame that moves the client to `place` without an event.
+    /// Returns a frame that moves the client to `place` without an event.
     pub fn position(&mut self, place: &Arc<Cursor>) -> Bytes {
         self.set(place);
         let mut out = Vec::new();
@@ -66,7 +67,7 @@ impl LastId {
         out.into()
     }
 
-    /// The frame of a beat. `place` is where the stream is, if nothing that leads there is still to be sent.
+    /// Returns the frame of a beat. `place` is the stream's position if all frames before it were sent.
     pub fn beat(&mut self, beat: &Beat, place: Option<&Arc<Cursor>>) -> Bytes {
         match (beat, place) {
             (Beat::Heartbeat, Some(place)) if self.dialect != Dialect::Lines && !self.is(place) => self.position(place),

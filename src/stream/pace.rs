@@ -1,17 +1,17 @@
-//! How many events a client gets that asked for no more than a rate.
+//! Limits the rate of events for a client that asked for that.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a stream that gets less than there is gets the newest: row by row they would be as unreadable as all.
+/// How often a stream that is over its rate gets the newest events. Sent one by one they would be unreadable.
 const SKIP_EVERY: Duration = Duration::from_millis(500);
 
-/// A token bucket of two seconds' worth of events.
+/// A token bucket with the events of two seconds.
 pub struct Pace {
-    /// Events a second, at least 1.
+    /// Events per second, at least 1.
     rate: usize,
-    /// Events that the client may get now.
+    /// Events that may be sent now.
     pub allowance: usize,
     refilled: Instant,
 }
@@ -21,12 +21,12 @@ impl Pace {
         Pace { rate, allowance: 2 * rate, refilled: Instant::now() }
     }
 
-    /// Events that the client may get at once.
+    /// The most events that may be sent at once.
     pub fn burst(&self) -> usize {
         2 * self.rate
     }
 
-    /// Refills the bucket. If it is empty all the same, returns how long to wait before anything is read for the client.
+    /// Refills the bucket. If it is still empty, returns how long to wait before the next read.
     pub fn wait(&mut self) -> Option<Duration> {
         let earned = (self.refilled.elapsed().as_secs_f64() * self.rate as f64) as usize;
         if earned > 0 {

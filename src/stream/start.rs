@@ -1,4 +1,4 @@
-//! Where a stream starts: what a client may ask for, and the place that this is in the topic.
+//! Where a stream starts: the starts that a client may request, and their positions in the topic.
 
 use std::ops::ControlFlow;
 
@@ -13,38 +13,38 @@ use crate::event::time::format_ms;
 use crate::feed::{Cursor, Filter, Gap, GapReason, UNKNOWN};
 use crate::kafka::{History, HistoryError, HistoryRange, Marks, ReadError, ReadKind};
 
-/// Characters of a malformed cursor that its gap repeats.
+/// Most characters of a malformed cursor that its gap repeats.
 const REPEATED: usize = 200;
-/// How many records of Kafka are searched for the last matching ones.
+/// How many records in Kafka are searched for the last matching ones.
 const LAST_SCAN: u64 = 100_000;
 
-/// Where a client asks its stream to start.
+/// The start that a client requests.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Start {
-    /// Behind the newest record.
+    /// After the newest record.
     Now,
-    /// After what this cursor has seen.
+    /// After this cursor.
     After(Cursor),
-    /// After a cursor that is malformed: its text. The stream starts now, with a gap.
+    /// After a malformed cursor, with its text. The stream starts now, with a gap.
     Malformed(String),
     /// At the first record at or after a time, in milliseconds since 1970.
     Since(i64),
-    /// Before the last records that match the filter, this many.
+    /// Before this many of the last matching records.
     Last(usize),
 }
 
 impl Start {
-    /// After a cursor as a client sends it.
+    /// Parses a cursor that a client sent.
     pub fn after(text: &str) -> Self {
         text.parse().map_or_else(|_| Start::Malformed(text.chars().take(REPEATED).collect()), Start::After)
     }
 }
 
-/// The place where a stream starts.
+/// The position where a stream starts.
 #[derive(Debug)]
 pub struct Resolved {
     pub place: Cursor,
-    /// What the client does not get although it asked for it.
+    /// The requested records that the client does not get.
     pub gap: Option<Gap>,
 }
 
@@ -54,7 +54,8 @@ impl From<Cursor> for Resolved {
     }
 }
 
-/// Finds the place of a start. Waits until the tail has started, and for Kafka where only Kafka knows, as long as it takes.
+/// Finds the position of a start. Waits until the tail has started, and as long as necessary for Kafka if only Kafka
+/// knows the position.
 pub async fn resolve(streams: &Streams, address: Address, start: &Start, filter: &Filter) -> Resolved {
     let now = streams.feed.started().await;
     let place = match start {
@@ -75,7 +76,8 @@ pub async fn resolve(streams: &Streams, address: Address, start: &Start, filter:
     locate(streams, address, place, &now).await
 }
 
-/// The place of a time. In a partition without a leader, whose records nobody can look up, it is where the feed is now.
+/// Returns the position of a time. In a partition without a leader, whose records cannot be looked up, it is the feed's
+/// position.
 async fn since(streams: &Streams, address: Address, ms: i64, now: Cursor) -> Resolved {
     let offsets = ask(streams, address, move |history| history.offsets_since_led(ms)).await;
     let is_whole = offsets.iter().all(Option::is_some);
@@ -90,7 +92,7 @@ async fn since(streams: &Streams, address: Address, ms: i64, now: Cursor) -> Res
     Resolved { place: resumed, gap: Some(gap) }
 }
 
-/// Checks whether the records behind a place can still be had; if not, finds the place from which they can.
+/// Checks whether the records after a position are still available; if not, finds the position from which they are.
 async fn locate(streams: &Streams, address: Address, place: Cursor, now: &Cursor) -> Resolved {
     let requested = place.to_string();
     let gap = |resumed: Cursor, missed, reason| Resolved {
@@ -102,8 +104,8 @@ async fn locate(streams: &Streams, address: Address, place: Cursor, now: &Cursor
     }
     let mut place = place;
     place.grow(now.partitions());
-    // Nobody knows where these partitions ended when the client's stream began. Of a partition that had no leader when this
-    // process started, the client gets what was written since.
+    // The ends of these partitions at the start of the client's stream are unknown. Of a partition that had no leader
+    // when this process started, the client gets the records written since.
     let mut settled = streams.feed.settle(&mut place);
     let is_unknown = |place: &Cursor, partition: &i32| place.get(*partition) == UNKNOWN;
     let has_leader_now = |partition: &i32| is_unknown(&place, partition) && !is_unknown(now, partition);
@@ -121,7 +123,7 @@ async fn locate(streams: &Streams, address: Address, place: Cursor, now: &Cursor
     let (lows, highs): (Vec<i64>, Vec<i64>) = bounds_at(&place, bounds).into_iter().unzip();
     let (lows, highs) = (Cursor::new(lows), Cursor::new(highs));
     if !highs.covers(&place) {
-        // It has offsets that the topic never had: it is of another topic of the same name.
+        // It has offsets that the topic never had: so it belongs to another topic of the same name.
         return gap(lows, None, GapReason::TopicRecreated);
     }
     if place.distance(&highs) > streams.settings.max_catch_up {
@@ -136,8 +138,8 @@ async fn locate(streams: &Streams, address: Address, place: Cursor, now: &Cursor
     gap(place.max(&lows), Some(missed), GapReason::Expired)
 }
 
-/// The offsets between which `place` has to lie. The bounds of a partition without a leader, or of one that the place does not
-/// know yet, are what the place says: the stream continues there once the partition is read.
+/// Returns the offsets between which `place` must lie. The bounds of a partition without a leader, or of one that the
+/// cursor does not know, are the cursor's own: the stream continues there once the partition is read.
 fn bounds_at(place: &Cursor, bounds: Vec<Option<Marks>>) -> Vec<Marks> {
     let bound = |(partition, marks): (i32, Option<Marks>)| match place.get(partition) {
         UNKNOWN => (UNKNOWN, UNKNOWN),
@@ -146,7 +148,7 @@ fn bounds_at(place: &Cursor, bounds: Vec<Option<Marks>>) -> Vec<Marks> {
     (0..).zip(bounds).map(bound).collect()
 }
 
-/// The place before the last `count` records that match. Without Kafka, memory decides alone.
+/// Returns the position before the last `count` matching records. Without Kafka, only memory is searched.
 async fn last(streams: &Streams, address: Address, filter: &Filter, count: usize) -> Cursor {
     let (feed, wanted) = (streams.feed.clone(), filter.clone());
     let Ok((place, found)) = spawn_blocking(move || feed.back(&wanted, count)).await else {
@@ -157,7 +159,7 @@ async fn last(streams: &Streams, address: Address, filter: &Filter, count: usize
     }
     let (filter, to) = (filter.clone(), streams.feed.head().positions().to_vec());
     let read = streams.reads.run(address, ReadKind::Scan, move |history, stop| {
-        // A partition without a leader, or which is not read yet, is not searched.
+        // Partitions without a leader, or not read yet, are not searched.
         let low = |(marks, to): (Option<Marks>, &i64)| match *to {
             UNKNOWN => UNKNOWN,
             to => marks.map_or(to, |(low, _)| low.min(to)),
