@@ -1,4 +1,4 @@
-//! An answer in JSON with a status and a few headers.
+//! JSON answers with a status and a few headers.
 
 use std::io::Cursor;
 
@@ -7,7 +7,6 @@ use rocket::request::Request;
 use rocket::response::{self, Responder, Response};
 use serde::Serialize;
 
-/// An answer in JSON with a status and a few headers.
 pub struct Answer {
     status: u16,
     body: Vec<u8>,
@@ -16,7 +15,7 @@ pub struct Answer {
 
 impl Answer {
     pub fn json(status: u16, body: &impl Serialize) -> Self {
-        // Every body has text for keys, and no number that JSON lacks.
+        // Serialisation cannot fail: the keys are text, and there is no NaN or infinity.
         Answer::raw(status, serde_json::to_vec(body).unwrap_or_default())
     }
 

@@ -1,4 +1,4 @@
-//! Answers requests that no handler has answered.
+//! Answers requests that no handler answered.
 
 use rocket::http::Status;
 use rocket::{Request, catch};
@@ -8,7 +8,7 @@ use super::problem::{Kind, Problem};
 
 #[catch(default)]
 pub fn catch(status: Status, request: &Request) -> Problem {
-    // Nothing is at the path, or the route has let the request pass.
+    // Nothing is at the path, or the route forwarded the request.
     if let Err(problem) = access::check(request, RouteKind::Page) {
         return problem;
     }

@@ -1,4 +1,4 @@
-//! Security headers: they keep a browser from doing what our pages never ask for.
+//! Security headers: they forbid browsers what our pages never do.
 
 use rocket::fairing::{Fairing, Info, Kind};
 use rocket::http::Header;
@@ -8,7 +8,7 @@ use rocket::{Request, Response};
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The headers of every answer, also of one that the server gives without the application.
+/// The headers of every answer, also of those that the server makes without the application.
 pub const HEADERS: &[(&str, &str)] = &[
     ("Cache-Control", "no-store"),
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),

@@ -6,7 +6,7 @@ use rocket::{Data, Request, Response};
 
 use super::problem::{Kind, Problem};
 
-/// Behind every other route.
+/// Lower than the rank of every other route.
 pub const RANK: isize = 100;
 
 /// The value of `Allow`.
@@ -26,10 +26,10 @@ impl Handler for NotAllowed {
     }
 }
 
-/// The routes that answer 405, and `OPTIONS`, on a path that takes the methods in `allow`.
+/// Returns the routes that answer 405, and `OPTIONS`, on a path that allows the methods in `allow`.
 pub fn not_allowed(path: &str, allow: &[&str]) -> Vec<Route> {
     use Method::{Connect, Delete, Get, Options, Patch, Post, Put, Trace};
-    // The server passes a method that Rocket does not know as CONNECT.
+    // For a method that Rocket does not know, the server dispatches CONNECT.
     let methods = [Get, Put, Post, Delete, Patch, Options, Trace, Connect];
     let others = methods.into_iter().filter(|method| !allow.contains(&method.as_str()));
     others.map(|method| Route::ranked(RANK, method, path, NotAllowed(allow.join(", ")))).collect()

@@ -1,4 +1,4 @@
-//! HTTP: routes that parse, call one function of the house, and answer.
+//! HTTP: routes that parse a request, call one function of another module, and answer.
 
 mod access;
 mod answer;
@@ -34,13 +34,13 @@ use crate::telemetry::Metrics;
 pub use pages::form::form_bytes;
 pub use pages::overview::Overviews;
 
-/// Puts routes, catchers and fairings on a Rocket that manages the parts; `log_requests` is whether each request gets a
-/// line in the log. Rocket does not launch if a handler asks for the `State` of a part that is not managed.
+/// Adds routes, catchers and fairings to a Rocket that manages the parts. `log_requests` is whether each request gets a
+/// line in the log. Rocket does not launch if a handler uses the `State` of a part that is not managed.
 pub fn mount(rocket: Rocket<Build>, metrics: Arc<Metrics>, log_requests: bool) -> Rocket<Build> {
     rocket
         .attach(request_log::RequestLog { metrics, lines: log_requests })
         .attach(pages::error::ErrorPages)
-        // Rocket's own headers give way to ours.
+        // Our headers replace Rocket's own.
         .attach(Shield::new())
         .attach(headers::Security)
         .manage(openapi::Description::new(|| openapi::text(routes::Operations::openapi())))

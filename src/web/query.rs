@@ -1,4 +1,4 @@
-//! The parameters of a request, for its handler.
+//! The parameters of a request, for handlers.
 
 use std::ops::Deref;
 
@@ -27,12 +27,12 @@ impl<'r> FromRequest<'r> for Parameters {
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, BadParameter> {
         match of(request) {
             Ok(query) => Outcome::Success(Parameters(query)),
-            Err(bad) => Outcome::Error((Status::BadRequest, bad)), // `access` has refused it already
+            Err(bad) => Outcome::Error((Status::BadRequest, bad)), // `access` has rejected it already
         }
     }
 }
 
-/// The parameters of a request, parsed once: `access` looks at them before its handler does.
+/// Returns the parameters of a request, parsed once: `access` reads them before the handler does.
 pub fn of(request: &Request<'_>) -> Result<QueryString, BadParameter> {
     request.local_cache(|| QueryString::parse(request.uri().query().map_or("", |query| query.as_str()))).clone()
 }

@@ -1,5 +1,5 @@
-//! Answers to requests that the server refuses before a route gets them. The application writes these answers, so that they
-//! are like all others.
+//! Answers to requests that the server rejects before routing. The application makes these answers, so that they have
+//! the usual headers, log line and metrics.
 
 use std::time::SystemTime;
 

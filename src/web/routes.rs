@@ -1,5 +1,5 @@
-//! The table of routes: each handler once, with the kind of route that it is. Path and method are the handler's own
-//! attribute, its description is its doc comment.
+//! The table of routes: each handler once, with its kind. Path and method are the handler's own attribute, its
+//! description is its doc comment.
 //!
 //! What depends on the routes is built from the table: what Rocket mounts, 405 with `Allow`, which routes other sites may
 //! link to, the description (`openapi/`) and the list in `docs/api.md`. A new route is one line here.
@@ -85,7 +85,7 @@ table! {
     }
 }
 
-/// Every route behind the check of who may ask, and behind them 405 for the methods that a path does not take.
+/// Returns every route behind the access check, and the routes that answer 405.
 pub fn routes() -> Vec<Route> {
     let table = table();
     let mut paths: BTreeMap<String, (RouteKind, Vec<&str>)> = BTreeMap::new();
@@ -95,7 +95,7 @@ pub fn routes() -> Vec<Route> {
     }
     let others = paths.into_iter().flat_map(|(path, (kind, mut allow))| {
         allow.sort_unstable();
-        // A link that leads to a method of another kind gets 405, whoever has sent it.
+        // A link that leads to a method of another kind gets 405, whichever site it is on.
         let kind = if kind == RouteKind::Probe { RouteKind::Probe } else { RouteKind::Page };
         not_allowed(&path, &allow).into_iter().map(move |route| (kind, route)).collect::<Vec<_>>()
     });

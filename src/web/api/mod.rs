@@ -1,4 +1,4 @@
-//! What programs call.
+//! The API for programs.
 
 pub mod events;
 pub mod history;

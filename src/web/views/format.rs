@@ -33,7 +33,7 @@ impl Stamp {
     }
 }
 
-/// At most `chars` characters, with those that would not show made visible.
+/// Returns at most `chars` characters, with invisible ones made visible.
 pub fn cut(text: &str, chars: usize) -> String {
     let mut rest = text.chars();
     let mut short: String = rest.by_ref().take(chars).map(visible).collect();
@@ -48,13 +48,13 @@ fn visible(c: char) -> char {
         '\t' | '\n' | '\r' | '\u{2028}' | '\u{2029}' => ' ',
         '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
         '\x7f' => '\u{2421}',
-        // C1 controls, and those that turn the direction of text: a name must not read backwards.
+        // C1 controls, and those that change the direction of text: a name must not read backwards.
         '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
         _ => c,
     }
 }
 
-/// Text that happens to be UTF-8 but is mostly control characters is binary to a reader.
+/// Whether a text is readable. UTF-8 that is mostly control characters counts as binary.
 pub fn is_text(text: &str) -> bool {
     let head = text.chars().take(1000);
     let (mut all, mut control) = (0, 0);
