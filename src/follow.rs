@@ -1,4 +1,4 @@
-//! What happens with each record that the tail reads.
+//! Distributes the records that the tail reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::ingest::Ingest;
 use crate::kafka::{History, Sink, TopicId};
 use crate::stats::Stats;
 
-/// Takes each record of the tail to the feed, to the statistics, and its id to the memory of ids.
+/// Passes each record of the tail to the feed and the statistics, and its id to the memory of ids.
 pub struct TailSink {
     writer: Writer,
     ingest: Arc<Ingest>,
     stats: Arc<Stats>,
     history: Arc<History>,
     closing: CancellationToken,
-    /// Ends the read of the records before those that the tail reads.
+    /// Cancels the read of the records before those that the tail reads.
     filling: CancellationToken,
     /// By partition, whether it still has no leader.
     unknown: Vec<bool>,
@@ -86,7 +86,7 @@ impl Sink for TailSink {
     }
 
     fn restart(&mut self, positions: &[i64]) {
-        self.ingest.topic_recreated(); // ids that a post to the earlier topic has left meanwhile
+        self.ingest.topic_recreated(); // drops ids that a post to the old topic added meanwhile
         self.writer.restart(positions);
         self.filling.cancel();
         self.stats.clear();

@@ -25,7 +25,7 @@ impl Default for HeavyWork {
 }
 
 impl HeavyWork {
-    /// Runs the work when it is the turn of its address. The permit is held until the work ends, also if nobody waits
+    /// Runs the work when it is the turn of its address. The permit is held until the work ends, even if no one waits
     /// for the result any more.
     pub async fn run<T: Send + 'static>(
         &self,
