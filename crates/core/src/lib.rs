@@ -1,4 +1,4 @@
-//! The core of Footfall: what an event is, what a record in Kafka is, where a reader is in the topic, and what it wants.
+//! The core of Footfall: events, records, cursors, filters and query strings.
 //!
 //! Nothing here does I/O or knows Kafka's client, HTTP, or an async runtime, so its tests and the fuzz targets build in
 //! seconds. Everything here accepts any bytes: a client or another writer of the topic may have sent them.

@@ -11,13 +11,13 @@ pub struct EventId(Box<str>);
 impl EventId {
     pub const MAX: usize = 128;
 
-    /// A new UUIDv7 (RFC 9562, section 5.7): unique, and sorted by the time it was made.
+    /// Makes a UUIDv7 (RFC 9562, section 5.7): unique, and sorted by time.
     pub fn new() -> Self {
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         EventId((&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text)).into())
     }
 
-    /// Takes what a client chose, if it is one.
+    /// Parses an id that a client chose.
     pub fn parse(text: &str) -> Option<Self> {
         Self::is_valid(text).then(|| EventId(text.into()))
     }

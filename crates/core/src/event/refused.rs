@@ -1,20 +1,20 @@
-//! Why a body or one of its events is refused, and the bounds that decide.
+//! Why a body or one of its events is rejected, and the limits.
 
 use super::Event;
 
-/// The bounds of what is taken, and the time it is taken at.
+/// The limits of a body, and the current time.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of one event.
+    /// Most bytes of one event.
     pub event: usize,
-    /// Events in one array.
+    /// Most events in one array.
     pub batch: usize,
     /// Milliseconds since 1970.
     pub now_ms: i64,
 }
 
 impl Limits {
-    /// Checks the size of one event: the item `index` of its body.
+    /// Checks the size of one event, the item `index` of its body.
     pub(super) fn check_size(&self, index: usize, text: &str) -> Result<(), Refused> {
         if text.len() > self.event {
             return Err(Refused::TooLarge { index, size: text.len(), max: self.event });
@@ -38,7 +38,7 @@ impl FieldError {
 
 pub type Checked = Result<Event, Vec<FieldError>>;
 
-/// Why a body as a whole is not taken.
+/// Why a whole body is rejected.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Refused {
     #[error("the body is empty; expected a JSON object, or an array of them")]
@@ -57,7 +57,7 @@ pub enum Refused {
     TooLarge { index: usize, size: usize, max: usize },
 }
 
-/// A body's JSON as text, which is not empty.
+/// Returns a body as text without surrounding white space. Fails if it is empty.
 pub(super) fn body_text(body: &[u8]) -> Result<&str, Refused> {
     let text = std::str::from_utf8(body).map_err(|e| Refused::NotUtf8(e.valid_up_to()))?;
     // A byte order mark: RFC 8259, section 8.1 lets a parser ignore it.

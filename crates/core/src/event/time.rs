@@ -1,22 +1,22 @@
-//! Times as the contracts write them: RFC 3339, UTC, milliseconds.
+//! Times in the formats of the API: RFC 3339, UTC, milliseconds.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Now, in milliseconds since 1970.
+/// Returns the current time in milliseconds since 1970.
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// Milliseconds since 1970 of an RFC 3339 date-time, finer digits cut off.
+/// Parses an RFC 3339 date-time into milliseconds since 1970; finer digits are cut off.
 pub fn parse_ms(text: &str) -> Option<i64> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
 }
 
-/// A duration such as `15m`, the unit of the configuration and of `since=-15m`: `ms`, `s`, `m` or `h`.
+/// Parses a duration such as `15m`, as in the configuration and in `since=-15m`. The units are `ms`, `s`, `m` and `h`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let number: f64 = text[..digits].parse().ok()?;
@@ -30,15 +30,16 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number * seconds).ok()
 }
 
-/// `2026-11-23T12:00:00.123Z`. A time that RFC 3339 cannot write (before year 0, after 9999) is written as the nearest.
+/// Formats a time as `2026-11-23T12:00:00.123Z`. Times before year 0 or after 9999, which RFC 3339 cannot represent,
+/// become the nearest.
 pub fn format_ms(ms: i64) -> String {
     const EARLIEST: i64 = -62_167_219_200_000;
     const LATEST: i64 = 253_402_300_799_999;
     let ms = ms.clamp(EARLIEST, LATEST);
     let Ok(t) = OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000)) else {
-        return String::new(); // not reached: the bounds above are those of the type
+        return String::new(); // unreachable: the time is within the bounds of the type
     };
-    // Written digit by digit: the formatting machinery takes ten times as long, and every event has a time.
+    // The time crate's formatting takes ten times as long, and every event has a time.
     let mut text = *b"0000-00-00T00:00:00.000Z";
     let parts = [
         (0, 4, t.year() as u32),
