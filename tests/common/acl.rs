@@ -1,4 +1,4 @@
-//! A user of an Apache Kafka with ACLs, whose password and rights a test changes. rdkafka has no functions for it.
+//! A user of an Apache Kafka with ACLs, whose password and rights a test changes. rdkafka has no functions for that.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -28,7 +28,7 @@ type Describe = unsafe extern "C" fn(
     usize,
 ) -> *mut sys::rd_kafka_AclBinding_t;
 
-/// Asks the broker to make bindings, or to delete those that match.
+/// Requests that the broker creates bindings, or deletes matching ones.
 type Send = unsafe extern "C" fn(
     *mut sys::rd_kafka_t,
     *mut *mut sys::rd_kafka_AclBinding_t,
@@ -39,14 +39,14 @@ type Send = unsafe extern "C" fn(
 
 const ANSWER_MS: i32 = 15_000;
 
-/// A user, as an administrator sees it.
+/// A user, with the rights of an administrator to change it.
 pub struct User {
     name: String,
     admin: AdminClient<DefaultClientContext>,
 }
 
 impl User {
-    /// Makes a user with this password on a broker where the caller may do everything.
+    /// Creates a user with this password, on a broker where the caller may do everything.
     pub fn create(servers: &str, name: &str, password: &str) -> Self {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", servers);
@@ -112,7 +112,7 @@ impl User {
         }
     }
 
-    /// Sends a question and waits for its answer.
+    /// Sends a request and waits for its answer.
     fn ask(&self, send: impl FnOnce(*mut sys::rd_kafka_queue_t)) {
         unsafe {
             let queue = sys::rd_kafka_queue_new(self.admin.inner().native_ptr());

@@ -19,13 +19,13 @@ use super::sse::{Frame, Subscription};
 use super::topic::Topic;
 use super::wait::{PATIENCE, eventually, within};
 
-/// What the application is started with.
+/// How the application is started.
 pub struct Builder {
     servers: Option<String>,
     topic: Topic,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
-    /// Options of `ulimit`, where it may have less than this process.
+    /// Options of `ulimit`, if it may have less than this process.
     limits: Vec<String>,
     output: Output,
 }
@@ -35,11 +35,11 @@ pub struct Builder {
 pub enum Output {
     /// To the test.
     Read,
-    /// To a device on which there is no room.
+    /// To a device without free space.
     FullDisk,
-    /// To a pipe whose reader has gone.
+    /// To a pipe without a reader.
     ClosedPipe,
-    /// To a pipe whose reader is there and reads nothing.
+    /// To a pipe whose reader reads nothing.
     FullPipe,
 }
 
@@ -55,19 +55,19 @@ impl Builder {
         }
     }
 
-    /// Files and sockets that it may have open at once (`ulimit -n`).
+    /// Most files and sockets that it may have open at once (`ulimit -n`).
     pub fn open_files(mut self, most: u32) -> Self {
         self.limits.push(format!("-n {most}"));
         self
     }
 
-    /// Memory that it may ask for (`ulimit -v`); more is refused, and a refusal ends a program that counts on it.
+    /// Most memory that it may allocate (`ulimit -v`); a failed allocation ends it.
     pub fn address_space(mut self, most_kib: usize) -> Self {
         self.limits.push(format!("-v {most_kib}"));
         self
     }
 
-    /// Where its log goes. Unless it is `Read`, the log is not known, and the embedded broker's address with it.
+    /// Sets the output of its log. Unless it is `Read`, the log is unknown, and with it the embedded broker's address.
     pub fn output(mut self, output: Output) -> Self {
         self.output = output;
         self
@@ -93,13 +93,13 @@ impl Builder {
         self
     }
 
-    /// A topic that is there already, or that is not to be named by chance.
+    /// Uses an existing topic, or one with a given name.
     pub fn topic(mut self, topic: &Topic) -> Self {
         self.topic = topic.borrowed();
         self
     }
 
-    /// Starts it and waits until it takes events.
+    /// Starts it and waits until it accepts events.
     #[track_caller]
     pub fn start(self) -> Application {
         let application = self.start_without_waiting_for_kafka();
@@ -114,7 +114,7 @@ impl Builder {
         let mut command = command_with(folder.path(), &self.limits);
         command.args(&self.arguments);
         command.env("ROCKET_ADDRESS", "127.0.0.1").env("FOOTFALL_LOG__FORMAT", "json");
-        // Who cannot read the log must know the port before.
+        // Without its log the port must be known before.
         let port = if self.output == Output::Read { 0 } else { free_port() };
         command.env("ROCKET_PORT", port.to_string());
         command.env("KAFKA_TOPIC", self.topic.name());
@@ -149,7 +149,7 @@ impl Builder {
     }
 }
 
-/// The binary without anything of this process's configuration, in a folder of its own.
+/// Returns a command for the binary without this process's configuration, in a folder of its own.
 pub fn command(folder: &Path) -> Command {
     command_with(folder, &[])
 }
@@ -185,7 +185,7 @@ pub struct Application {
 }
 
 impl Application {
-    /// With a fresh topic, on one of the two brokers.
+    /// Starts it with a fresh topic, on one of the two brokers.
     pub fn on(broker: Broker) -> Builder {
         match broker {
             Broker::Embedded => Builder::new(None, Topic::in_the_application()),
@@ -194,18 +194,18 @@ impl Application {
         }
     }
 
-    /// With a fresh topic, on the brokers given.
+    /// Starts it with a fresh topic, on these brokers.
     pub fn at(servers: &str) -> Builder {
         Builder::new(Some(servers.into()), Topic::named_by_chance(servers))
     }
 
-    /// Another one like this, on the same topic. Not with the embedded broker.
+    /// Starts another one on the same topic. Not with the embedded broker.
     pub fn replica(&self) -> Builder {
         let servers = self.servers.clone().expect("a broker that both can reach");
         Builder::new(Some(servers), self.topic.borrowed())
     }
 
-    /// Its topic, as any client of the broker sees it.
+    /// Its topic, as seen by any client of the broker.
     pub fn topic(&self) -> &Topic {
         &self.topic
     }
@@ -225,7 +225,7 @@ impl Application {
         self.request("POST", "/api/v1/events").json(body).send()
     }
 
-    /// Posts an event that must be taken, and gives its receipt.
+    /// Posts an event that must be accepted, and returns its receipt.
     #[track_caller]
     pub fn accept(&self, event: &Value) -> Value {
         self.post(event).expect(201).json()
@@ -261,13 +261,13 @@ impl Application {
         Subscription::open(self.address, &format!("/api/v1/stream{query}"))
     }
 
-    /// Opens a WebSocket; the query is behind `/api/v1/ws`.
+    /// Opens a WebSocket; the query is appended to `/api/v1/ws`.
     #[track_caller]
     pub fn socket(&self, query: &str) -> Socket {
         Socket::open(self.address, query)
     }
 
-    /// Opens a stream at the cursor of a client that was cut off.
+    /// Opens a stream at the cursor of a client that was disconnected.
     #[track_caller]
     pub fn stream_after(&self, last_event_id: &str) -> Subscription {
         Subscription::open_with(self.address, "/api/v1/stream", &[("Last-Event-ID", last_event_id)])
@@ -283,13 +283,13 @@ impl Application {
         self.running.log.json()
     }
 
-    /// The first line of the log that is wanted, as soon as it is there.
+    /// Waits for the first line of the log that matches.
     #[track_caller]
     pub fn log_line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.running.line(what, wanted)
     }
 
-    /// What the log says of a panic; nothing may.
+    /// Returns log lines about a panic; there must be none.
     pub fn panics(&self) -> Vec<String> {
         self.running.log.lines().into_iter().filter(|line| line.contains("panicked")).collect()
     }
@@ -298,18 +298,18 @@ impl Application {
         self.running.child().id()
     }
 
-    /// Asks it to end, as an orchestrator does (SIGTERM).
+    /// Sends SIGTERM, as an orchestrator does.
     pub fn terminate(&self) {
         signal(self.process_id(), "TERM");
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended.
     #[track_caller]
     pub fn wait_for_exit(&self, limit: Duration) -> ExitStatus {
         within(limit, "the application ends", || self.running.exit_status())
     }
 
-    /// SIGTERM, and the end that it brings. The topic stays until `self` is dropped.
+    /// Sends SIGTERM and waits for the end. The topic stays until `self` is dropped.
     #[track_caller]
     pub fn stop(&self) {
         self.terminate();
@@ -335,7 +335,7 @@ pub fn signal(process_id: u32, name: &str) {
 struct Running {
     child: Mutex<Child>,
     log: Log,
-    /// Its outputs, which are discarded.
+    /// Its outputs, if they are discarded.
     _unread: Option<(Option<ChildStdout>, Option<ChildStderr>)>,
     _folder: TempDir,
 }
@@ -358,7 +358,7 @@ impl Running {
         address
     }
 
-    /// Where a client finds the embedded broker: the log says it.
+    /// Reads the embedded broker's address from the log.
     #[track_caller]
     fn embedded_broker(&self) -> String {
         let line = self.line("the log names the embedded broker", |line| {
@@ -391,7 +391,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child().kill(); // it may have ended
+        let _ = self.child().kill(); // it may have ended already
         let _ = self.child().wait();
         if std::thread::panicking() {
             eprintln!("--- the application's log:\n{}\n---", self.log.lines().join("\n"));
@@ -399,7 +399,7 @@ impl Drop for Running {
     }
 }
 
-/// The lines that a process wrote.
+/// The lines that a process has written.
 #[derive(Clone, Default)]
 struct Log {
     lines: Arc<Mutex<Vec<String>>>,

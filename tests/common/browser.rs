@@ -1,4 +1,4 @@
-//! A real Chromium without a window, driven over WebDriver as a person would use it.
+//! A real headless Chromium, driven over WebDriver.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
@@ -23,12 +23,12 @@ use super::wait::{PATIENCE, within};
 pub struct Browser {
     runtime: Runtime,
     client: Client,
-    /// In the order of their opening.
+    /// In the order of opening.
     tabs: RefCell<Vec<WindowHandle>>,
     _driver: Driver,
 }
 
-/// The program that drives it, and that ends it.
+/// The driver, which ends the browser.
 struct Driver {
     child: Child,
     address: String,
@@ -37,7 +37,7 @@ struct Driver {
 impl Driver {
     #[track_caller]
     fn start() -> Self {
-        // It takes a port that is free for one family of addresses, and ends if the other has it in use.
+        // It uses a port that is free for one address family, and ends if the port is in use in the other.
         (0..5).find_map(|_| Driver::try_start()).expect("chromedriver finds a port")
     }
 
@@ -65,13 +65,13 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Its browsers end with it.
+        // The browser ends with the driver.
         signal(self.child.id(), "TERM");
         let start = Instant::now();
         while self.child.try_wait().is_ok_and(|status| status.is_none()) && start.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.kill(); // it may have ended already
         let _ = self.child.wait();
     }
 }
@@ -173,7 +173,7 @@ impl Browser {
         self.js("return location.pathname + location.search + location.hash").as_str().expect("text").to_owned()
     }
 
-    /// The result of a function's body.
+    /// Returns the result of a script.
     #[track_caller]
     pub fn js(&self, script: &str) -> Value {
         self.run(self.client.execute(script, Vec::new()))
@@ -202,7 +202,7 @@ impl Browser {
         self.run(field.send_keys(text));
     }
 
-    /// Keys as a keyboard sends them: to whatever has the focus.
+    /// Sends keys to the focused element, as a keyboard does.
     #[track_caller]
     pub fn press(&self, keys: &str) {
         let strokes = keys.chars().fold(KeyActions::new("keyboard".into()), |strokes, value| {
@@ -247,7 +247,7 @@ impl Browser {
         count.as_u64().expect("a number") as usize
     }
 
-    /// The id of what has the focus.
+    /// Returns the id of the focused element.
     #[track_caller]
     pub fn focused(&self) -> String {
         self.js("return document.activeElement.id").as_str().expect("an id").to_owned()
@@ -271,14 +271,14 @@ impl Browser {
         }
     }
 
-    /// The places of the rows, newest first: `1-812` is partition 1, offset 812.
+    /// The positions of the rows, newest first: `1-812` is partition 1, offset 812.
     #[track_caller]
     pub fn rows(&self) -> Vec<String> {
         let rows = self.js("return [...document.querySelectorAll('#rows > li.event')].map((row) => row.id.slice(2))");
         serde_json::from_value(rows).expect("ids")
     }
 
-    /// Waits until there are exactly so many rows.
+    /// Waits until there are exactly this many rows.
     #[track_caller]
     pub fn wait_for_rows(&self, count: usize) -> Vec<String> {
         let start = Instant::now();
@@ -303,7 +303,7 @@ impl Browser {
         self.vendor("goog/cdp/execute", json!({"cmd": command, "params": parameters}))
     }
 
-    /// The console's messages since the last call, warnings and errors.
+    /// Returns the console's warnings and errors since the last call.
     #[track_caller]
     pub fn complaints(&self) -> Vec<String> {
         let entries = self.vendor("se/log", json!({"type": "browser"}));
@@ -312,14 +312,14 @@ impl Browser {
         grave.map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// The width that a page is laid out for, in CSS pixels.
+    /// Sets the width of the page's layout, in CSS pixels.
     #[track_caller]
     pub fn resize(&self, width: u32, height: u32) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.devtools("Emulation.setDeviceMetricsOverride", metrics);
     }
 
-    /// `light` or `dark`.
+    /// Sets `light` or `dark`.
     #[track_caller]
     pub fn prefer(&self, scheme: &str) {
         let features = json!([
@@ -329,11 +329,11 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
-    /// What axe-core finds wrong with the page (WCAG 2.2, levels A and AA, and its best practices): the rules broken and
-    /// the elements that break them.
+    /// Returns the findings of axe-core (WCAG 2.2, levels A and AA, and its best practices): the rules and the elements
+    /// that break them.
     #[track_caller]
     pub fn barriers(&self) -> Vec<String> {
-        // A tool of the page's own world: the policy of the page does not bind it.
+        // The page's content security policy does not apply to injected tools.
         self.js(axe());
         let script = "const done = arguments[arguments.length - 1]; \
             axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => done(violations.flatMap((rule) => \
@@ -348,7 +348,7 @@ impl Browser {
         self.run(self.client.screenshot())
     }
 
-    /// Opens a tab and goes there.
+    /// Opens a tab with this address.
     #[track_caller]
     pub fn new_tab(&self) {
         let tab = self.run(self.client.new_window(true));
@@ -356,12 +356,12 @@ impl Browser {
         self.tabs.borrow_mut().push(tab.handle);
     }
 
-    /// Goes to a tab, counted from 0 in the order of their opening.
+    /// Switches to a tab, counted from 0 in the order of opening.
     #[track_caller]
     pub fn go_to_tab(&self, tab: usize) {
         let tab = self.tabs.borrow()[tab].clone();
         self.run(self.client.switch_to_window(tab));
-        // Driving a tab does not bring it to the front.
+        // Switching does not bring the tab to the front.
         self.devtools("Page.bringToFront", json!({}));
     }
 
@@ -374,7 +374,7 @@ impl Browser {
     }
 }
 
-/// The script of axe-core, out of a Python package that has it.
+/// Reads the script of axe-core from a Python package.
 fn axe() -> &'static str {
     static SCRIPT: OnceLock<String> = OnceLock::new();
     SCRIPT.get_or_init(|| {

@@ -1,5 +1,5 @@
-//! HTTP/1.1 by hand, so that a test sees exactly what is on the wire and can stop in the middle of it. Strict: what RFC 9112
-//! does not allow in a response panics.
+//! A hand-made HTTP/1.1 client, so that a test sees exactly what is on the wire and can stop in the middle. Strict: a
+//! response that violates RFC 9112 panics.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -35,7 +35,7 @@ impl Request {
         self.header("Content-Type", content_type)
     }
 
-    /// A body without a Content-Type, or with one given as a header.
+    /// A body without a Content-Type, or with one set as a header.
     pub fn body_only(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
@@ -57,7 +57,7 @@ impl Request {
         Connection::open(self).response(&method)
     }
 
-    /// Like `send`, but `None` if the server is missing or ends the connection before the answer is complete.
+    /// Like `send`, but returns `None` if the server is missing or closes the connection before the answer is complete.
     pub fn try_send(self) -> Option<Response> {
         let stream = TcpStream::connect_timeout(&self.address, PATIENCE).ok()?;
         let mut connection = Connection::over(stream, &self);
@@ -71,14 +71,14 @@ impl Request {
         (connection.received.len() == body_size).then_some(Response { head, body: connection.received })
     }
 
-    /// The same request, but the body is only announced: what comes of it is the caller's.
+    /// Sends the same request with a body that is only announced; the caller sends the body.
     #[track_caller]
     pub fn send_head(self, content_length: usize) -> Connection {
         assert!(self.body.is_empty());
         Connection::open(self.header("Content-Length", &content_length.to_string()))
     }
 
-    /// The same request, whose answers are to be read one by one.
+    /// Sends the same request, whose answers are read one by one.
     #[track_caller]
     pub fn open(self) -> Connection {
         Connection::open(self)
@@ -125,7 +125,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// The value of a header that comes once; `None` without it.
+    /// Returns the value of a header that appears once; `None` without it.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
@@ -177,7 +177,7 @@ impl Response {
         self.head.header(name)
     }
 
-    /// Goes on only with this status.
+    /// Checks the status.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status(), status, "{:?}\n{}", self.head, String::from_utf8_lossy(&self.body));
@@ -201,7 +201,7 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// The body as an RFC 9457 problem; panics if a member that all problems have is missing.
+    /// Returns the body as an RFC 9457 problem. Panics if a required member is missing.
     #[track_caller]
     pub fn problem(&self) -> Value {
         assert_eq!(
@@ -221,7 +221,7 @@ impl Response {
     }
 }
 
-/// What came of waiting for bytes.
+/// The result of waiting for bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Arrival {
     Bytes,
@@ -233,7 +233,7 @@ pub enum Arrival {
 /// A connection on which one request was sent.
 pub struct Connection {
     stream: TcpStream,
-    /// What was received and not looked at yet.
+    /// Bytes that were received and not parsed yet.
     pub received: Vec<u8>,
 }
 
@@ -249,14 +249,14 @@ impl Connection {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
         let mut connection = Connection { stream, received: Vec::new() };
-        // A server may answer and close before it has read everything; what it answered is what counts.
+        // A server may answer and close before it has read everything; only its answer counts.
         if let Err(error) = connection.send(&request.bytes()) {
             assert!(is_closed(error.kind()), "{error}");
         }
         connection
     }
 
-    /// Another request on the same connection.
+    /// Sends another request on the same connection.
     #[track_caller]
     pub fn send_request(&mut self, request: &Request) {
         self.send(&request.bytes()).expect("an open connection");
@@ -266,9 +266,9 @@ impl Connection {
         self.stream.write_all(bytes)
     }
 
-    /// No more bytes will be sent.
+    /// Closes the sending side.
     pub fn end_sending(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write); // the other side may have closed already
+        let _ = self.stream.shutdown(Shutdown::Write); // the server may have closed already
     }
 
     /// Waits for more bytes, at most `limit` of them.
@@ -277,7 +277,7 @@ impl Connection {
         let mut buffer = vec![0; limit.min(64 * 1024)];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Zero would mean "for ever".
+            // Zero would mean no timeout.
             self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a read timeout");
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Arrival::End,
@@ -304,7 +304,8 @@ impl Connection {
         head.unwrap_or_else(|| panic!("no answer after {:?}", String::from_utf8_lossy(&self.received)))
     }
 
-    /// The head of the response; `None` if the connection ends before it, or nothing more comes until the deadline.
+    /// Returns the head of the response; `None` if the connection ends before it, or if nothing arrives until the
+    /// deadline.
     #[track_caller]
     pub fn try_head(&mut self, deadline: Instant) -> Option<Head> {
         loop {
@@ -322,7 +323,7 @@ impl Connection {
         }
     }
 
-    /// The whole response to a request that was sent with `method`, behind which there is nothing.
+    /// Returns the whole response to a request with this method, after which nothing may follow.
     #[track_caller]
     pub fn response(mut self, method: &str) -> Response {
         let response = self.next_response(method);
@@ -392,7 +393,7 @@ enum ChunkState {
 }
 
 impl Chunks {
-    /// Whether the last chunk was there.
+    /// Whether the last chunk was received.
     pub fn is_complete(&self) -> bool {
         self.state == ChunkState::Complete
     }

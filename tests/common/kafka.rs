@@ -1,4 +1,4 @@
-//! Brokers for the tests: the one inside the application, and Apache Kafka by `dev/kafka`.
+//! Brokers for tests: the embedded one, and Apache Kafka started by `dev/kafka`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use tempfile::TempDir;
 use super::application::signal;
 use super::proxy::Proxy;
 
-/// What a test's application talks to.
+/// The broker that a test's application uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broker {
-    /// The broker inside the process.
+    /// The embedded broker.
     Embedded,
-    /// The Apache Kafka that all tests share; each test has a topic of its own there.
+    /// The Apache Kafka that all tests share; each test has its own topic there.
     Kafka,
-    /// The same of three brokers; topics are replicated to all of them.
+    /// The same with three brokers; topics are replicated to all of them.
     Cluster,
 }
 
@@ -40,14 +40,14 @@ impl Kafka {
         Kafka { directory, servers, _temporary: temporary }
     }
 
-    /// One that is reached through the proxy, by those who begin there; the others see nothing of it.
+    /// Starts one that clients reach through the proxy if they start there; others do not notice it.
     pub fn start_behind(proxy: &Proxy) -> Self {
         let (kafka, upstream) = Kafka::start_advertising(proxy.address().port());
         proxy.forward_to(upstream);
         kafka
     }
 
-    /// One that also listens at the address that is given back, and sends those who begin there to this port.
+    /// Starts one that also listens at the returned address, and that directs clients from there to this port.
     pub fn start_advertising(port: u16) -> (Self, SocketAddr) {
         let temporary = TempDir::with_prefix("footfall-kafka-").expect("a temporary folder");
         let directory = temporary.path().to_owned();
@@ -59,7 +59,7 @@ impl Kafka {
         (Kafka { servers: address_in(&printed), directory, _temporary: temporary }, upstream)
     }
 
-    /// One whose files cannot grow beyond so many KiB, as on a disk that is full by then, until it is restarted.
+    /// Starts one whose files cannot grow beyond this many KiB, like a full disk, until it is restarted.
     pub fn start_with_files_of(kib: u32) -> Self {
         let temporary = TempDir::with_prefix("footfall-kafka-").expect("a temporary folder");
         let (directory, owner) = (temporary.path().to_owned(), std::process::id().to_string());
@@ -70,7 +70,7 @@ impl Kafka {
         Kafka { servers: address_in(&printed), directory, _temporary: temporary }
     }
 
-    /// One that also listens for clients that log in and may do what ACLs allow, with that address.
+    /// Starts one that also listens for clients that log in and have ACLs; returns that address.
     pub fn start_with_acls() -> (Self, String) {
         let temporary = TempDir::with_prefix("footfall-kafka-").expect("a temporary folder");
         let (directory, owner) = (temporary.path().to_owned(), std::process::id().to_string());
@@ -80,7 +80,7 @@ impl Kafka {
         (Kafka { servers: address_in(&printed), directory, _temporary: temporary }, secured)
     }
 
-    /// The broker that is the cluster's active controller.
+    /// Returns the broker that is the cluster's active controller.
     pub fn controller(&self) -> u32 {
         let status = tool(&self.servers, &["metadata-quorum", "describe", "--status"]);
         let leader = status.lines().find_map(|line| line.strip_prefix("LeaderId:")?.trim().parse().ok());
@@ -92,7 +92,7 @@ impl Kafka {
         &self.servers
     }
 
-    /// Kills a broker as a crash would; they count from 1.
+    /// Kills a broker, counted from 1.
     pub fn kill(&self, broker: u32) {
         run(&self.directory, &["kill", &broker.to_string()]);
     }
@@ -102,7 +102,7 @@ impl Kafka {
         run(&self.directory, &["restart", &broker.to_string()]);
     }
 
-    /// Stops a broker's process in its tracks, with all its connections open, until the value is dropped.
+    /// Pauses a broker's process, with its connections open, until the value is dropped.
     pub fn freeze(&self, broker: usize) -> Frozen {
         let status = run(&self.directory, &["status"]);
         let line = status.lines().nth(broker - 1).unwrap_or_default();
@@ -113,7 +113,7 @@ impl Kafka {
     }
 }
 
-/// A broker that does not move.
+/// A paused broker.
 pub struct Frozen(u32);
 
 impl Drop for Frozen {
@@ -131,7 +131,7 @@ impl Drop for Kafka {
     }
 }
 
-/// Bootstrap servers of the Apache Kafka that all tests share: that of `dev/test`, or the one in
+/// Returns the bootstrap servers of the Apache Kafka that all tests share: the one of `dev/test`, the one in
 /// KAFKA_BOOTSTRAP_SERVERS, or one that this process starts and that ends with it.
 pub fn shared() -> &'static str {
     static SHARED: OnceLock<String> = OnceLock::new();
@@ -146,14 +146,14 @@ pub fn shared_cluster() -> &'static str {
     SHARED.get_or_init(|| given(&["FOOTFALL_TEST_CLUSTER"]).unwrap_or_else(|| start_for_this_process(3)))
 }
 
-/// What one of Kafka's own tools prints.
+/// Returns the output of one of Kafka's tools.
 #[track_caller]
 pub fn tool(servers: &str, arguments: &[&str]) -> String {
     let (name, rest) = arguments.split_first().expect("a tool's name");
     printed_by(Command::new(script()).args(["tool", name, "--bootstrap-server", servers]).args(rest))
 }
 
-/// The lines that Kafka's ConsoleConsumer prints of a topic, with the headers of each record.
+/// Returns the lines that Kafka's ConsoleConsumer prints of a topic, with the headers of each record.
 pub fn console_consumer(servers: &str, topic: &str) -> Vec<String> {
     let output = Command::new(script())
         .args(["tool", "console-consumer", "--bootstrap-server", servers, "--topic", topic, "--from-beginning"])
@@ -200,7 +200,7 @@ fn printed_by(command: &mut Command) -> String {
 
 fn dev_kafka(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(script());
-    // The folder goes before the operands: what follows a tool's name is the tool's.
+    // The folder precedes the operands: everything after a tool's name belongs to the tool.
     command.arg(arguments[0]).arg("--dir").arg(directory).args(&arguments[1..]);
     command
 }

@@ -1,4 +1,4 @@
-//! Other programs that a test runs: what they write is read as it comes, and they end with the test.
+//! Other programs that a test runs. Their output is read as it arrives, and they end with the test.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,12 +46,12 @@ impl Process {
         (0..count).map(|_| self.line()).collect()
     }
 
-    /// The lines that are there already, and those that still come if it has ended.
+    /// Returns the lines that have arrived, and the remaining ones if it has ended.
     pub fn lines_so_far(&self) -> Vec<String> {
         self.lines.try_iter().collect()
     }
 
-    /// All that it still writes until it ends.
+    /// Returns everything that it writes until it ends.
     #[track_caller]
     pub fn remaining_lines(&self) -> Vec<String> {
         self.lines.iter().collect()
@@ -75,7 +75,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.kill(); // it may have ended already
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- standard error of a program:\n{}---", self.errors());

@@ -1,9 +1,9 @@
-//! Python, for the programs of others that the tests run.
+//! Python, for third-party programs that tests run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A Python with what `dev/requirements.txt` names: that of `dev/test`, or the one that `dev/setup` makes.
+/// A Python with the packages in `dev/requirements.txt`: the one of `dev/test`, or the one that `dev/setup` makes.
 pub fn command() -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let interpreter = std::env::var_os("FOOTFALL_TEST_PYTHON").map(PathBuf::from).unwrap_or_else(|| {

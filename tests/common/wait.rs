@@ -3,13 +3,12 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long anything may take that should take a moment: far more than an idle machine needs, so that a busy one
-/// does not fail a test.
+/// How long anything short may take: far longer than on an idle machine, so that a busy one does not fail a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Polls until there is a value; panics with `what` at the deadline.
+/// Polls until there is a value. Panics with `what` at the deadline.
 #[track_caller]
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, ask)

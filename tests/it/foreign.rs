@@ -1,5 +1,5 @@
-//! The topic may hold anything. Whatever other programs write becomes a record in every stream, in history and on the
-//! page, and nothing stops.
+//! Records of other programs: any bytes become a record in every stream, in history and on the page, and no stream
+//! stops.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ on_three_brokers! {
     every_odd_record_is_returned_everywhere,
 }
 
-/// Records of every odd kind, each with what of it must be read out.
+/// Records of every odd kind, each with the expected members.
 fn odd_records() -> Vec<(&'static str, NewRecord, Value)> {
     let base64 = |bytes: &[u8]| BASE64.encode(bytes);
     let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
@@ -131,7 +131,7 @@ fn odd_records() -> Vec<(&'static str, NewRecord, Value)> {
     ]
 }
 
-/// Every member that is expected; `null` also stands for a member that is absent.
+/// Checks every expected member; `null` also means that a member is missing.
 #[track_caller]
 fn assert_reads(name: &str, record: &Value, expected: &Value) {
     for (member, value) in expected.as_object().expect("an object") {

@@ -28,7 +28,7 @@ fn the_form_is_answered_303_and_the_page_shows_the_event(broker: Broker) {
     let location = answer.header("Location").expect("a Location").to_owned();
     assert!(location == "/" || location.starts_with("/?"), "{location}");
     stream.record();
-    // Twice, as with a refresh: nothing is sent again.
+    // Twice, like a refresh: nothing is sent again.
     for _ in 0..2 {
         let page = app.request("GET", &location).header("Accept", BROWSER).send().expect(200);
         assert!(page.text().contains("Zoë") && page.text().contains("log in"), "{}", page.text());
@@ -177,7 +177,7 @@ fn a_form_of_another_site_is_403() {
     assert_eq!(app.topic().records().len(), 5);
 }
 
-/// nginx without `proxy_set_header Host` does so, and on a plain-http name no browser sends `Sec-Fetch-Site`.
+/// nginx without `proxy_set_header Host` replaces it, and on a plain-http name no browser sends `Sec-Fetch-Site`.
 #[test]
 fn a_403_behind_a_proxy_that_changes_the_host_names_both_values_and_the_setting() {
     let fields = [("user", "Ann"), ("action", "login"), ("details", "")];
@@ -217,7 +217,7 @@ fn the_curl_line_has_the_address_that_the_browser_used() {
     assert_eq!(shown(&[host, ("X-Forwarded-Proto", "https")]), "https://feed.example");
     assert_eq!(shown(&[host, ("X-Forwarded-Proto", "HTTPS, http")]), "https://feed.example");
     assert_eq!(shown(&[host, ("X-Forwarded-Proto", "http"), ("Sec-Fetch-Site", "none")]), "http://feed.example");
-    // A browser sends Fetch Metadata by HTTPS and to its own machine only.
+    // A browser sends Fetch Metadata only over HTTPS and to its own machine.
     assert_eq!(shown(&[host, ("Sec-Fetch-Site", "none")]), "https://feed.example");
     assert_eq!(shown(&[local, ("Sec-Fetch-Site", "none")]), "http://localhost:8000");
     assert_eq!(shown(&[local, ("X-Forwarded-Proto", "javascript:")]), "http://localhost:8000");

@@ -1,4 +1,4 @@
-//! What is in the topic already: a bounded read, page by page, and single records.
+//! Reading what is in the topic: bounded reads, page by page, and single records.
 
 use crate::common::http::encoded;
 use crate::common::{Application, Broker, Cursor, NewRecord, assert_same_set, on_every_broker, on_three_brokers};
@@ -157,7 +157,7 @@ fn history_starts_at_a_cursor_and_stops_at_another(broker: Broker) {
     assert_same_set(expected([10, 0, 29], [12, 1, 30]), places(&records));
     let (records, next) = page(&app, "?from=0-20.1-20.2-20&to=0-20.1-10.2-20");
     assert_eq!((records.len(), next), (0, None));
-    // A partition that it does not name starts at 0, one that does not exist has nothing.
+    // A partition that the cursor does not name starts at 0; one that does not exist has no records.
     let (records, _) = page(&app, "?from=0-29");
     assert_same_set(expected([29, 0, 0], [30, 30, 30]), places(&records));
 }
@@ -206,7 +206,7 @@ fn an_empty_topic_has_an_empty_history(broker: Broker) {
     }
 }
 
-/// What `dropped` and `gap` name as `from` and `to`.
+/// The ranges in `dropped` and `gap`.
 fn a_cursor_of_a_gap_row_shows_what_was_not_shown(broker: Broker) {
     let app = Application::on(broker).start();
     write(&app, 60);
@@ -224,7 +224,7 @@ fn one_record_is_found_by_partition_and_offset(broker: Broker) {
     let record = app.get(&format!("/api/v1/events/{}/{}", receipt["partition"], receipt["offset"])).expect(200).json();
     assert_eq!(record["value"], json!({"user": "John", "action": "login"}));
     assert_eq!((&record["id"], &record["time"], &record["key"]), (&receipt["id"], &receipt["time"], &json!("John")));
-    // The same JSON wherever a record is read out.
+    // The same JSON in every output.
     let (records, _) = page(&app, "?user=John");
     assert_eq!(records, std::slice::from_ref(&record));
     assert_eq!(app.stream("?last=1&user=John").record(), record);
@@ -306,7 +306,7 @@ fn the_embedded_broker_answers_501_for_searches_by_time() {
     assert!(page.text().contains("embedded broker cannot search by time"), "{}", page.text());
 }
 
-/// Deleted by retention: the oldest that is still there is where history begins.
+/// Deleted by retention: history starts at the oldest remaining record.
 #[test]
 fn history_starts_at_the_oldest_record() {
     let app = Application::on(Broker::Kafka).start();
@@ -364,7 +364,7 @@ fn everything_that_matches_is_exported(broker: Broker) {
     assert!(lines[2].ends_with(",0,1001,,,,,,AJ+S"), "{lines:?}");
     assert_eq!(lines[3..], [""]);
     app.get("/api/v1/events.csv?order=sideways").expect(400);
-    // "These rows" are those of the page, also when others have come since.
+    // "These rows" are the rows of the page, even if others were written since.
     let shown = app.get("/history?user=user-3&limit=5").expect(200);
     let link =
         shown.text().split("These rows: <a href=\"").nth(1).expect("a link").split('"').next().expect("an address");
@@ -417,7 +417,7 @@ fn the_record_page_shows_the_full_record(broker: Broker) {
     ] {
         assert!(page.text().contains(part), "{part} in {}", page.text());
     }
-    // Sent again it is another event: without the id.
+    // Sent again without the id, it is another event.
     let value = page.text().split("name=\"details\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
     let details = value.expect("details").replace("&#34;", "\"");
     assert_eq!(details, r#"{"amount":12345678901234567890.10,"list":[1,{"x":null}]}"#);
@@ -436,7 +436,7 @@ fn history_is_between_two_times_or_from_an_offset() {
     let start = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
     let at = |seconds: i64| {
         let time = start + time::Duration::seconds(seconds);
-        // As a person types it, without a zone: UTC.
+        // As a user types it, without a zone: UTC.
         let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
         encoded(&time.format(&format).expect("a time"))
     };

@@ -1,4 +1,4 @@
-//! What the events add up to, as `/overview` and `/api/v1/stats` show it.
+//! The statistics of the topic, in `/overview` and `/api/v1/stats`.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn post(app: &Application, events: usize, users: usize) {
     app.post(&json!((0..events).map(event).collect::<Vec<_>>())).expect(201);
 }
 
-/// The statistics, as soon as they have counted so many events of the last day.
+/// Waits until the statistics have counted this many events of the last day.
 #[track_caller]
 fn stats(app: &Application, events: u64) -> Value {
     eventually("all events are counted", || {
@@ -62,7 +62,7 @@ fn events_are_counted_by_time_user_and_action(broker: Broker) {
     assert_eq!(stats["users_now"]["estimate"], 4);
     assert_eq!((&stats["line_15m"]["step_s"], &stats["line_24h"]["step_s"]), (&json!(5), &json!(300)));
     assert_eq!(stats["line_24h"]["counts"].as_array().map(Vec::len), Some(288));
-    // Completed steps only.
+    // Only complete steps.
     within(Duration::from_secs(30), "the step is over", || {
         let stats = app.get("/api/v1/stats").expect(200).json();
         let counts = stats["line_15m"]["counts"].as_array().expect("counts").iter();
@@ -71,7 +71,7 @@ fn events_are_counted_by_time_user_and_action(broker: Broker) {
     });
 }
 
-/// More than is read into memory at the start: what lies before is counted beside it, by time.
+/// More than memory holds at the start: older records are counted separately, by time.
 #[test]
 fn the_day_before_the_start_is_counted_and_nothing_before_it() {
     let kafka = Kafka::start();

@@ -1,4 +1,4 @@
-//! The tutorial's two Python programs, as they are: they read what Footfall writes, and the other way round.
+//! The tutorial's two Python programs, unchanged: they read what Footfall writes, and Footfall reads what they write.
 
 use std::path::Path;
 use std::process::Command;
@@ -41,7 +41,7 @@ fn the_tutorials_consumer_reads_what_footfall_writes() {
         assert_eq!(message["key"], message["value"]["user"]);
         assert_eq!(message["headers"]["content-type"], "application/json");
     }
-    // It stays and gets what comes.
+    // It keeps running and gets later records.
     app.accept(&json!({"user": "Ann", "action": "later"}));
     assert!(consumer.line().contains("later"));
 }
@@ -52,7 +52,7 @@ fn records_of_the_tutorials_producer_are_in_the_feed() {
     let mut stream = app.stream("");
     let users = ["John", "Ann", "Zoë", "user-4711", ""];
     let producer = Process::start(python("producer.py").args([app.topic().servers(), app.topic().name()]).args(users));
-    // Between partitions there is no order.
+    // There is no order between partitions.
     let records: Vec<Value> = (0..=users.len()).map(|_| stream.record()).collect();
     let first = records.iter().find(|record| record["key"].is_null()).expect("the one without a key");
     assert_eq!(first["value"], json!({"user": "John", "action": "login"}));

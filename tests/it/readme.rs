@@ -1,4 +1,4 @@
-//! The examples of README.md and docs/api.md, run as they stand there.
+//! The examples of README.md and docs/api.md, run unchanged.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use crate::common::wait::{PATIENCE, eventually};
 use crate::common::{Application, Broker, Browser};
 
-/// A fenced block behind `<!-- test: name -->`.
+/// A fenced block after `<!-- test: name -->`.
 struct Example {
     name: String,
     language: String,
@@ -107,7 +107,7 @@ fn expected(name: &str) -> &'static [&'static str] {
 
 fn every_example_of(document: &str) {
     let app = Application::on(Broker::Kafka).start();
-    // The examples read what others of them have written, and one record at partition 0.
+    // The examples read events of other examples, and one record at partition 0.
     app.topic().produce(&crate::common::NewRecord::event("John", "login").partition(0));
     app.accept(&serde_json::json!({"user": "John", "action": "first"}));
     let examples = examples(document);

@@ -1,4 +1,4 @@
-//! Safe retries: the same id and the same bytes are one event, whoever asks again, when and where.
+//! Safe retries: the same id and the same bytes are one event, whoever retries, when and where.
 
 use std::thread;
 use std::time::Duration;
@@ -68,7 +68,7 @@ fn an_idempotency_key_is_the_id_of_an_event_without_one(broker: Broker) {
     let records = app.topic().records();
     assert_eq!(records.len(), 1);
     assert_eq!((records[0].header("ce_id"), records[0].text()), (Some("order-977"), body));
-    // The event's own id is the more exact one to name it.
+    // The event's own id takes precedence.
     let own = post_with_key(&app, "order-978", r#"{"user":"Ann","action":"checkout","id":"mine"}"#).expect(201);
     assert_eq!(own.json()["id"], "mine");
 }
@@ -116,7 +116,7 @@ fn a_retried_array_gets_its_first_receipts(broker: Broker) {
     let first = app.post(&events).expect(201);
     let again = app.post(&events).expect(201);
     assert_eq!(places(&again), places(&first));
-    // What was cut off before it was complete: the rest is written now.
+    // The rest of a batch that was cut off is written now.
     let more = json!([events[0], events[1], {"id": "three", "user": "Cid", "action": "checkout"}]);
     let third = app.post(&more).expect(201);
     assert_eq!(places(&third)[..2], places(&first)[..]);
@@ -173,7 +173,7 @@ fn an_id_is_known_to_another_replica_and_after_a_restart() {
 }
 
 const ANSWER: Duration = Duration::from_secs(20);
-/// How long docs/api.md tells clients to wait before they try another replica.
+/// How long docs/api.md asks clients to wait before they use another replica.
 const OTHER_REPLICA: Duration = Duration::from_secs(1);
 
 /// Another writer of a topic, with an open transaction in a partition that has one record: an event with an id.
@@ -207,7 +207,8 @@ impl Transaction {
     }
 }
 
-/// Records of an id that can be read. Writes another one first: a topic is read up to its last record here, and a
+/// Returns the readable records with an id. Writes another one first, because a topic is read up to its last record
+/// here, and the marker of a transaction is not a record.
 /// transaction's mark is none.
 fn count(topic: &Topic, id: &str) -> usize {
     topic.produce(&NewRecord::event("Zoe", "the last one").partition(0));
@@ -233,7 +234,7 @@ fn an_id_behind_an_open_transaction_is_known_to_another_replica_and_after_a_rest
     is_first(replica.post(&event));
     let other = json!({"id": "pay-1", "user": "Bob", "action": "refund"});
     replica.post(&other).expect(422);
-    // What is written behind the transaction later is learnt at once.
+    // Records written after the transaction's start are learned at once.
     let late = json!({"id": "pay-2", "user": "Bob", "action": "pay"});
     let late_receipt = replica.accept(&late);
     thread::sleep(OTHER_REPLICA);
@@ -246,7 +247,7 @@ fn an_id_behind_an_open_transaction_is_known_to_another_replica_and_after_a_rest
     let again = restarted.post(&json!({"id": "pay-0", "user": "Bob", "action": "pay"})).expect(201);
     assert_eq!(again.json(), before);
 
-    // The record is there, and says why it cannot be read yet.
+    // The record exists, and its answer says why it cannot be read yet.
     let location = first_answer.header("Location").expect("a Location").to_owned();
     let unread = replica.get(&location).expect(503);
     assert_eq!(unread.header("Retry-After"), Some("1"));
@@ -274,7 +275,7 @@ fn an_id_behind_an_open_transaction_is_known_once_its_partition_has_a_leader() {
     let kafka = Kafka::start_brokers(3);
     let topic = Topic::create_on(kafka.servers(), &[1, 2, 3]);
     let app = Application::at(kafka.servers()).topic(&topic).start();
-    // The tail has nothing to read there, and is done at once.
+    // The tail has nothing to read there, and is ready at once.
     let elsewhere = Topic::create(kafka.servers(), 3, &[]);
     let other = Application::at(kafka.servers()).topic(&elsewhere).start();
     let is_there = |user: &String| other.accept(&json!({"user": user, "action": "look"}))["partition"] == 1;
@@ -320,7 +321,7 @@ fn an_id_behind_an_open_transaction_is_known_after_the_topic_was_recreated() {
     assert_eq!(answer.json(), receipt);
 }
 
-/// The answer is lost, and whether the event was written cannot be seen by those who read only what is committed.
+/// The answer is lost, and readers of committed records cannot see whether the event was written.
 #[test]
 fn an_event_that_was_answered_504_under_an_open_transaction_is_written_once() {
     let kafka = Kafka::start();
@@ -400,14 +401,14 @@ fn the_memory_of_ids_is_bounded() {
     let mut stream = app.stream("");
     for n in 0..=300 {
         app.accept(&event(n));
-        // What is read from the topic is remembered too.
+        // Records read from the topic are remembered too.
         stream.record();
     }
     assert!(!replayed(&app.post(&event(0)).expect(201)), "the oldest is forgotten");
     assert!(replayed(&app.post(&event(300)).expect(201)), "the newest is known");
 }
 
-/// A restarted process must not take a retry for a new event because it has not read so far yet.
+/// A restarted process must not take a retry for a new event before it has read the topic.
 #[test]
 fn a_starting_process_accepts_nothing_before_it_knows_the_latest_ids() {
     let topic = Topic::create(kafka::shared(), 1, &[]);
