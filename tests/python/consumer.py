@@ -1,4 +1,4 @@
-"""The tutorial's consumer: prints what arrives, as long as it runs."""
+"""The tutorial's consumer: prints records as they arrive."""
 
 import json
 import sys

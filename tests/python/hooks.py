@@ -11,7 +11,7 @@ BINARY = ["ce-specversion", "ce-id", "ce-source", "ce-type"]
 
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
-    """Schemathesis takes `ce-id` for the id of something that another operation makes, and would never begin with it."""
+    """Schemathesis takes `ce-id` for the id of an object that another operation creates, and would never generate one."""
     parameters = raw_schema["paths"]["/api/v1/events"]["post"]["parameters"]
     parameters[:] = [parameter for parameter in parameters if parameter.get("name") != "ce-id"]
 

@@ -11,10 +11,10 @@ CLIENT = "promtool"
 
 def check(report):
     promtool = shutil.which("promtool") or str(INSTALLED / "bin/promtool")
-    told = subprocess.run([promtool, "--version"], capture_output=True, text=True, check=True)
-    version = (told.stdout + told.stderr).split()[2].split("+")[0]
+    printed = subprocess.run([promtool, "--version"], capture_output=True, text=True, check=True)
+    version = (printed.stdout + printed.stderr).split()[2].split("+")[0]
     with Application() as application:
-        # Some series begin with what happens first.
+        # Some series exist only after the first request of their kind.
         application.post([{"user": "Ann", "action": "login"}])
         application.get("/")
         answer = application.get("/metrics")

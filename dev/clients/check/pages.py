@@ -204,21 +204,21 @@ def _of_a_long_topic(pages, application, kafka):
         check=True,
         capture_output=True,
     )
-    pages.get(application, "history: a search that goes on", "/history?user=nobody", 200, 'id="search"', "Continue search")
-    pages.get(application, "user: a count that goes on", "/users/nobody", 200, 'id="search"')
+    pages.get(application, "history: a search that continues", "/history?user=nobody", 200, 'id="search"', "Continue search")
+    pages.get(application, "user: a count that continues", "/users/nobody", 200, 'id="search"')
 
 
 def _of_kafka_away(pages):
     application = Application(KAFKA_AWAY)
     try:
         application.start(wait=False)
-        pages.get(application, "live: Kafka away", "/", 200, "Kafka unreachable")
-        pages.get(application, "history: Kafka away", "/history", 200, 'class="notice"')
-        pages.get(application, "overview: Kafka away", "/overview", 200)
-        pages.get(application, "Kafka: Kafka away", "/kafka", 200, "Nothing to show")
-        pages.get(application, "user: Kafka away", "/users/Ann", 200, "can’t be loaded")
-        pages.get(application, "record: Kafka away", "/events/0/0", 503, "<h1")
-        pages.take("form: Kafka away", _submitted(application, FORM), 503, "Not sent")
+        pages.get(application, "live: Kafka unreachable", "/", 200, "Kafka unreachable")
+        pages.get(application, "history: Kafka unreachable", "/history", 200, 'class="notice"')
+        pages.get(application, "overview: Kafka unreachable", "/overview", 200)
+        pages.get(application, "Kafka: Kafka unreachable", "/kafka", 200, "Nothing to show")
+        pages.get(application, "user: Kafka unreachable", "/users/Ann", 200, "can’t be loaded")
+        pages.get(application, "record: Kafka unreachable", "/events/0/0", 503, "<h1")
+        pages.take("form: Kafka unreachable", _submitted(application, FORM), 503, "Not sent")
     finally:
         application.stop(signal.SIGKILL)
 

@@ -81,7 +81,7 @@ class Reader:
         self.proxy.close()
 
     def mark(self):
-        """Remembers where a check begins."""
+        """Marks the start of a check."""
         self.places.clear()
         self.errors.clear()
         self._before = self._counts()
@@ -249,7 +249,7 @@ class _Check:
         for reader in self.readers:
             reader.proxy.cuts = 0
             reader.proxy.cut_after = range(800, 3000)
-        # Connections that are open go on to the restart.
+        # Open connections last until the restart.
         self.server.stop()
         self.server.start()
         self._wait_for(lambda reader: reader.proxy.cuts >= CUTS, PATIENCE)

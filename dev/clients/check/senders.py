@@ -49,7 +49,7 @@ def _send(application, command, source, mode):
         return f"the second answer is not the first one again: {answers!r}"
     events = application.insist("GET", "/api/v1/events?from=beginning&limit=1000", 200).json()["events"]
     events = [event for event in events if event["id"] == id]
-    told = [(event["source"], event["type"], event["value"]) for event in events]
-    if told != [(source, "com.example.login", {"user": "Zoë", "action": "login"})]:
+    stored = [(event["source"], event["type"], event["value"]) for event in events]
+    if stored != [(source, "com.example.login", {"user": "Zoë", "action": "login"})]:
         return f"in Kafka is {events!r}"
     return None

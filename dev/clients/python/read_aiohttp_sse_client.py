@@ -1,5 +1,5 @@
 """aiohttp-sse-client: reconnects by itself, from the last id, when the server ends the stream and answers again at
-once. When a connection breaks or cannot be made it raises, so a loop goes on from the last id."""
+once. When a connection breaks or cannot be made it raises, so a loop continues from the last id."""
 
 import asyncio
 import json

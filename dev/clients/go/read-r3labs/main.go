@@ -1,9 +1,9 @@
 // r3labs/sse: reconnects by itself, from the last id, when a connection breaks. When the server ends the stream (after
 // `bye`), Subscribe returns, so a loop calls it again; the client keeps the id.
 //
-// What has come of an event when a connection breaks is handed over like a whole event: without data, with half of it, or
-// with half of its id. So data that is no JSON is ignored, and the client resumes from the id before the last one, which
-// was whole because something came behind it. What then comes again is told by its offset.
+// When a connection breaks, the received part of an event is delivered like a whole event: without data, with half of it,
+// or with half of its id. So data that is not JSON is ignored, and the client resumes from the id before the last one,
+// which was complete because more followed it. The offset identifies events that then arrive again.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	// At an event of more than 64 KiB, the default, it would begin again and again.
+	// With the default of 64 KiB it would reconnect again and again at a larger event.
 	client := sse.NewClient(os.Args[1], sse.ClientMaxBufferSize(2*1024*1024))
 	var id []byte
 	next := map[int64]int64{} // by partition
