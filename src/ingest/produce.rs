@@ -30,7 +30,6 @@ enum Produced {
 impl Ingest {
     /// Writes events, and with [`Ack::All`] waits for Kafka's acknowledgements. Returns one verdict per event, in
     /// order.
-    /// right, in the order given.
     pub(super) async fn deliver(&self, events: Vec<Event>, ack: Ack, client: Address) -> Vec<Verdict> {
         let _permit = match self.admission.try_acquire(client) {
             Ok(permit) => permit,

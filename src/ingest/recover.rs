@@ -1,4 +1,5 @@
-//! Doubtful events: after a 504 it is unknown whether Kafka has the event, so a retry searches the topic for it.
+//! Doubtful events: without an acknowledgement it is unknown whether Kafka has an event, so the topic is searched for it,
+//! before the answer if there is time, and at a retry.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

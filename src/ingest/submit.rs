@@ -79,7 +79,8 @@ pub enum SubmitError {
 }
 
 impl Ingest {
-    /// Accepts events and returns the outcome of each. Ends within `ingest.deadline` after the body is parsed.
+    /// Accepts events and returns the outcome of each. Ends within `ingest.deadline` after the body is parsed,
+    /// or twice that for a form whose fields changed.
     pub async fn submit(&self, submission: Submission<'_>) -> Result<Verdicts, SubmitError> {
         let Submission { events, ack, idempotency_key, client, trace } = submission;
         let address = client.unwrap_or_else(|| Address::new(None));
@@ -163,7 +164,7 @@ fn separate(items: Vec<Result<Event, Vec<FieldError>>>) -> (Vec<Event>, Vec<Inva
     (events, invalid)
 }
 
-/// Makes an `Idempotency-IdHash` the id of an event that has none.
+/// Makes an `Idempotency-Key` the id of an event that has none.
 fn name_by_key(event: &mut Event, key: &str) -> Result<(), SubmitError> {
     let id = EventId::parse(key).ok_or(SubmitError::BadKey)?;
     if !event.id_was_given {

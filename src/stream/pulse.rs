@@ -26,9 +26,9 @@ pub struct Pulse {
     kafka: Option<watch::Receiver<ClusterState>>,
     /// Whether to report states in which only posts fail.
     reports_writes: bool,
-    /// Whether the state at the start of the stream was reported.
+    /// Whether the state at the start of the stream was looked at.
     looked: bool,
-    /// The last status that was sent.
+    /// The status that the client has or, at the start, assumes.
     reported: Option<Status>,
 }
 
@@ -68,8 +68,8 @@ pub struct Bye {
 }
 
 impl Pulse {
-    /// Returns the pulse of a new stream. A page (`Dialect::Html`) gets every status; a program gets only a status in
-    /// which it receives no records, and the end of that. Without a dialect the client gets no status.
+    /// Returns the pulse of a new stream. A page (`Dialect::Html`) gets every status; a program gets only a status
+    /// that keeps some records from it, and the end of that. Without a dialect the client gets no status.
     pub(super) fn new(streams: &Streams, dialect: Option<Dialect>) -> Self {
         let is_page = dialect == Some(Dialect::Html);
         let settings = &streams.settings;

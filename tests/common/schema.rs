@@ -1,9 +1,12 @@
-//! Whether a value is what the description of the HTTP interface says. Knows the keywords that the description uses for
-//! what the server writes, and is stricter than JSON Schema: a member that no schema names is an error, unless a schema says
-//! that an object may have any.
+//! Whether a value is what the description of the HTTP interface says. Knows the keywords that the description uses: a
+//! schema with another one is an error. Stricter than JSON Schema: so is a member that no schema names, unless a schema
+//! says that an object may have any.
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use regex::Regex;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -12,6 +15,34 @@ use super::http::Response;
 
 /// `docs/openapi.json`
 pub struct Description(Value);
+
+/// The keywords that are checked.
+const CHECKED: &[&str] = &[
+    "$ref",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "contentEncoding",
+    "contentSchema",
+    "enum",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minimum",
+    "oneOf",
+    "pattern",
+    "properties",
+    "required",
+    "type",
+];
+/// Keywords without a rule for what the server writes. `propertyNames` is about CloudEvents that it reads.
+const NOTES: &[&str] = &["contentMediaType", "default", "description", "examples", "propertyNames"];
 
 /// The members of an object that its schema names; `None` if it may have any.
 type Named = Option<BTreeSet<String>>;
@@ -62,6 +93,10 @@ impl Description {
     fn check(&self, schema: &Value, value: &Value) -> Result<Named, String> {
         let wrong = |keyword: &str| Err(format!("{keyword} of {schema}: {value}"));
         let list = |keyword: &str| schema[keyword].as_array().map(Vec::as_slice).unwrap_or_default();
+        let unknown = |name: &&String| !CHECKED.contains(&name.as_str()) && !NOTES.contains(&name.as_str());
+        if let Some(name) = schema.as_object().and_then(|schema| schema.keys().find(unknown)) {
+            return wrong(&format!("the unknown keyword {name}"));
+        }
         if !schema["type"].is_null() && !is_of_type(&schema["type"], value) {
             return wrong("type");
         }
@@ -76,7 +111,25 @@ impl Description {
         {
             return wrong("bounds");
         }
+        if let Some(length) = length(value)
+            && (["minLength", "minItems"]
+                .iter()
+                .any(|least| schema[*least].as_u64().is_some_and(|least| length < least))
+                || ["maxLength", "maxItems"]
+                    .iter()
+                    .any(|most| schema[*most].as_u64().is_some_and(|most| length > most)))
+        {
+            return wrong("length");
+        }
         if let Some(text) = value.as_str() {
+            if let Some(pattern) = schema["pattern"].as_str()
+                && !Regex::new(pattern).map_err(|error| error.to_string())?.is_match(text)
+            {
+                return wrong("pattern");
+            }
+            if schema["contentEncoding"] == "base64" && BASE64_STANDARD.decode(text).is_err() {
+                return wrong("contentEncoding");
+            }
             if schema["format"] == "date-time" && OffsetDateTime::parse(text, &Rfc3339).is_err() {
                 return wrong("format");
             }
@@ -131,6 +184,15 @@ impl Description {
     }
 }
 
+/// Characters of a text, or items of an array. An array has no `minLength`, and a text no `minItems`.
+fn length(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => Some(text.chars().count() as u64),
+        Value::Array(items) => Some(items.len() as u64),
+        _ => None,
+    }
+}
+
 /// Whether a value is of the type, or of one of the types.
 fn is_of_type(types: &Value, value: &Value) -> bool {
     let is = |name: &Value| match name.as_str().expect("the name of a type") {
@@ -155,7 +217,7 @@ mod tests {
     #[test]
     fn a_value_that_differs_from_its_schema_is_found() {
         let description = Description(json!({"components": {"schemas": {
-            "Id": {"type": "string"},
+            "Id": {"type": "string", "pattern": "^[xy]$"},
             "Head": {"type": "object", "required": ["id"], "properties": {"id": {"$ref": "#/components/schemas/Id"}}},
             "Whole": {"oneOf": [
                 {"allOf": [
@@ -165,7 +227,8 @@ mod tests {
                         "kind": {"enum": ["a", "b"]},
                         "at": {"type": "string", "format": "date-time"},
                         "data": {"type": "string", "contentSchema": {"$ref": "#/components/schemas/Head"}},
-                        "list": {"type": "array", "items": {"$ref": "#/components/schemas/Head"}},
+                        "list": {"type": "array", "maxItems": 1, "items": {"$ref": "#/components/schemas/Head"}},
+                        "raw": {"type": "string", "contentEncoding": "base64", "maxLength": 4},
                         "any": {"type": "object"},
                         "none": {"type": "object", "maxProperties": 0},
                         "map": {"properties": {"a": {"type": "null"}}, "additionalProperties": {"type": "string"}},
@@ -178,7 +241,7 @@ mod tests {
         for right in [
             json!({"id": "x", "count": 1, "kind": "a", "at": "2026-11-23T12:00:00Z", "data": "{\"id\":\"y\"}"}),
             json!({"id": "x", "count": null, "list": [{"id": "y"}], "any": {"z": 1}, "none": {}}),
-            json!({"id": "x", "map": {"a": null, "b": ""}}),
+            json!({"id": "x", "map": {"a": null, "b": ""}, "raw": "AAA="}),
             json!({"other": 1}),
         ] {
             assert_eq!(fits(&right), Ok(()), "{right}");
@@ -186,6 +249,10 @@ mod tests {
         for wrong in [
             json!({"count": 1}),
             json!({"id": 1}),
+            json!({"id": "z"}),
+            json!({"id": "x", "raw": "AAA"}),
+            json!({"id": "x", "raw": "AAAAAAAA"}),
+            json!({"id": "x", "list": [{"id": "y"}, {"id": "y"}]}),
             json!({"id": "x", "count": 0}),
             json!({"id": "x", "count": 1.5}),
             json!({"id": "x", "kind": "c"}),

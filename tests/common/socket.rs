@@ -144,7 +144,7 @@ impl Socket {
     /// Returns the next message that is neither an answer nor a status; `None` at the end, or if none arrives until the
     /// deadline.
     #[track_caller]
-    pub fn told_until(&mut self, deadline: Instant) -> Option<Value> {
+    pub fn next_until(&mut self, deadline: Instant) -> Option<Value> {
         let message = self.take(deadline, |message| !is_answer(message) && message["type"] != "status")?;
         self.cursor = message["cursor"].as_str().map(str::to_owned);
         Some(message)
@@ -154,7 +154,7 @@ impl Socket {
     #[track_caller]
     pub fn next_message(&mut self) -> Value {
         let closed = |socket: &Socket| format!("no message after {:?}; closed: {:?}", socket.cursor, socket.closed);
-        self.told_until(Instant::now() + PATIENCE).unwrap_or_else(|| panic!("{}", closed(self)))
+        self.next_until(Instant::now() + PATIENCE).unwrap_or_else(|| panic!("{}", closed(self)))
     }
 
     /// Returns the next event or control message, in the form of a stream.

@@ -499,30 +499,6 @@ fn assert_others_are_served(app: &Application) {
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
-#[test]
-fn clients_that_never_read_are_closed_and_do_not_delay_others() {
-    let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__STALLED", "3s").start();
-    let before = Resources::of(app.process_id());
-    let clients: Vec<TcpStream> = (0..rounds(20)).map(|_| deaf(app.address)).collect();
-    clients.iter().for_each(ask_for_a_stream);
-    eventually("their streams are open", || {
-        (app.metric("footfall_streams") == Some(clients.len() as f64)).then_some(())
-    });
-    let big = json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)});
-    let mut other = app.stream("");
-    other.next_frame();
-    // More than the kernel buffers for them.
-    within(HEALING, "their connections are closed", || {
-        app.accept(&big);
-        let started = Instant::now();
-        other.record();
-        assert!(started.elapsed() < Duration::from_secs(1), "another client waited for {:?}", started.elapsed());
-        (app.metric("footfall_streams") == Some(1.0)).then_some(())
-    });
-    drop((clients, other));
-    assert_all_is_as_before(&app, before, 200 * 1024);
-}
-
 /// Bytes that the kernel has sent and that the client has not acknowledged.
 #[track_caller]
 fn kept_for(client: &TcpStream) -> usize {
@@ -688,30 +664,6 @@ fn http_2_is_closed_without_an_answer() {
     assert_all_is_as_before(&app, before, 20 * 1024);
 }
 
-/// Bodies that are almost complete, streams that are not read, and large batches.
-#[test]
-fn slow_clients_and_large_bodies_stay_within_the_stated_memory() {
-    let app = Application::on(Broker::Kafka).address_space(2 * 1024 * 1024).start();
-    let before = Resources::of(app.process_id());
-    let head = "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 524288\r\n\r\n";
-    let nearly = [head.as_bytes(), &vec![b' '; 500 * 1024]].concat();
-    let slow: Vec<TcpStream> = (0..100).map(|_| send(&app, &nearly)).collect();
-    let deaf: Vec<TcpStream> = (0..50).map(|_| deaf(app.address)).collect();
-    deaf.iter().for_each(ask_for_a_stream);
-    let batch = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 16]);
-    for _ in 0..rounds(20) {
-        app.post(&batch).expect(201);
-    }
-    // Twice the body for each, because its buffer doubles when it grows, and 128 MiB for the feed, the queue and the
-    // rest.
-    let bound = before.resident_kib + (slow.len() + Load::THREADS) * 2 * 512 + 128 * 1024;
-    let now = Resources::of(app.process_id());
-    println!("before {before:?}, under load {now:?}");
-    assert!(now.peak_kib < bound, "{} KiB, and not less than {bound}", now.peak_kib);
-    drop((slow, deaf));
-    assert_all_is_as_before(&app, before, bound - before.resident_kib);
-}
-
 /// Returns a connection on which these bytes were sent, unless it is closed already.
 fn send(app: &Application, bytes: &[u8]) -> TcpStream {
     let mut client = TcpStream::connect(app.address).expect("a connection");
@@ -728,4 +680,57 @@ fn assert_refused(mut client: TcpStream) {
     let _ = client.read_to_end(&mut answer); // a reset is fine too
     let text = String::from_utf8_lossy(&answer);
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{text}");
+}
+
+/// Tests whose limits the load of other tests could break: `dev/test` without arguments runs them alone.
+mod alone {
+    use super::*;
+
+    #[test]
+    fn clients_that_never_read_are_closed_and_do_not_delay_others() {
+        let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__STALLED", "3s").start();
+        let before = Resources::of(app.process_id());
+        let clients: Vec<TcpStream> = (0..rounds(20)).map(|_| deaf(app.address)).collect();
+        clients.iter().for_each(ask_for_a_stream);
+        eventually("their streams are open", || {
+            (app.metric("footfall_streams") == Some(clients.len() as f64)).then_some(())
+        });
+        let big = json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)});
+        let mut other = app.stream("");
+        other.next_frame();
+        // More than the kernel buffers for them.
+        within(HEALING, "their connections are closed", || {
+            app.accept(&big);
+            let started = Instant::now();
+            other.record();
+            assert!(started.elapsed() < Duration::from_secs(1), "another client waited for {:?}", started.elapsed());
+            (app.metric("footfall_streams") == Some(1.0)).then_some(())
+        });
+        drop((clients, other));
+        assert_all_is_as_before(&app, before, 200 * 1024);
+    }
+
+    /// Bodies that are almost complete, streams that are not read, and large batches.
+    #[test]
+    fn slow_clients_and_large_bodies_stay_within_the_stated_memory() {
+        let app = Application::on(Broker::Kafka).address_space(2 * 1024 * 1024).start();
+        let before = Resources::of(app.process_id());
+        let head = "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 524288\r\n\r\n";
+        let nearly = [head.as_bytes(), &vec![b' '; 500 * 1024]].concat();
+        let slow: Vec<TcpStream> = (0..100).map(|_| send(&app, &nearly)).collect();
+        let deaf: Vec<TcpStream> = (0..50).map(|_| deaf(app.address)).collect();
+        deaf.iter().for_each(ask_for_a_stream);
+        let batch = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 16]);
+        for _ in 0..rounds(20) {
+            app.post(&batch).expect(201);
+        }
+        // Twice the body for each, because its buffer doubles when it grows, and 128 MiB for the feed, the queue and the
+        // rest.
+        let bound = before.resident_kib + (slow.len() + Load::THREADS) * 2 * 512 + 128 * 1024;
+        let now = Resources::of(app.process_id());
+        println!("before {before:?}, under load {now:?}");
+        assert!(now.peak_kib < bound, "{} KiB, and not less than {bound}", now.peak_kib);
+        drop((slow, deaf));
+        assert_all_is_as_before(&app, before, bound - before.resident_kib);
+    }
 }

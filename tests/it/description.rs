@@ -159,7 +159,7 @@ fn every_answer_about_a_posted_event_fits_its_schema() {
 }
 
 #[test]
-fn every_event_of_a_stream_fits_its_schema() {
+fn events_of_every_stream_fit_their_schemas() {
     let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__MAX_AGE", "2s").start();
     let description = Description::read();
     app.topic().produce_all(&foreign_records());
@@ -216,7 +216,7 @@ fn every_message_of_a_websocket_fits_its_schema() {
     };
     while !check(socket.next_message()) {}
     app.terminate();
-    while let Some(message) = socket.told_until(Instant::now() + PATIENCE) {
+    while let Some(message) = socket.next_until(Instant::now() + PATIENCE) {
         check(message);
     }
     assert!(["bye", "event", "gap", "position"].into_iter().all(|name| seen.contains(name)), "{seen:?}");

@@ -1,6 +1,7 @@
 //! The tests: what a user, a client or an operator can reach, one file per capability.
 //!
-//! Tests that measure time, memory or processor are in `tests/alone`, because nothing may run beside them.
+//! Tests whose limits of time, memory or processor the load of other tests could break are in modules `alone`, and in
+//! `rogues`: `dev/test` without arguments runs them after the others, one at a time.
 
 #[path = "../common/mod.rs"]
 mod common;

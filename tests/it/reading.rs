@@ -301,50 +301,6 @@ const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSoc
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 #[test]
-fn abandoned_work_ends_at_once_and_costs_little() {
-    let app = Application::on(Broker::Kafka).start();
-    write(app.topic(), 2200, 31_000); // 200 MB
-    let app = app.replica().start();
-    for (kind, target, headers) in [
-        ("scan", "/api/v1/events?q=absent&from=beginning", ""),
-        ("scan", "/history?q=absent&from=beginning", ""),
-        ("scan", "/api/v1/users/absent?partitions=all", ""),
-        ("export", "/history/search?q=absent&order=oldest", ""),
-        ("export", "/api/v1/events.ndjson?from=beginning", ""),
-        ("export", "/api/v1/events.csv?q=absent&from=beginning", ""),
-        ("catch_up", "/api/v1/stream?after=0-0.1-0.2-0&q=absent", ""),
-        ("catch_up", "/api/v1/stream?after=0-0.1-0.2-0", ""),
-        ("catch_up", "/stream?after=0-0.1-0.2-0", ""),
-        ("catch_up", "/api/v1/ws?after=0-0.1-0.2-0", WEBSOCKET),
-    ] {
-        let client = send(&app, target, headers);
-        eventually(&format!("{target} reads"), || (reads(&app, kind) == 1.0).then_some(()));
-        drop(client);
-        let left = Instant::now();
-        eventually(&format!("{target} ends"), || (reads(&app, kind) == 0.0).then_some(()));
-        assert!(left.elapsed() < SOON, "{target}: {:?}", left.elapsed());
-    }
-
-    // Ten at once that may skip most of it, and thirty that may skip nearly all.
-    let idle = Resources::of(app.process_id());
-    let clients: Vec<_> = (0..10).map(|_| send(&app, "/api/v1/stream?max_rate=100000&after=0-0.1-0.2-0", "")).collect();
-    eventually("they read", || (reads(&app, "catch_up") >= 1.0).then_some(()));
-    drop(clients);
-    within(Duration::from_secs(2), "they end", || (reads(&app, "catch_up") == 0.0).then_some(()));
-    within(Duration::from_secs(2), "no stream is left", || (app.metric("footfall_streams") == Some(0.0)).then_some(()));
-    let grown = Resources::of(app.process_id()).peak_kib.saturating_sub(idle.resident_kib);
-    assert!(grown < 150 << 10, "{grown} KiB more");
-    for _ in 0..30 {
-        let mut client = send(&app, "/api/v1/stream?max_rate=1&after=0-0.1-0.2-0", "");
-        client.read_exact(&mut [0; 12]).expect("an answer");
-    }
-    let started = Instant::now();
-    app.stream_after("0-0.1-0.2-0").record();
-    // What it waits for in addition to its own first chunk.
-    assert!(started.elapsed() < SOON + Duration::from_millis(600), "{:?}", started.elapsed());
-}
-
-#[test]
 fn one_address_leaves_streams_of_the_overview_to_others() {
     let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__MAX_STREAMS", "4").start();
     let open: Vec<_> = (0..3).map(|_| crate::common::Subscription::open(app.address, "/stream/overview")).collect();
@@ -398,56 +354,6 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         length => &[0x80 | 126, (length >> 8) as u8, length as u8],
     };
     [&[first], length, &[0; 4], payload].concat()
-}
-
-#[test]
-fn sockets_that_read_nothing_cost_little() {
-    let app = Application::on(Broker::Embedded).start();
-    let open = || {
-        let mut socket = send(&app, "/api/v1/ws", WEBSOCKET);
-        socket.read_exact(&mut [0; 12]).expect("an answer");
-        socket.set_nonblocking(true).expect("a socket");
-        socket
-    };
-    let post =
-        json!({"type": "post", "event": {"user": "Ann", "action": "flood", "pad": "x".repeat(20_000)}}).to_string();
-    let floods = [
-        frame(0x89, &[b'p'; 120]).repeat(500),
-        frame(0x81, post.as_bytes()),
-        frame(0x81, b"{\"type\":\"unknown\"}").repeat(500),
-        // A message that never ends.
-        frame(0x01, &[b' '; 60_000]),
-        frame(0x00, &[b' '; 60_000]),
-    ];
-    let before = Resources::of(app.process_id());
-    let mut sockets: Vec<_> =
-        floods[..4].iter().flat_map(|flood| (0..3).map(move |_| flood)).map(|flood| (open(), flood)).collect();
-    let until = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < until {
-        for (socket, flood) in &mut sockets {
-            let _ = socket.write(flood); // fails if the connection is full or closed
-            if *flood == &floods[3] {
-                *flood = &floods[4];
-            }
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    let grown = Resources::of(app.process_id()).peak_kib.saturating_sub(before.resident_kib);
-    assert!(grown < (sockets.len() << 10) + (32 << 10), "{grown} KiB for {} sockets", sockets.len());
-    app.get("/livez").expect(200);
-    drop(sockets);
-    // One message in fragments of one byte is one message.
-    let mut socket = app.socket("");
-    let post =
-        json!({"type": "post", "ref": 7, "event": {"user": "Ann", "action": "pieces", "pad": "x".repeat(30_000)}});
-    let post = post.to_string().into_bytes();
-    let pieces = post.iter().enumerate().map(|(n, byte)| {
-        let last = if n + 1 == post.len() { 0x80 } else { 0 };
-        frame(last | u8::from(n == 0), &[*byte])
-    });
-    socket.send_raw(&pieces.collect::<Vec<_>>().concat());
-    assert_eq!(socket.answer()["status"], 201);
-    assert_eq!(app.panics(), Vec::<String>::new());
 }
 
 // --- The end -----------------------------------------------------------------------------------------------------------
@@ -572,4 +478,106 @@ fn any_cursor_is_resumed_or_announced_as_a_gap() {
     socket.send_raw(&frame(0x81, b"0-\x80\xff"));
     assert_eq!(socket.close_code(), 1007);
     assert_eq!(app.panics(), Vec::<String>::new());
+}
+
+/// Tests whose limits the load of other tests could break: `dev/test` without arguments runs them alone.
+mod alone {
+    use super::*;
+
+    #[test]
+    fn abandoned_work_ends_at_once_and_costs_little() {
+        let app = Application::on(Broker::Kafka).start();
+        write(app.topic(), 2200, 31_000); // 200 MB
+        let app = app.replica().start();
+        for (kind, target, headers) in [
+            ("scan", "/api/v1/events?q=absent&from=beginning", ""),
+            ("scan", "/history?q=absent&from=beginning", ""),
+            ("scan", "/api/v1/users/absent?partitions=all", ""),
+            ("export", "/history/search?q=absent&order=oldest", ""),
+            ("export", "/api/v1/events.ndjson?from=beginning", ""),
+            ("export", "/api/v1/events.csv?q=absent&from=beginning", ""),
+            ("catch_up", "/api/v1/stream?after=0-0.1-0.2-0&q=absent", ""),
+            ("catch_up", "/api/v1/stream?after=0-0.1-0.2-0", ""),
+            ("catch_up", "/stream?after=0-0.1-0.2-0", ""),
+            ("catch_up", "/api/v1/ws?after=0-0.1-0.2-0", WEBSOCKET),
+        ] {
+            let client = send(&app, target, headers);
+            eventually(&format!("{target} reads"), || (reads(&app, kind) == 1.0).then_some(()));
+            drop(client);
+            let left = Instant::now();
+            eventually(&format!("{target} ends"), || (reads(&app, kind) == 0.0).then_some(()));
+            assert!(left.elapsed() < SOON, "{target}: {:?}", left.elapsed());
+        }
+
+        // Ten at once that may skip most of it, and thirty that may skip nearly all.
+        let idle = Resources::of(app.process_id());
+        let clients: Vec<_> =
+            (0..10).map(|_| send(&app, "/api/v1/stream?max_rate=100000&after=0-0.1-0.2-0", "")).collect();
+        eventually("they read", || (reads(&app, "catch_up") >= 1.0).then_some(()));
+        drop(clients);
+        within(Duration::from_secs(2), "they end", || (reads(&app, "catch_up") == 0.0).then_some(()));
+        within(Duration::from_secs(2), "no stream is left", || {
+            (app.metric("footfall_streams") == Some(0.0)).then_some(())
+        });
+        let grown = Resources::of(app.process_id()).peak_kib.saturating_sub(idle.resident_kib);
+        assert!(grown < 150 << 10, "{grown} KiB more");
+        for _ in 0..30 {
+            let mut client = send(&app, "/api/v1/stream?max_rate=1&after=0-0.1-0.2-0", "");
+            client.read_exact(&mut [0; 12]).expect("an answer");
+        }
+        let started = Instant::now();
+        app.stream_after("0-0.1-0.2-0").record();
+        // What it waits for in addition to its own first chunk.
+        assert!(started.elapsed() < SOON + Duration::from_millis(600), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn sockets_that_read_nothing_cost_little() {
+        let app = Application::on(Broker::Embedded).start();
+        let open = || {
+            let mut socket = send(&app, "/api/v1/ws", WEBSOCKET);
+            socket.read_exact(&mut [0; 12]).expect("an answer");
+            socket.set_nonblocking(true).expect("a socket");
+            socket
+        };
+        let post =
+            json!({"type": "post", "event": {"user": "Ann", "action": "flood", "pad": "x".repeat(20_000)}}).to_string();
+        let floods = [
+            frame(0x89, &[b'p'; 120]).repeat(500),
+            frame(0x81, post.as_bytes()),
+            frame(0x81, b"{\"type\":\"unknown\"}").repeat(500),
+            // A message that never ends.
+            frame(0x01, &[b' '; 60_000]),
+            frame(0x00, &[b' '; 60_000]),
+        ];
+        let before = Resources::of(app.process_id());
+        let mut sockets: Vec<_> =
+            floods[..4].iter().flat_map(|flood| (0..3).map(move |_| flood)).map(|flood| (open(), flood)).collect();
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            for (socket, flood) in &mut sockets {
+                let _ = socket.write(flood); // fails if the connection is full or closed
+                if *flood == &floods[3] {
+                    *flood = &floods[4];
+                }
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let grown = Resources::of(app.process_id()).peak_kib.saturating_sub(before.resident_kib);
+        assert!(grown < (sockets.len() << 10) + (32 << 10), "{grown} KiB for {} sockets", sockets.len());
+        app.get("/livez").expect(200);
+        drop(sockets);
+        // One message in fragments of one byte is one message.
+        let mut socket = app.socket("");
+        let post =
+            json!({"type": "post", "ref": 7, "event": {"user": "Ann", "action": "pieces", "pad": "x".repeat(30_000)}});
+        let post = post.to_string().into_bytes();
+        let pieces = post.iter().enumerate().map(|(n, byte)| {
+            let last = if n + 1 == post.len() { 0x80 } else { 0 };
+            frame(last | u8::from(n == 0), &[*byte])
+        });
+        socket.send_raw(&pieces.collect::<Vec<_>>().concat());
+        assert_eq!(socket.answer()["status"], 201);
+        assert_eq!(app.panics(), Vec::<String>::new());
+    }
 }

@@ -121,7 +121,7 @@ fn filters_select_the_events(broker: Broker) {
     // The cursor moves over filtered records.
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let position = socket.told_until(deadline).expect("a position");
+        let position = socket.next_until(deadline).expect("a position");
         assert_eq!(position["type"], "position");
         let place = Cursor::parse(position["cursor"].as_str().expect("a cursor"));
         if place.get(last["partition"].as_i64().expect("a number")) > last["offset"].as_i64().expect("a number") {

@@ -400,7 +400,7 @@ impl QueueSet {
     }
 }
 
-/// The messages that wait for librdkafka, and the messages that it has.
+/// The messages that wait for librdkafka, and how many messages and bytes librdkafka has.
 struct SendQueue {
     topic: Arc<str>,
     health: Health,

@@ -214,10 +214,10 @@ pub struct SubmissionHeaders {
     /// CloudEvents, binary mode: The `source`, a URI-reference. Ignored in the other modes.
     #[param(rename = "ce-source")]
     ce_source: String,
-    /// CloudEvents, binary mode: The `type`; stands in for a missing `action` of the data. Ignored in the other modes.
+    /// CloudEvents, binary mode: The `type`; replaces a missing `action` of the data. Ignored in the other modes.
     #[param(rename = "ce-type")]
     ce_type: String,
-    /// CloudEvents, binary mode: The `subject`; stands in for a missing `user` of the data. Ignored in the other modes.
+    /// CloudEvents, binary mode: The `subject`; replaces a missing `user` of the data. Ignored in the other modes.
     #[param(rename = "ce-subject")]
     ce_subject: String,
     /// CloudEvents, binary mode: When it happened, as RFC 3339. Ignored in the other modes.
