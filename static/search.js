@@ -30,7 +30,8 @@ export class Search {
       $('search-bar').max = this.total;
       $('search-bar').value = all;
       this.on.progress?.(message);
-      return [message, `${this.verb} ${number(all)} of ${number(this.total)} records${this.of}`];
+      const scanned = all === this.total ? `all ${number(all)}` : `${number(all)} of ${number(this.total)}`;
+      return [message, `${this.verb} ${scanned} records${this.of}`];
     };
     $('stop').hidden = false;
     const source = new EventSource(address);

@@ -69,7 +69,7 @@ pub enum SubmitError {
     BadKey,
     #[error("`Idempotency-Key` is for a single event; give each event of an array an `id`")]
     KeyForArray,
-    #[error("this address sends more events than are allowed")]
+    #[error("too many events from this address (`ingest.rate_limit`)")]
     RateLimited { retry_after_s: u64 },
     /// A large body was not parsed.
     #[error(transparent)]

@@ -30,10 +30,10 @@ pub struct Options {
 
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    #[error("kafka: {0}")]
+    #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
     /// Kafka rejects the login: a wrong password or certificate, as librdkafka reports it.
-    #[error("kafka: {0}")]
+    #[error("Kafka: {0}")]
     Refused(String),
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),

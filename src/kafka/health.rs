@@ -414,7 +414,7 @@ impl Health {
         self.refused(Trouble::new(
             Cause::ClockRefused,
             format!(
-                "topic `{}` refuses the time of new records{settings}: compare the clock of this server with the brokers', \
+                "topic `{}` rejects the timestamps of new records{settings}: compare the clock of this server with the brokers', \
                  and check these settings of the topic",
                 self.0.topic
             ),

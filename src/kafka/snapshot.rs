@@ -32,10 +32,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
-    #[error("kafka is unreachable: {0}")]
+    #[error("Kafka is unreachable: {0}")]
     Unreachable(String),
     /// Kafka answers other requests: it may still be loading the groups.
-    #[error("kafka cannot list its groups now: {0}")]
+    #[error("Kafka cannot list its groups now: {0}")]
     Unlisted(String),
     /// The embedded broker does not support this request.
     #[error("the embedded broker cannot list consumer groups; it can with Apache Kafka (kafka.bootstrap_servers)")]

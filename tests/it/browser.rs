@@ -400,7 +400,7 @@ fn a_search_continues_by_itself_and_can_be_stopped() {
     }
     let browser = Browser::start();
     browser.open(&app, "/history?user=needle");
-    browser.wait_for_text("#search-words", "Searched 120,000 of 120,000 records; 1 found.");
+    browser.wait_for_text("#search-words", "Searched all 120,000 records; 1 found.");
     assert_eq!(browser.texts("#rows .who"), ["needle"]);
     assert_eq!(browser.count("#next:not([hidden])"), 0);
     browser.wait_for_text("#summary", "1 event");
@@ -488,7 +488,7 @@ fn a_users_count_continues_by_itself_and_can_be_stopped() {
     browser.open_live(&app, "/users/rare");
     browser.wait_for_text(
         "#search-words",
-        &format!("Counted 120,001 of 120,001 records in partition {partition}; 1 event."),
+        &format!("Counted all 120,001 records in partition {partition}; 1 event."),
     );
     assert_eq!(browser.texts("#rows .what"), ["first"]);
     assert_eq!((browser.text("#events"), actions(&browser)), (Some("1".into()), vec!["first 1".into()]));
@@ -501,7 +501,7 @@ fn a_users_count_continues_by_itself_and_can_be_stopped() {
     browser.wait_for_text("#search-words", "event");
     // It may have finished before the button was pressed.
     browser.js("document.getElementById('on').hidden || document.getElementById('on').click()");
-    browser.wait_for_text("#search-words", "Counted 120,002 of 120,002");
+    browser.wait_for_text("#search-words", "Counted all 120,002");
     browser.wait_for_text("#events", "2");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }

@@ -137,7 +137,7 @@ fn the_page_shows_the_topic_with_and_without_groups(broker: Broker) {
     // A Kafka that has just started may still be loading its groups; the page then says that.
     eventually("a command to begin with", || {
         let page = app.get("/kafka").expect(200).text().to_owned();
-        let is_loading = page.contains("kafka cannot list its groups now");
+        let is_loading = page.contains("Kafka cannot list its groups now");
         assert!(is_loading || page.contains("footfall consume"), "{page}");
         (!is_loading).then_some(())
     });
@@ -160,7 +160,7 @@ fn without_kafka_the_page_says_unreachable_and_the_api_is_503() {
         assert!(answer.header("Retry-After").is_some());
         assert_eq!(answer.problem()["type"], "/problems/unavailable");
     }
-    assert!(app.get("/kafka").expect(200).text().contains("Nothing to show: kafka is unreachable"));
+    assert!(app.get("/kafka").expect(200).text().contains("Nothing to show: Kafka is unreachable"));
 }
 
 fn three_consumers_share_and_hand_over_partitions(broker: Broker) {

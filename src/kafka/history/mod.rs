@@ -36,7 +36,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    #[error("kafka is unreachable: {0}")]
+    #[error("Kafka is unreachable: {0}")]
     Unreachable(String),
     /// Retention deleted records while they were read: how many offsets, where that is known.
     #[error("{} deleted by retention while they were read", Deleted(*.0))]
@@ -62,7 +62,7 @@ pub enum HistoryError {
     /// The embedded broker has no index by time.
     #[error("the embedded broker cannot search by time; it can with Apache Kafka (kafka.bootstrap_servers)")]
     NoTimeIndex,
-    #[error("kafka: {0}")]
+    #[error("Kafka: {0}")]
     Client(#[from] KafkaError),
 }
 

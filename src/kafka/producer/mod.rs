@@ -99,7 +99,7 @@ pub enum ProduceError {
     #[error("the queue to Kafka is full")]
     QueueFull,
     /// Certainly not written: a retry makes sense.
-    #[error("kafka did not accept it: {0}")]
+    #[error("Kafka did not accept it: {0}")]
     NotWritten(String),
     /// Certainly not written, for a reason that is not the message's fault and concerns others too.
     #[error("{0}")]
@@ -108,10 +108,10 @@ pub enum ProduceError {
     #[error("Kafka stored the event but did not return its offset")]
     OffsetUnknown,
     /// Perhaps written: only a retry with the same id is safe.
-    #[error("kafka did not acknowledge it: {0}")]
+    #[error("Kafka did not acknowledge it: {0}")]
     Unknown(String),
     /// Kafka will never accept the message, not even alone: its size, or a policy.
-    #[error("kafka rejects it: {0}")]
+    #[error("Kafka rejects it: {0}")]
     Refused(String),
 }
 

@@ -191,7 +191,7 @@ enum TutorialMessage {
     Sent,
 }
 
-/// The tutorial's call
+/// Send one event, as in the Django tutorial
 ///
 /// One event; also answered with a slash at the end of the path.
 #[utoipa::path(

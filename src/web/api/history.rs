@@ -55,7 +55,7 @@ pub fn request(parameters: &QueryString, default: usize, most: usize) -> Result<
     })
 }
 
-/// A bounded piece of the topic
+/// A page of the topic's records
 #[utoipa::path(
     operation_id = "readHistory",
     tag = "events",
@@ -131,7 +131,7 @@ pub async fn record(
     Ok(Whole::json(searches, client, body.ok_or(missing)?, permit).await?)
 }
 
-/// Everything that matches, a `Record` a line
+/// Export of all matches as NDJSON
 #[utoipa::path(
     operation_id = "exportNdjson",
     tag = "events",

@@ -8,7 +8,7 @@ use crate::stats::StatsSnapshot;
 use crate::web::answer::Answer;
 use crate::web::pages::overview::Overviews;
 
-/// What the last day's events add up to
+/// Statistics of the last 24 hours
 #[utoipa::path(
     operation_id = "readStats",
     tag = "operations",

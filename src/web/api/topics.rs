@@ -102,7 +102,7 @@ pub async fn topics(inspector: &State<Arc<Inspector>>) -> Result<Answer, Problem
     Ok(Answer::json(200, &body).header("Cache-Control", "no-store"))
 }
 
-/// The consumer groups, who has which partition, and their lag, at most a second old
+/// The consumer groups with members, assigned partitions and lag, at most a second old
 #[utoipa::path(
     operation_id = "listGroups",
     tag = "operations",

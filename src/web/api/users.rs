@@ -44,7 +44,7 @@ pub fn scope(searches: &Searches, user: &str, parameters: &Parameters) -> Result
     }
 }
 
-/// What one user did, counted
+/// One user's events, counted by action
 ///
 /// Reads the partition of the user's key, or all, from the end, about 200,000 records at most. A user without events is
 /// answered with zeros.

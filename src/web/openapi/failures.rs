@@ -82,14 +82,14 @@ failures! {
             );
         HeadersTooLarge: "A head of more than 64 KiB, or of more than 100 headers.",
             Problem::new(Kind::HeadersTooLarge, "the request's headers are too large or too many");
-        Internal: "A fault of Footfall's own.",
+        Internal: "An internal error.",
             Problem::new(Kind::Internal, "an unexpected error; look for the request id in the log");
         Busy: "Too many connections are open, or the server is shutting down.",
             Problem::new(Kind::Unavailable, "too many connections are open");
     }
     some routes {
         // Reads
-        BadParameter: "A malformed parameter, one of a single value that comes twice, or a target that is not UTF-8 after \
+        BadParameter: "A malformed parameter, one of a single value that appears twice, or a query that is not UTF-8 after \
                        percent-decoding (`bad-parameter`); or not a valid HTTP request (`bad-request`).",
             Problem::new(Kind::BadParameter, "limit must be 1 to 1000, not \"5000\"");
         NotFound: "No such record.",
@@ -116,7 +116,7 @@ failures! {
                           are in flight, too many connections are open, the server is shutting down, or (of a single record, \
                           type `/problems/held-up`) the record is written and an open transaction of another writer keeps \
                           readers from it.",
-            Problem::new(Kind::Unavailable, "kafka is unreachable: no answer from kafka-1:9092");
+            Problem::new(Kind::Unavailable, "Kafka is unreachable: no answer from kafka-1:9092");
 
         // Submissions
         BadBody: "Not JSON, not UTF-8, not gzip, an empty body or an empty array (`not-json`); a malformed `ack` or \
@@ -143,7 +143,7 @@ failures! {
                       `application/json`.",
             invalid();
         TooMany: "More events than `ingest.rate_limit` allows.",
-            Problem::new(Kind::TooManyRequests, "this address sends more events than are allowed");
+            Problem::new(Kind::TooManyRequests, "too many events from this address (`ingest.rate_limit`)");
         Unavailable: "Kafka cannot take the event now (the `detail` is the sentence of `/readyz`), the queue is full, too many \
                       requests or connections are open, or the server is shutting down. Nothing was written.",
             unavailable();

@@ -134,7 +134,7 @@ impl HistoryPage {
     }
 }
 
-/// The history page: a bounded piece of the topic, and a search through the rest
+/// The history page: a page of the topic's records, and a search through the rest
 #[utoipa::path(
     operation_id = "historyPage",
     tag = "pages",
@@ -199,7 +199,7 @@ fn rest(parameters: &Parameters, newest_first: bool, next: &[i64], limit: usize)
     responses(
         (
             status = 200,
-            description = "What is found, until all was looked at or the client goes away.",
+            description = "Matches, until the search ends or the client disconnects.",
             content_type = "text/event-stream",
             body = openapi::SearchEvent,
         ),

@@ -92,7 +92,7 @@ pub fn page(overviews: &State<Arc<Overviews>>, frame: PageFrame) -> Result<Html,
     html(Status::Ok, &OverviewPage { frame, shown })
 }
 
-/// The part of the overview that moves, about once a second, as Server-Sent Events
+/// Updates of the overview, about once a second, as Server-Sent Events
 ///
 /// May change in any version.
 #[utoipa::path(

@@ -45,7 +45,7 @@ struct Again {
     base: String,
 }
 
-/// One record: all of it, its neighbours, and ways to take it along
+/// One record, with links to its neighbours; copy and export
 #[utoipa::path(
     operation_id = "recordPage",
     tag = "pages",

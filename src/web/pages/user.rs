@@ -110,7 +110,7 @@ fn number(number: &u64) -> String {
     thousands(*number)
 }
 
-/// One user's events and what they add up to, live
+/// One user's events and counts, live
 #[utoipa::path(
     operation_id = "userPage",
     tag = "pages",
@@ -187,7 +187,7 @@ async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) ->
     Ok(Found { scope, own, in_all, counts, actions, scanned, total, rows, filters, cursor, rest })
 }
 
-/// The page's count, going on
+/// Continues the count of the user's page
 ///
 /// Server-Sent Events: `progress` with the sums so far, about five a second, `done` or `failed` at the end, and as many
 /// rows without a name as `limit` says. What is sent may change in any version.

@@ -51,9 +51,9 @@ pub enum Refused {
     EmptyArray(usize),
     #[error("{0}")]
     WrongType(String),
-    #[error("{count} events in one request; at most {max} are taken")]
+    #[error("{count} events in one request; the maximum is {max}")]
     TooMany { count: usize, max: usize },
-    #[error("an event of {size} bytes; at most {max} are taken")]
+    #[error("an event of {size} bytes; the maximum is {max}")]
     TooLarge { index: usize, size: usize, max: usize },
 }
 
