@@ -319,7 +319,7 @@ class Feed {
       timer = setTimeout(() => {
         const filters = typed(form);
         // Skip if the text was changed and changed back.
-        if (`${filters}` !== `${this.filters}`) this.#apply(filters, 'replaceState');
+        if (`${filters}` !== `${this.filters}`) this.#apply(filters, 'typed');
       }, 300);
     };
     form.addEventListener('input', applySoon);
@@ -327,13 +327,13 @@ class Feed {
     form.addEventListener('submit', (event) => {
       event.preventDefault();
       clearTimeout(timer);
-      this.#apply(typed(form), 'pushState');
+      this.#apply(typed(form), 'entered');
     });
     form.addEventListener('click', (event) => {
       const link = event.target.closest('a');
       if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
-      this.#apply(filtersOf(new URL(link.href).search), 'pushState');
+      this.#apply(filtersOf(new URL(link.href).search), 'followed');
     });
     addEventListener('popstate', () => {
       const filters = filtersOf(location.search);
@@ -342,8 +342,17 @@ class Feed {
     });
   }
 
-  /** Fetches the page for these filters and takes list and cursor from it. */
-  async #apply(filters, remember) {
+  /** Writes the filters into the address. What is typed makes one entry in the browser's history, which Enter completes:
+   * Back leads to the filters of before. */
+  #remember(filters, how) {
+    const completes = history.state?.typed && how !== 'followed';
+    const same = `${filters}` === `${this.filters}`;
+    history[completes || same ? 'replaceState' : 'pushState']({ typed: how === 'typed' }, '', address(filters));
+  }
+
+  /** Fetches the page for these filters and takes list and cursor from it. `how` they came: 'typed', 'entered' with the
+   * Enter key, 'followed' as a link, or undefined if the browser's history has them already. */
+  async #apply(filters, how) {
     this.applying?.abort();
     const applying = new AbortController();
     this.applying = applying;
@@ -360,7 +369,7 @@ class Feed {
       }
       return;
     }
-    if (remember) history[remember](null, '', address(filters));
+    if (how) this.#remember(filters, how);
     const fresh = page.getElementById('rows');
     this.filters = filters;
     this.#backlog.clear();
@@ -377,7 +386,7 @@ class Feed {
     for (const input of $('filters').querySelectorAll('input:not([type="hidden"])')) {
       input.defaultValue = filters.get(input.name) ?? '';
       // Keep the text of the input being typed in, except after navigation.
-      if (!remember || input !== document.activeElement) input.value = input.defaultValue;
+      if (!how || input !== document.activeElement) input.value = input.defaultValue;
     }
     // The link that had the focus is gone.
     if (place && !place.isConnected) $('filters').querySelector('input:not([type="hidden"])').focus();

@@ -38,7 +38,7 @@ fn every_answer_is_one_that_the_description_has() {
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(python("schemathesis.toml"))
         .args(["run", &format!("{base}/api/openapi.json"), "--url", &base, "--no-color", "--seed", "1"])
-        .args(["--max-examples", MADE_UP, "--workers", "4"])
+        .args(["--max-examples", MADE_UP])
         .stdin(Stdio::null())
         .output()
         .expect("Python can be run");
