@@ -330,15 +330,16 @@ impl Browser {
     }
 
     /// Returns the findings of axe-core (WCAG 2.2, levels A and AA, and its best practices): the rules and the elements
-    /// that break them.
+    /// that break them. Checks all rules, or only those that concern colors.
     #[track_caller]
-    pub fn barriers(&self) -> Vec<String> {
+    pub fn barriers(&self, only_colors: bool) -> Vec<String> {
         // The page's content security policy does not apply to injected tools.
         self.js(axe());
         let script = "const done = arguments[arguments.length - 1]; \
-            axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => done(violations.flatMap((rule) => \
+            axe.run(document, { resultTypes: ['violations'], ...arguments[0] }).then(({ violations }) => done(violations.flatMap((rule) => \
             rule.nodes.map((node) => `${rule.id}: ${node.html.slice(0, 150)}: ${node.failureSummary}`))))";
-        let found = self.run(self.client.execute_async(script, Vec::new()));
+        let rules = if only_colors { json!({"runOnly": {"type": "rule", "values": COLOR_RULES}}) } else { json!({}) };
+        let found = self.run(self.client.execute_async(script, vec![rules]));
         serde_json::from_value(found).expect("texts")
     }
 
@@ -375,6 +376,9 @@ impl Browser {
 }
 
 /// Reads the script of axe-core from a Python package.
+/// The rules of axe-core whose result depends on the color scheme.
+const COLOR_RULES: [&str; 2] = ["color-contrast", "link-in-text-block"];
+
 fn axe() -> &'static str {
     static SCRIPT: OnceLock<String> = OnceLock::new();
     SCRIPT.get_or_init(|| {
