@@ -155,7 +155,7 @@ pub async fn ndjson(
     Ok(Streamed::file(ContentType::new("application", "x-ndjson"), connection.topic(), "ndjson", export.run(format)))
 }
 
-/// Everything that matches, as CSV (RFC 4180)
+/// Export of all matches as CSV (RFC 4180)
 #[utoipa::path(
     operation_id = "exportCsv",
     tag = "events",
