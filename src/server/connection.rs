@@ -8,12 +8,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rocket::http::Status;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::exchange::{self, Application};
+use super::socket::Socket;
 use super::state::{BusyConnection, ConnectionPhase, ConnectionState};
 use super::transport::Transport;
 use super::{ServerMetrics, ShutdownStage};
@@ -21,7 +21,7 @@ use crate::bounds;
 
 /// Serves a connection until the client or the server ends it.
 pub(super) async fn serve(
-    socket: TcpStream,
+    socket: Socket,
     remote: SocketAddr,
     application: Arc<Application>,
     mut stage: watch::Receiver<ShutdownStage>,

@@ -11,6 +11,7 @@ pub mod body;
 mod connection;
 mod exchange;
 mod request;
+mod socket;
 mod state;
 mod transport;
 
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bounds::{self, Address, Busy, Shares};
 use exchange::Application;
+use socket::Socket;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ShutdownStage {
@@ -215,7 +217,7 @@ impl Accepting {
             }
         };
         let _ = socket.set_nodelay(true); // a failure only costs latency
-        let served = connection::serve(socket, remote, self.application.clone(), self.stage.clone());
+        let served = connection::serve(Socket::Plain(socket), remote, self.application.clone(), self.stage.clone());
         let open = Open::new(&self.application.metrics.open);
         self.connections.spawn(async move {
             served.await;

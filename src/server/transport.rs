@@ -12,9 +12,9 @@ use memchr::memchr;
 use rocket::http::Status;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::socket::Socket;
 use super::state::{ConnectionPhase, ConnectionState};
 use crate::bounds;
 
@@ -23,7 +23,7 @@ pub(super) type Refuse = Box<dyn Fn(Status) -> Refusing + Send + Sync>;
 pub(super) type Refusing = Pin<Box<dyn Future<Output = Bytes> + Send>>;
 
 pub(super) struct Transport {
-    socket: TcpStream,
+    socket: Socket,
     state: Arc<ConnectionState>,
     idle: Duration,
     refuse: Refuse,
@@ -53,7 +53,7 @@ struct SwappedResponse {
 
 impl Transport {
     /// An idle connection is closed after `idle`.
-    pub fn new(socket: TcpStream, state: Arc<ConnectionState>, idle: Duration, refuse: Refuse) -> Self {
+    pub fn new(socket: Socket, state: Arc<ConnectionState>, idle: Duration, refuse: Refuse) -> Self {
         Transport {
             socket,
             state,
@@ -82,7 +82,7 @@ impl Transport {
         (self.refuse)(status)
     }
 
-    pub fn socket(&mut self) -> &mut TcpStream {
+    pub fn socket(&mut self) -> &mut Socket {
         &mut self.socket
     }
 
@@ -185,7 +185,7 @@ impl Transport {
         cx: &mut Context<'_>,
         first: &[u8],
         length: usize,
-        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(Pin<&mut Socket>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if self.refusal.is_none()
             && let Some(status) = self.is_of_hyper(first)
@@ -258,7 +258,7 @@ impl Drop for Transport {
     fn drop(&mut self) {
         if self.state.must_reset() {
             // Only a reset tells the client that the response is incomplete. If this fails, nothing else can be done.
-            let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.socket.tcp()).set_linger(Some(Duration::ZERO));
         }
     }
 }
