@@ -155,6 +155,10 @@ pub const DRAINED_TIME: Duration = Duration::from_secs(10);
 /// Footfall treats it as disconnected.
 pub const HALF_CLOSED: Duration = Duration::from_millis(100);
 
+/// Most bytes that the client of a stream may send after its request; Footfall discards them. Beyond that it closes the
+/// connection.
+pub const UNASKED_BYTES: usize = 64 << 10;
+
 /// How long, and for how many bytes, Footfall reads and discards what a refused client still sends before it closes the
 /// connection.
 pub const LINGER: Duration = Duration::from_secs(2);

@@ -72,7 +72,8 @@ impl Parts {
         let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
         let client = Client::untracked(rocket).await.map_err(failed)?;
         tracing::info!(address = format!("http://{}", listener.address()), "listening");
-        let answers = server::Answers { client, body: self.max_body, too_many: web::too_many_connections };
+        let answers =
+            server::Answers { client, body: self.max_body, stalled: self.stalled, too_many: web::too_many_connections };
         let server = listener.serve(answers, self.connections.clone());
         stop.await;
         tracing::info!("shutting down");

@@ -15,21 +15,17 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use rocket::Request;
 use tokio::sync::mpsc;
 
 use super::state::BusyConnection;
+pub use super::takeover::Taken;
 
 /// The chunks of a body; an `Err` breaks the connection.
 pub type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
-/// The connection after a 101.
-pub type Upgrade = TokioIo<Upgraded>;
-
 /// What runs on a connection after its 101. The future ends when the connection does.
-pub type Conversation = Box<dyn FnOnce(Upgrade) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+pub type Conversation = Box<dyn FnOnce(Taken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// Where a responder leaves a stream or conversation for the server. One for each request, in its local cache.
 #[derive(Clone, Default)]
@@ -50,7 +46,8 @@ impl ResponseSlot {
     }
 }
 
-/// Makes `chunks` the body of the response to this request. The response itself is built without a body.
+/// Makes `chunks` the body of the response to this request. The response itself is built without a body. The connection
+/// ends with the body.
 pub fn stream(request: &Request<'_>, chunks: Chunks) {
     request.local_cache(ResponseSlot::default).put(HandedOver::Chunks(chunks));
 }
@@ -74,7 +71,8 @@ pub(super) enum Source {
     /// No body, and no length beyond what the headers say: HEAD, 204, 304, 101.
     Nothing,
     Full(Option<Bytes>),
-    Chunks(Chunks),
+    /// A stream that takes the connection over once the response's head is sent.
+    HandedOver,
     /// A Rocket body without a known size.
     Reader(BodyReader),
 }
@@ -103,7 +101,12 @@ impl http_body::Body for ResponseBody {
         let next = match &mut body.source {
             Source::Nothing => None,
             Source::Full(bytes) => bytes.take().map(Ok),
-            Source::Chunks(chunks) => ready!(chunks.as_mut().poll_next(cx)),
+            Source::HandedOver => {
+                if body.busy.state().offer() {
+                    cx.waker().wake_by_ref(); // hyper may have flushed before, and would not flush again
+                }
+                return Poll::Pending;
+            }
             Source::Reader(reader) => ready!(reader.poll_next(cx)),
         };
         match &next {

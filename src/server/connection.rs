@@ -1,9 +1,12 @@
-//! Serves one connection, from its first byte to its last.
+//! Serves one connection, from its first byte to its last or until a stream takes it over.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 
-use hyper::server::conn::http1::Builder;
+use bytes::Bytes;
+use hyper::server::conn::http1::{Builder, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rocket::http::Status;
@@ -15,29 +18,32 @@ use tokio::time::timeout;
 use super::exchange::{self, Application};
 use super::socket::Socket;
 use super::state::{BusyConnection, ConnectionPhase, ConnectionState};
+use super::takeover::{Taken, Takeover};
 use super::transport::Transport;
 use super::{ServerMetrics, ShutdownStage};
 use crate::bounds;
 
-/// Serves a connection until the client or the server ends it.
+/// Serves a connection until the client or the server ends it, or until a response takes it over.
 pub(super) async fn serve(
     socket: Socket,
     remote: SocketAddr,
     application: Arc<Application>,
     mut stage: watch::Receiver<ShutdownStage>,
-) {
+) -> Option<Takeover> {
     let state = Arc::new(ConnectionState::default());
     let refuse = {
         let application = application.clone();
         Box::new(move |status| exchange::refuse(application.clone(), remote, status))
     };
     let transport = Transport::new(socket, state.clone(), application.keep_alive, refuse);
-    let metrics = application.metrics.clone();
     let keep_alive = !application.keep_alive.is_zero();
     let service = service_fn({
-        let state = state.clone();
+        let (application, state) = (application.clone(), state.clone());
         // `BusyConnection` marks the connection busy now, not at the first poll of the future.
-        move |request| exchange::answer(application.clone(), BusyConnection::new(state.clone()), remote, request)
+        move |request| {
+            let busy = BusyConnection::new(state.clone());
+            Box::pin(exchange::answer(application.clone(), busy, remote, request))
+        }
     });
     let keep_alive = *stage.borrow_and_update() == ShutdownStage::Serving && keep_alive;
     let mut connection = Builder::new()
@@ -45,58 +51,73 @@ pub(super) async fn serve(
         .max_header_size(bounds::HEAD_BYTES)
         .max_buf_size(bounds::HEAD_BYTES)
         .header_read_timeout(None) // the transport has the deadlines
-        .serve_connection(TokioIo::new(transport), service)
-        .with_upgrades();
-    let mut ended = false;
-    while !ended {
+        .serve_connection(TokioIo::new(transport), service);
+    let mut cut = false;
+    loop {
+        // hyper does not close the socket: it may be taken over, and `leave` sends the last bytes.
+        let served = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
+            Poll::Pending if state.is_handed_over() => Poll::Ready(Ok(())),
+            served => served,
+        });
         select! {
             biased;
-            result = &mut connection => {
-                ended = true;
-                if let Err(error) = result {
+            served = served => {
+                if let Err(error) = served {
                     tracing::debug!(error = %error, "connection ended with an error");
                 }
+                break;
             }
             _ = stage.changed() => match *stage.borrow_and_update() {
                 ShutdownStage::Serving => {}
                 ShutdownStage::Draining => Pin::new(&mut connection).graceful_shutdown(),
                 ShutdownStage::Cutting if state.phase() == ConnectionPhase::Write => {}
-                ShutdownStage::Cutting | ShutdownStage::Ended => return,
+                ShutdownStage::Cutting | ShutdownStage::Ended => {
+                    cut = true;
+                    break;
+                }
             },
         }
     }
-    if let Some((upgrade, conversation)) = state.take_upgrade() {
-        let Ok(io) = upgrade.await else { return };
-        let conversation = conversation(TokioIo::new(io));
-        select! {
-            () = conversation => {}
-            _ = stage.wait_for(|stage| *stage == ShutdownStage::Ended) => {}
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    let transport = io.into_inner();
+    match state.take_next() {
+        Some(next) if state.is_handed_over() => {
+            let taken = Taken::new(transport.into_socket(), read_buf);
+            Some(Takeover { taken, next, application, stage })
         }
-        return;
-    }
-    if let Some(parts) = connection.into_parts() {
-        leave(parts.io.into_inner(), &state, &metrics).await;
+        _ => {
+            if state.must_reset() {
+                transport.socket().reset_at_close(true);
+            } else if !cut {
+                leave(transport, &state, read_buf, &application.metrics).await;
+            }
+            None
+        }
     }
 }
 
 /// Ends a connection after hyper has finished with it. If the client's head timed out, sends 408 first.
-async fn leave(mut transport: Transport, state: &ConnectionState, metrics: &ServerMetrics) {
+async fn leave(mut transport: Transport, state: &ConnectionState, read: Bytes, metrics: &ServerMetrics) {
     if transport.left_a_head_unfinished() {
         metrics.timeouts.get_or_create(&super::HEAD).inc();
         let answer = transport.refusing(Status::RequestTimeout).await;
-        let socket = transport.socket();
+        let socket = transport.socket_mut();
         let last = async {
             socket.write_all(&answer).await?;
             socket.shutdown().await
         };
         let _ = timeout(bounds::LINGER, last).await; // best effort: the client may be gone
-    } else if state.has_unread() {
-        // Closing a socket with unread bytes resets the connection, and the client may lose the answer: read them first.
-        let socket = transport.socket();
-        let rest = async {
-            socket.shutdown().await?;
-            tokio::io::copy(&mut socket.take(bounds::LINGER_BYTES), &mut tokio::io::sink()).await
-        };
-        let _ = timeout(bounds::LINGER, rest).await; // best effort: the client may be gone
+        return;
     }
+    let socket = transport.socket_mut();
+    let last = async {
+        socket.shutdown().await?;
+        match state.has_unread() || !read.is_empty() {
+            // Closing a socket with unread bytes resets the connection, and the client may lose the answer: read them
+            // first.
+            true => tokio::io::copy(&mut socket.take(bounds::LINGER_BYTES), &mut tokio::io::sink()).await,
+            false => Ok(0),
+        }
+    };
+    let _ = timeout(bounds::LINGER, last).await; // best effort: the client may be gone
 }

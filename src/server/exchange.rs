@@ -9,7 +9,6 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
-use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, Version};
 use rocket::http::uri::Origin;
 use rocket::http::{Header, Status};
@@ -19,9 +18,10 @@ use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ServerMetrics;
-use super::body::{BodyReader, Chunks, Conversation, Exchange, HandedOver, ResponseBody, ResponseSlot, Source};
+use super::body::{BodyReader, Exchange, HandedOver, ResponseBody, ResponseSlot, Source};
 use super::request::{self, Known, Refusal, Unread};
 use super::state::{BusyConnection, ConnectionPhase};
+use super::takeover::{Framing, Next};
 use super::transport::Refusing;
 
 /// Bytes to read at once from a Rocket body without a known size.
@@ -32,6 +32,8 @@ pub(super) struct Application {
     pub client: Client,
     /// The largest request body, in bytes.
     pub body: usize,
+    /// How long the client of a stream may take no bytes.
+    pub stalled: Duration,
     /// How long an idle connection is kept; zero closes it after each request.
     pub keep_alive: Duration,
     pub metrics: ServerMetrics,
@@ -54,9 +56,9 @@ struct RocketResponse {
 enum RocketBody {
     Nothing,
     Full(Bytes),
-    Chunks(Chunks),
     Reader(mpsc::Receiver<io::Result<Bytes>>),
-    Conversation(Conversation),
+    /// What takes the connection over.
+    HandedOver(HandedOver),
 }
 
 /// Answers a request.
@@ -72,11 +74,10 @@ pub(super) async fn answer(
     let state = busy.state();
     let (mut head, body) = request.into_parts();
     let mut unread = Some(body);
-    let upgrade = head.extensions.remove::<OnUpgrade>();
-    if upgrade.is_none() {
+    let (is_post, is_http_1_1) = (head.method == Method::POST, head.version >= Version::HTTP_11);
+    if !is_http_1_1 {
         head.headers.remove(UPGRADE); // HTTP/1.0 cannot upgrade
     }
-    let (is_post, is_http_1_1) = (head.method == Method::POST, head.version >= Version::HTTP_11);
     let arrived = arrive(&application, head, &mut unread).await;
     if arrived.close {
         state.leave_unread();
@@ -99,19 +100,21 @@ pub(super) async fn answer(
     let source = match body {
         RocketBody::Nothing => Source::Nothing,
         RocketBody::Full(bytes) => Source::Full(Some(bytes)),
-        RocketBody::Chunks(chunks) => Source::Chunks(chunks),
         RocketBody::Reader(chunks) => {
             let exchange = exchange.map(|exchange| exchange as Exchange);
             Source::Reader(BodyReader { chunks, exchange })
         }
-        RocketBody::Conversation(conversation) => {
-            let upgrade = upgrade.ok_or_else(|| io::Error::other("the connection cannot be upgraded"))?;
-            state.upgrade(upgrade, conversation);
-            state.set_phase(ConnectionPhase::Upgraded);
+        RocketBody::HandedOver(HandedOver::Conversation(conversation)) => {
+            state.hand_over(Next::Conversation(conversation));
             Source::Nothing
         }
+        RocketBody::HandedOver(HandedOver::Chunks(chunks)) => {
+            let framing = if is_http_1_1 { Framing::Chunked } else { Framing::Close };
+            state.hand_over(Next::Stream(chunks, framing));
+            Source::HandedOver
+        }
     };
-    if !is_http_1_1 && matches!(source, Source::Chunks(_) | Source::Reader(_)) {
+    if !is_http_1_1 && matches!(source, Source::Reader(_)) {
         state.set_close_delimited();
     }
     state.answer();
@@ -174,9 +177,13 @@ async fn exchange(
     let (size, is_none) = (response.body().preset_size(), response.body().is_none());
     let body = match slot.take() {
         // The Rocket response can be dropped: a stream or conversation owns everything it needs.
-        Some(HandedOver::Conversation(conversation)) => RocketBody::Conversation(conversation),
         Some(HandedOver::Chunks(_)) if is_head => RocketBody::Nothing,
-        Some(HandedOver::Chunks(chunks)) => RocketBody::Chunks(chunks),
+        Some(next) => {
+            if let HandedOver::Chunks(_) = next {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            RocketBody::HandedOver(next)
+        }
         None if is_head || matches!(answer.status().as_u16(), 204 | 304) => {
             if let Some(size) = size.filter(|_| answer.status() != 204) {
                 answer.headers_mut().insert(CONTENT_LENGTH, size.into());

@@ -5,7 +5,7 @@
 //! The server reads a request's body before it dispatches the request; a handler gets the body from [`take_body`]. It
 //! dispatches a request that it must refuse too, as a [`refusal`], so that the answer has the same headers, log line and
 //! metrics as every other. A handler passes on a stream with [`body::stream`], and a connection after a 101 with
-//! [`body::upgrade`].
+//! [`body::upgrade`]; both take the connection over from hyper, see [`takeover`].
 
 pub mod body;
 mod connection;
@@ -13,6 +13,7 @@ mod exchange;
 mod request;
 mod socket;
 mod state;
+mod takeover;
 mod transport;
 
 pub use request::{Refusal, Unread, method, method_label, refusal, take_body};
@@ -53,7 +54,8 @@ pub struct ServerMetrics {
     pub open: Gauge,
     /// Connections refused at once, by the limit that was reached: `address` or `total`.
     pub refused: Family<[(&'static str, &'static str); 1], Counter>,
-    /// Requests that did not arrive in time, by the missing part: `head` or `body`.
+    /// Connections ended by a deadline, by what was late: the client's `head` or `body`, or the `write` of a stream that
+    /// the client does not read.
     pub timeouts: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
@@ -61,13 +63,14 @@ const ADDRESS: [(&str, &str); 1] = [("reason", "address")];
 const TOTAL: [(&str, &str); 1] = [("reason", "total")];
 const HEAD: [(&str, &str); 1] = [("part", "head")];
 const BODY: [(&str, &str); 1] = [("part", "body")];
+const WRITE: [(&str, &str); 1] = [("part", "write")];
 
 impl Default for ServerMetrics {
     /// Creates all series, at 0.
     fn default() -> Self {
         let metrics = ServerMetrics { open: Gauge::default(), refused: Family::default(), timeouts: Family::default() };
         [ADDRESS, TOTAL].iter().for_each(|label| drop(metrics.refused.get_or_create(label)));
-        [HEAD, BODY].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
+        [HEAD, BODY, WRITE].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
         metrics
     }
 }
@@ -77,6 +80,8 @@ pub struct Answers {
     pub client: Client,
     /// The largest request body, in bytes.
     pub body: usize,
+    /// How long the client of a stream may take no bytes.
+    pub stalled: Duration,
     /// Makes the response, head and body, for a connection beyond the limit.
     pub too_many: fn() -> Vec<u8>,
 }
@@ -106,9 +111,9 @@ impl Listener {
 
     /// Accepts connections and answers their requests until [`Server::end`].
     pub fn serve(self, answers: Answers, metrics: ServerMetrics) -> Server {
-        let Answers { client, body, too_many } = answers;
+        let Answers { client, body, stalled, too_many } = answers;
         let keep_alive = Duration::from_secs(client.rocket().config().keep_alive.into());
-        let application = Arc::new(Application { client, body, keep_alive, metrics });
+        let application = Arc::new(Application { client, body, stalled, keep_alive, metrics });
         let (stage, stages) = watch::channel(ShutdownStage::Serving);
         let connections = TaskTracker::new();
         let most = bounds::connections();
@@ -219,9 +224,16 @@ impl Accepting {
         let _ = socket.set_nodelay(true); // a failure only costs latency
         let served = connection::serve(Socket::Plain(socket), remote, self.application.clone(), self.stage.clone());
         let open = Open::new(&self.application.metrics.open);
+        let connections = self.connections.clone();
         self.connections.spawn(async move {
-            served.await;
-            drop((place, open));
+            let counted = (place, open);
+            if let Some(takeover) = served.await {
+                // A task of its own, because this one keeps the memory that it needed for hyper.
+                connections.spawn(async move {
+                    takeover.run().await;
+                    drop(counted);
+                });
+            }
         });
     }
 }

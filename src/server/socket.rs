@@ -3,7 +3,9 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -18,6 +20,12 @@ impl Socket {
         match self {
             Socket::Plain(tcp) => tcp,
         }
+    }
+
+    /// Chooses whether closing the socket resets the connection, so that the client sees an incomplete response.
+    pub fn reset_at_close(&self, reset: bool) {
+        // If this fails, nothing else can be done.
+        let _ = SockRef::from(self.tcp()).set_linger(reset.then_some(Duration::ZERO));
     }
 }
 

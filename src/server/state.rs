@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
+use super::takeover::Next;
 use futures_util::task::AtomicWaker;
-use hyper::upgrade::OnUpgrade;
-
-use super::body::Conversation;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +19,6 @@ pub(super) enum ConnectionPhase {
     Read,
     /// Answers a request (POST) that continues if the client leaves.
     Write,
-    /// A WebSocket: no longer HTTP.
-    Upgraded,
 }
 
 #[derive(Default)]
@@ -36,8 +32,15 @@ pub(super) struct ConnectionState {
     unread: AtomicBool,
     /// Wakes the transport's task when the connection waits for a head again.
     ended: AtomicWaker,
-    upgrade: Mutex<Option<(OnUpgrade, Conversation)>>,
+    /// What takes the connection over.
+    next: Mutex<Option<Next>>,
+    handover: AtomicU8,
 }
+
+/// hyper has the head of a response that takes the connection over, and writes it with its next flush.
+const OFFERED: u8 = 1;
+/// All bytes that hyper has written have reached the socket since then.
+const HANDED_OVER: u8 = 2;
 
 impl ConnectionState {
     pub fn phase(&self) -> ConnectionPhase {
@@ -45,8 +48,7 @@ impl ConnectionState {
             0 => ConnectionPhase::Head,
             1 => ConnectionPhase::Body,
             2 => ConnectionPhase::Read,
-            3 => ConnectionPhase::Write,
-            _ => ConnectionPhase::Upgraded,
+            _ => ConnectionPhase::Write,
         }
     }
 
@@ -86,12 +88,34 @@ impl ConnectionState {
         self.unread.load(Ordering::Relaxed)
     }
 
-    pub fn upgrade(&self, on: OnUpgrade, conversation: Conversation) {
-        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((on, conversation));
+    /// Notes what takes the connection over after the response's head.
+    pub fn hand_over(&self, next: Next) {
+        if let Next::Conversation(_) = next {
+            self.handover.store(OFFERED, Ordering::Relaxed); // a 101 has no body that hyper would ask for
+        }
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
     }
 
-    pub fn take_upgrade(&self) -> Option<(OnUpgrade, Conversation)> {
-        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Notes that hyper asks for the body of a response that takes the connection over: the head is in its buffer. Returns
+    /// whether it is the first time.
+    pub fn offer(&self) -> bool {
+        self.handover.compare_exchange(0, OFFERED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Notes that everything that hyper has written has reached the socket.
+    pub fn flushed(&self) {
+        if self.handover.load(Ordering::Relaxed) == OFFERED {
+            self.handover.store(HANDED_OVER, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the connection can be taken from hyper now, with nothing unsent.
+    pub fn is_handed_over(&self) -> bool {
+        self.handover.load(Ordering::Relaxed) == HANDED_OVER
+    }
+
+    pub fn take_next(&self) -> Option<Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -116,9 +140,7 @@ impl BusyConnection {
 
 impl Drop for BusyConnection {
     fn drop(&mut self) {
-        if self.0.phase() != ConnectionPhase::Upgraded {
-            self.0.set_phase(ConnectionPhase::Head);
-            self.0.ended.wake();
-        }
+        self.0.set_phase(ConnectionPhase::Head);
+        self.0.ended.wake();
     }
 }

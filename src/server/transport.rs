@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use memchr::memchr;
 use rocket::http::Status;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
@@ -82,8 +81,16 @@ impl Transport {
         (self.refuse)(status)
     }
 
-    pub fn socket(&mut self) -> &mut Socket {
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub fn socket_mut(&mut self) -> &mut Socket {
         &mut self.socket
+    }
+
+    pub fn into_socket(self) -> Socket {
+        self.socket
     }
 
     /// Returns whether the connection waits for a head; resets the head's counters when a new head starts.
@@ -137,7 +144,7 @@ impl Transport {
     /// after their request and still read the answer.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let phase = self.state.phase();
-        if matches!(phase, ConnectionPhase::Head | ConnectionPhase::Upgraded) {
+        if phase == ConnectionPhase::Head {
             return Poll::Ready(());
         }
         self.state.wake_at_next_head(cx.waker());
@@ -245,20 +252,15 @@ impl AsyncWrite for Transport {
         true
     }
 
+    /// hyper flushes only after it has written all that it has.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        let transport = self.get_mut();
+        ready!(Pin::new(&mut transport.socket).poll_flush(cx))?;
+        transport.state.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
-    }
-}
-
-impl Drop for Transport {
-    fn drop(&mut self) {
-        if self.state.must_reset() {
-            // Only a reset tells the client that the response is incomplete. If this fails, nothing else can be done.
-            let _ = SockRef::from(self.socket.tcp()).set_linger(Some(Duration::ZERO));
-        }
     }
 }

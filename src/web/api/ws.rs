@@ -193,7 +193,7 @@ impl Socket {
         Box::new(move |io| Box::pin(Socket::talk(parts, sender, follower, io)))
     }
 
-    async fn talk(parts: SocketParts, sender: Poster, follower: Follower, io: body::Upgrade) {
+    async fn talk(parts: SocketParts, sender: Poster, follower: Follower, io: body::Taken) {
         let most = Some(parts.ingest.settings().max_body.as_u64() as usize);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_AT_ONCE)
@@ -313,7 +313,7 @@ struct Gone;
 /// A connection with a client.
 struct Connected<'a> {
     parts: &'a SocketParts,
-    socket: WebSocketStream<body::Upgrade>,
+    socket: WebSocketStream<body::Taken>,
     /// Heartbeats since the client's last sign of life.
     silent: u32,
 }
@@ -331,7 +331,7 @@ impl Connected<'_> {
     /// Waits for a step of a write, at most for [`SEND_TIMEOUT`].
     async fn until_taken(
         &mut self,
-        mut step: impl FnMut(&mut WebSocketStream<body::Upgrade>, &mut Context<'_>) -> Poll<Result<(), Error>>,
+        mut step: impl FnMut(&mut WebSocketStream<body::Taken>, &mut Context<'_>) -> Poll<Result<(), Error>>,
     ) -> Result<(), Gone> {
         let mut waited = false;
         let taken = poll_fn(|cx| {
