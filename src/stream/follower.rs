@@ -92,15 +92,17 @@ impl Follower {
             return None;
         }
         loop {
+            // The pulse comes first, so that a client that always has something to read also gets its heartbeats and its
+            // end.
+            let has_opened = self.reader.has_opened();
+            if has_opened && let Some(beat) = self.pulse.due() {
+                self.has_ended = beat.is_last();
+                return Some(self.reader.beat(&beat));
+            }
             let bytes = select! {
-                // The pulse comes first, so that a client that always has something to read also gets its heartbeats
-                // and its end.
                 biased;
-                beat = self.pulse.beat(), if self.reader.has_opened() => {
-                    self.has_ended = beat.is_last();
-                    Some(self.reader.beat(&beat))
-                }
                 bytes = self.reader.advance() => bytes,
+                () = self.pulse.changed(), if has_opened => None,
             };
             if bytes.is_some() {
                 return bytes;

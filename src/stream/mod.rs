@@ -13,9 +13,11 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::future::pending;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::select;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +49,8 @@ pub struct Streams {
     labours: Semaphore,
     /// Cancelled when the process is asked to end; every stream then sends `bye`.
     closing: CancellationToken,
+    /// See [`Pulse`]; made with the first stream.
+    alerts: OnceLock<watch::Receiver<bool>>,
     settings: FeedSettings,
 }
 
@@ -105,8 +109,34 @@ impl Streams {
             catch_ups: Shares::new(bounds::CATCH_UPS, bounds::CATCH_UPS_EACH),
             labours: Semaphore::new(bounds::labours()),
             closing,
+            alerts: OnceLock::new(),
             settings,
         }
+    }
+
+    /// Returns a receiver that changes with Kafka's state, and to true when the process is asked to end.
+    fn alerts(&self) -> watch::Receiver<bool> {
+        let make = || {
+            let (alert, alerts) = watch::channel(self.closing.is_cancelled());
+            let (mut kafka, closing) = (self.kafka.clone(), self.closing.clone());
+            tokio::spawn(async move {
+                loop {
+                    let changed = async {
+                        // Without a sender, which the tests do not keep, the state stays as it is.
+                        kafka.changed().await.is_ok() || pending().await
+                    };
+                    select! {
+                        biased;
+                        () = closing.cancelled() => break,
+                        _ = changed => drop(alert.send_replace(false)),
+                    }
+                }
+                alert.send_replace(true);
+                alert.closed().await; // `changed` of a receiver fails at once without a sender
+            });
+            alerts
+        };
+        self.alerts.get_or_init(make).clone()
     }
 
     /// The permits of streams that read from Kafka.

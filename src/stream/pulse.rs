@@ -1,14 +1,13 @@
 //! The messages of a stream beside its events: heartbeats, changes of Kafka's state, and the last message.
 
-use std::future::pending;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, Sleep, interval_at, sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio::time::{Instant, Sleep, sleep_until};
 use utoipa::ToSchema;
 
 use super::Streams;
@@ -18,10 +17,14 @@ use crate::kafka::{Cause, ClusterState, Trouble, describe_troubles};
 
 /// Decides when a stream sends such a message.
 pub struct Pulse {
-    heartbeat: Interval,
+    heartbeat: Duration,
+    heartbeat_at: Instant,
     /// Ends the stream at its maximum age, so that the client resumes, perhaps at another replica.
-    end: Pin<Box<Sleep>>,
-    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    end_at: Instant,
+    timer: Pin<Box<Sleep>>,
+    /// Changes with Kafka's state, and to true at the end of the process. One receiver for both, because each costs a
+    /// stream time whenever it waits.
+    alerts: watch::Receiver<bool>,
     /// `None`: the client gets no reports about Kafka.
     kafka: Option<watch::Receiver<ClusterState>>,
     /// Whether to report states in which only posts fail.
@@ -75,10 +78,14 @@ impl Pulse {
         let settings = &streams.settings;
         // Less up to a fifth, at random, so that clients that connected together do not reconnect together.
         let age = settings.max_age.mul_f64(1.0 - fastrand::f64() / 5.0);
+        let now = Instant::now();
+        let (heartbeat_at, end_at) = (now + settings.heartbeat, now + age);
         Pulse {
-            heartbeat: interval_at(Instant::now() + settings.heartbeat, settings.heartbeat),
-            end: Box::pin(sleep(age)),
-            closing: Box::pin(streams.closing.clone().cancelled_owned()),
+            heartbeat: settings.heartbeat,
+            heartbeat_at,
+            end_at,
+            timer: Box::pin(sleep_until(heartbeat_at.min(end_at))),
+            alerts: streams.alerts(),
             kafka: dialect.map(|_| streams.kafka.clone()),
             reports_writes: is_page,
             looked: false,
@@ -88,28 +95,45 @@ impl Pulse {
 
     /// Waits until there is something to send. Cancel safe.
     pub async fn beat(&mut self) -> Beat {
-        if !self.looked {
+        loop {
+            if let Some(beat) = self.due() {
+                return beat;
+            }
+            self.changed().await;
+        }
+    }
+
+    /// Returns what is to be sent now.
+    pub fn due(&mut self) -> Option<Beat> {
+        let alerted = !self.looked || self.alerts.has_changed().unwrap_or(true);
+        if alerted {
             self.looked = true;
+            if *self.alerts.borrow_and_update() {
+                return Some(Beat::Bye("shutdown"));
+            }
             if let Some(status) = self.new_status() {
-                return Beat::Status(status);
+                return Some(Beat::Status(status));
             }
         }
-        loop {
-            let changed = async {
-                match &mut self.kafka {
-                    Some(kafka) => kafka.changed().await.is_ok() || pending().await,
-                    None => pending().await,
-                }
-            };
-            select! {
-                _ = self.heartbeat.tick() => return Beat::Heartbeat,
-                () = &mut self.end => return Beat::Bye("max age"),
-                () = &mut self.closing => return Beat::Bye("shutdown"),
-                _ = changed => {}
-            }
-            if let Some(status) = self.new_status() {
-                return Beat::Status(status);
-            }
+        let now = Instant::now();
+        if now < self.timer.deadline() {
+            return None;
+        }
+        if now >= self.end_at {
+            return Some(Beat::Bye("max age"));
+        }
+        self.heartbeat_at = now + self.heartbeat;
+        self.timer.as_mut().reset(self.heartbeat_at.min(self.end_at));
+        Some(Beat::Heartbeat)
+    }
+
+    /// Waits until [`due`](Self::due) may have something. Cancel safe.
+    pub async fn changed(&mut self) {
+        select! {
+            biased;
+            () = &mut self.timer => {}
+            // The sender ends with the process.
+            _ = self.alerts.changed() => self.looked = false,
         }
     }
 
