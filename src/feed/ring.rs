@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -15,21 +15,19 @@ use tokio::sync::watch;
 
 use super::encodings::{Cache, EncodingSlot, Encodings};
 use super::index::Index;
+use super::waves::{WaveClock, Waves};
 use super::{Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};
 use crate::bounds::BLOCK_BYTES;
 use crate::event::Record;
 
-/// Time between two publications, per open stream: with many streams, each gets more records in one write.
-const PACE_PER_STREAM: Duration = Duration::from_micros(20);
-/// The shortest pace, also with few streams or none: at 100,000 records a second, one block per record would cost more
-/// than the records.
-const FASTEST_PACE: Duration = Duration::from_micros(500);
-const SLOWEST_PACE: Duration = Duration::from_millis(100);
 /// Most records in one block, so that eviction moves in steps that are small beside the ring. A block has fewer if the
 /// ring is smaller than this, or if this many are a large part of the ring's bytes.
 const BLOCK: usize = 1000;
 /// The ring's bytes have room for at least this many blocks.
 const BLOCKS: usize = 32;
+/// At most one part in this many of the ring is filled before the streams are woken, so that those that keep up lose
+/// nothing to eviction.
+const UNANNOUNCED: usize = 4;
 
 /// Encodings get one part in this many of the feed's bytes; records get the rest.
 const ENCODINGS: usize = 4;
@@ -42,6 +40,10 @@ const ENTRY: usize = 128;
 pub struct FeedMetrics {
     pub streams: Gauge,
     pub records: Counter,
+    /// How often the streams were woken for new records.
+    pub waves: Counter,
+    /// Seconds between two waves at most, as the feed has measured them.
+    pub pace: Gauge<f64, AtomicU64>,
     pub dropped: Counter,
     pub gaps: Counter,
 }
@@ -281,6 +283,7 @@ struct Shared {
     ring: RwLock<Ring>,
     /// Number of the next block; a change wakes the subscriptions.
     published: watch::Sender<u64>,
+    waves: WaveClock,
     streams: AtomicUsize,
     metrics: FeedMetrics,
 }
@@ -308,6 +311,7 @@ impl Feed {
             encodings: Cache::new(bytes / ENCODINGS),
             ring: RwLock::new(ring),
             published: watch::channel(0).0,
+            waves: WaveClock::new(),
             streams: AtomicUsize::new(0),
             metrics: FeedMetrics::default(),
         };
@@ -328,7 +332,7 @@ impl Feed {
 
     /// Returns a writer. A feed has only one.
     pub fn writer(&self) -> Writer {
-        Writer { feed: self.clone(), pending: Vec::new(), bytes: 0, published: None }
+        Writer { feed: self.clone(), pending: Vec::new(), bytes: 0, unannounced: (0, 0), waves: Waves::default() }
     }
 
     /// Returns the cursor of the live end; `None` until the tail has started. A partition that still has no leader is
@@ -488,6 +492,11 @@ impl Feed {
         Some(OpenStream { feed: self.clone() })
     }
 
+    /// Notes that a stream was woken by a publication.
+    pub(super) fn woken(&self) {
+        self.shared.waves.woken();
+    }
+
     pub(super) fn published(&self) -> watch::Receiver<u64> {
         self.shared.published.subscribe()
     }
@@ -540,6 +549,10 @@ impl Feed {
         })
     }
 
+    fn write(&self, change: impl FnOnce(&mut Ring)) {
+        change(&mut self.shared.ring.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Ring) -> T) -> T {
         look(&self.shared.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -563,7 +576,9 @@ pub struct Writer {
     pending: Vec<Record>,
     /// Bytes of the pending records.
     bytes: usize,
-    published: Option<Instant>,
+    /// Records, and their bytes, that are in the ring and for which the streams were not woken yet.
+    unannounced: (usize, usize),
+    waves: Waves,
 }
 
 impl Writer {
@@ -572,28 +587,31 @@ impl Writer {
         self.pending.push(record);
         let bounds = &self.feed.shared.bounds;
         if self.pending.len() >= BLOCK.min(bounds.records) || self.bytes >= (bounds.bytes / BLOCKS).min(BLOCK_BYTES) {
-            self.flush();
+            let most = (bounds.records / UNANNOUNCED, bounds.bytes / UNANNOUNCED);
+            self.append();
+            if self.unannounced.0 >= most.0 || self.unannounced.1 >= most.1 {
+                self.announce();
+            }
         }
     }
 
     /// Publishes the pending records if it is time. Returns how long there is nothing to do.
     pub fn publish(&mut self) -> Duration {
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.unannounced.0 == 0 {
             return Duration::MAX;
         }
-        let pace = (PACE_PER_STREAM * self.feed.streams() as u32).clamp(FASTEST_PACE, SLOWEST_PACE);
-        let since = self.published.map_or(Duration::MAX, |published| published.elapsed());
-        if since >= pace {
-            self.flush();
-            return Duration::MAX;
+        let wait = self.waves.wait();
+        if !wait.is_zero() {
+            return wait;
         }
-        pace - since
+        self.flush();
+        Duration::MAX
     }
 
     /// Sets the offsets at which reading starts, and where the topic ended at that moment. A partition at [`UNKNOWN`]
     /// has no leader; it is read after [`start_partition`](Self::start_partition).
     pub fn start(&mut self, positions: &[i64], ends: &[i64]) {
-        self.edit(|ring| {
+        self.feed.write(|ring| {
             let unknown = (0..).zip(positions).filter(|(_, position)| **position == UNKNOWN);
             ring.unknown = unknown.map(|(partition, _)| partition).collect();
             let known = |position: &i64| if *position == UNKNOWN { 0 } else { *position };
@@ -601,13 +619,14 @@ impl Writer {
             ring.ends = Cursor::new(ends);
             ring.started = true;
         });
+        self.announce();
     }
 
     /// Starts a partition that had no leader when reading started: it is read from the offset `from` on, and ended at
     /// `end` at that moment. Readers that knew no offset in it continue at `since`.
     pub fn start_partition(&mut self, partition: i32, from: i64, since: i64, end: i64) {
         self.flush(); // those records belong before the block
-        self.edit(|ring| {
+        self.feed.write(|ring| {
             let partition_start = PartitionStart { partition, from, since };
             ring.unknown = ring.unknown.iter().copied().filter(|unknown| *unknown != partition).collect();
             ring.late_starts.push(partition_start);
@@ -616,11 +635,13 @@ impl Writer {
             Arc::make_mut(&mut ring.head).set(partition, from);
             ring.append(Box::new([]), before, None, Some(partition_start), &self.feed.shared.encodings);
         });
+        self.announce();
     }
 
     /// Adds partitions, up to this number; each is read from offset 0.
     pub fn add_partitions(&mut self, partitions: usize) {
-        self.edit(|ring| Arc::make_mut(&mut ring.head).grow(partitions));
+        self.feed.write(|ring| Arc::make_mut(&mut ring.head).grow(partitions));
+        self.announce();
     }
 
     /// Records that the records of a partition before offset `next` expired before they were read.
@@ -642,7 +663,7 @@ impl Writer {
     }
 
     fn gap(&mut self, gap: Gap, recreated: bool) {
-        self.edit(|ring| {
+        self.feed.write(|ring| {
             let before = std::mem::replace(&mut ring.head, Arc::new(gap.resumed.clone()));
             let encodings = &self.feed.shared.encodings;
             if !recreated {
@@ -656,17 +677,28 @@ impl Writer {
             ring.append(Box::new([]), ring.head.clone(), Some(gap), None, encodings);
             ring.recreation = ring.blocks.back().cloned();
         });
+        self.announce();
     }
 
+    /// Publishes the pending records now.
     pub(super) fn flush(&mut self) {
+        self.append();
+        if self.unannounced.0 > 0 {
+            self.announce();
+        }
+    }
+
+    /// Moves the pending records into the ring, as one block.
+    fn append(&mut self) {
         if self.pending.is_empty() {
             return;
         }
         let records = std::mem::take(&mut self.pending).into_boxed_slice();
-        self.bytes = 0;
+        self.unannounced.0 += records.len();
+        self.unannounced.1 += std::mem::take(&mut self.bytes);
         self.feed.shared.metrics.records.inc_by(records.len() as u64);
         let bounds = &self.feed.shared.bounds;
-        self.edit(|ring| {
+        self.feed.write(|ring| {
             let start = ring.head.clone();
             let head = Arc::make_mut(&mut ring.head);
             for record in &records {
@@ -680,16 +712,16 @@ impl Writer {
                 }
             }
         });
-        self.published = Some(Instant::now());
     }
 
-    fn edit(&self, change: impl FnOnce(&mut Ring)) {
-        let next = {
-            let mut ring = self.feed.shared.ring.write().unwrap_or_else(PoisonError::into_inner);
-            change(&mut ring);
-            ring.next
-        };
-        self.feed.shared.published.send_replace(next);
+    /// Wakes the streams.
+    fn announce(&mut self) {
+        self.unannounced = (0, 0);
+        let shared = &self.feed.shared;
+        self.waves.begin(&shared.waves);
+        shared.metrics.waves.inc();
+        shared.metrics.pace.set(self.waves.pace().as_secs_f64());
+        shared.published.send_replace(self.feed.read(|ring| ring.next));
     }
 }
 

@@ -362,6 +362,7 @@ impl Subscription {
     pub async fn changed(&mut self) {
         // The sender lives in the feed, which the subscription holds.
         let _ = self.published.changed().await;
+        self.feed.woken();
     }
 
     /// Ignores publications so far: only a later one wakes `changed`.

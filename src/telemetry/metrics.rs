@@ -64,6 +64,16 @@ impl Metrics {
             ingest.metrics().produce_seconds.clone(),
         );
         registry.register("feed_records", "Records that the tail read from the topic", feed.metrics().records.clone());
+        registry.register(
+            "feed_waves",
+            "How often the streams were woken for new records",
+            feed.metrics().waves.clone(),
+        );
+        registry.register(
+            "feed_pace_seconds",
+            "Time between two wake-ups of the streams while records come; follows from what one costs",
+            feed.metrics().pace.clone(),
+        );
         registry.register("streams", "Open streams and WebSockets", feed.metrics().streams.clone());
         registry.register(
             "stream_dropped",
