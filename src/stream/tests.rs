@@ -291,6 +291,7 @@ async fn many_frames_come_in_parts_with_beats_in_between() {
     client.expect("position").await;
     assert_eq!(client.next().await.lines().count(), 1);
     fixture.closing.cancel();
+    sleep(A_MOMENT).await; // a task tells the streams
     // Not the position after all ten, of which the client has one.
     client.expect(r#"{"type":"bye","cursor":"0-1","#).await;
     assert!(client.0.next().await.is_none());

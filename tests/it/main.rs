@@ -30,6 +30,7 @@ mod rogues;
 mod server;
 mod stream;
 mod submit;
+mod takeover;
 mod text;
 mod user;
 mod websocket;
