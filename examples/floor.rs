@@ -32,13 +32,13 @@ async fn main() -> Result<(), Failure> {
 }
 
 /// All events of one tick, encoded once for every client.
-async fn fanout(address: SocketAddr, rate: u64, tick_ms: u64) -> Result<(), Failure> {
+async fn fanout(address: SocketAddr, rate: u64, tick_ms: f64) -> Result<(), Failure> {
     let listener = TcpListener::bind(address).await?;
     let slabs = broadcast::Sender::new(1024);
     let sender = slabs.clone();
     tokio::spawn(async move {
         let started = Instant::now();
-        let mut ticks = tokio::time::interval(Duration::from_millis(tick_ms));
+        let mut ticks = tokio::time::interval(Duration::from_secs_f64(tick_ms / 1000.0));
         let mut offset = 0;
         loop {
             ticks.tick().await;

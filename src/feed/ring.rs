@@ -716,9 +716,9 @@ impl Writer {
 
     /// Wakes the streams.
     fn announce(&mut self) {
-        self.unannounced = (0, 0);
+        let (_, bytes) = std::mem::take(&mut self.unannounced);
         let shared = &self.feed.shared;
-        self.waves.begin(&shared.waves);
+        self.waves.begin(&shared.waves, bytes);
         shared.metrics.waves.inc();
         shared.metrics.pace.set(self.waves.pace().as_secs_f64());
         shared.published.send_replace(self.feed.read(|ring| ring.next));

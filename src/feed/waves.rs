@@ -2,16 +2,20 @@
 //!
 //! A *wave* is one wake-up of all streams that wait: each reads what is new and writes it to its socket. What a wave
 //! costs depends on the streams, the network and on what else the machine does, so the feed measures it: every stream
-//! notes when it was woken, and the last of them tells how long the wave took. The next wave begins after
-//! [`REST`] + 1 times that, so that waves take at most a fixed part of the machine, however many streams there are. On a
-//! busy machine a wave takes longer, and the waves become fewer and larger by themselves.
+//! notes when it was woken, and the last of them tells how long the wave took. The part of that which does not depend on
+//! the bytes, for waking and for system calls, is saved by waking less often. It takes at most one part in
+//! [`SHARE`] of the machine, however many streams there are. On a busy machine a wave takes longer, and the waves become
+//! fewer and larger by themselves.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two waves the machine has this many times the duration of a wave for other work: waves take at most a fifth
-/// of its time.
-const REST: u32 = 4;
+/// Waves begin at least this many times the fixed part of their duration apart.
+const SHARE: u32 = 5;
+/// Bytes to each stream that take as long as the fixed part of a wave. Measured on two machines (docs/performance.md); with
+/// TLS it is less, and the pace then up to three times longer. Without this part the pace would grow without end where
+/// the bytes alone take more than a fifth of the machine.
+const BYTES: f64 = 32.0 * 1024.0;
 /// The shortest time between two waves, also with few streams or none: at 100,000 records a second, one block per record
 /// would cost more than the records.
 const SHORTEST: Duration = Duration::from_micros(500);
@@ -57,14 +61,16 @@ impl WaveClock {
 #[derive(Default)]
 pub(super) struct Waves {
     began: Option<Instant>,
-    /// The estimated duration of a wave.
-    duration: Duration,
+    /// Bytes that the current wave brings to each stream without a filter.
+    bytes: usize,
+    /// The estimated fixed part of a wave's duration.
+    fixed: Duration,
 }
 
 impl Waves {
     /// The time between the beginnings of two waves.
     pub fn pace(&self) -> Duration {
-        (self.duration * (REST + 1)).clamp(SHORTEST, LONGEST)
+        (self.fixed * SHARE).clamp(SHORTEST, LONGEST)
     }
 
     /// How long to wait for the next wave; zero if it may begin.
@@ -72,13 +78,16 @@ impl Waves {
         self.began.map_or(Duration::ZERO, |began| self.pace().saturating_sub(began.elapsed()))
     }
 
-    pub fn begin(&mut self, clock: &WaveClock) {
+    /// Begins a wave with this many bytes for each stream.
+    pub fn begin(&mut self, clock: &WaveClock, bytes: usize) {
         self.note(clock.begin());
-        self.began = Some(Instant::now());
+        (self.began, self.bytes) = (Some(Instant::now()), bytes);
     }
 
+    /// Notes how long the last wave took.
     fn note(&mut self, took: Duration) {
-        self.duration = (self.duration * (SMOOTHING - 1) + took) / SMOOTHING;
+        let fixed = took.div_f64(1.0 + self.bytes as f64 / BYTES);
+        self.fixed = (self.fixed * (SMOOTHING - 1) + fixed) / SMOOTHING;
     }
 }
 
@@ -86,10 +95,12 @@ impl Waves {
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
-    fn waves_take_at_most_a_fifth_of_the_time() {
+    fn the_fixed_part_takes_at_most_a_fifth_of_the_time() {
         let mut waves = Waves::default();
-        (0..100).for_each(|_| waves.note(Duration::from_millis(10)));
+        (0..100).for_each(|_| waves.note(10 * MS));
         let pace = waves.pace().as_secs_f64();
         assert!((0.049..0.051).contains(&pace), "{pace}");
     }
@@ -98,27 +109,39 @@ mod tests {
     fn the_pace_has_bounds_and_one_late_stream_changes_it_little() {
         let mut waves = Waves::default();
         assert_eq!((waves.pace(), waves.wait()), (SHORTEST, Duration::ZERO));
-        waves.note(Duration::from_millis(4));
-        assert_eq!(waves.pace(), Duration::from_millis(5));
-        (0..100).for_each(|_| waves.note(Duration::from_secs(10)));
+        waves.note(4 * MS);
+        assert_eq!(waves.pace(), 5 * MS);
+        (0..100).for_each(|_| waves.note(10_000 * MS));
         assert_eq!(waves.pace(), LONGEST);
         (0..100).for_each(|_| waves.note(Duration::ZERO));
         assert_eq!(waves.pace(), SHORTEST);
     }
 
+    /// 10 ms for the waves themselves, and as much for each 32 KiB of 2 MB a second.
+    #[test]
+    fn the_pace_does_not_grow_with_the_bytes() {
+        let mut waves = Waves::default();
+        for _ in 0..100 {
+            waves.bytes = (waves.pace().as_secs_f64() * 2e6) as usize;
+            waves.note((10 * MS).mul_f64(1.0 + waves.bytes as f64 / BYTES));
+        }
+        let pace = waves.pace().as_secs_f64();
+        assert!((0.049..0.051).contains(&pace), "{pace}");
+    }
+
     #[test]
     fn a_wave_lasts_until_its_last_stream_is_woken() {
         let (clock, mut waves) = (WaveClock::new(), Waves::default());
-        waves.begin(&clock);
+        waves.begin(&clock, 0);
         clock.woken();
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(20 * MS);
         clock.woken();
-        waves.begin(&clock);
-        assert!(waves.duration >= Duration::from_millis(20) / SMOOTHING, "{:?}", waves.duration);
+        waves.begin(&clock, 0);
+        assert!(waves.fixed >= 20 * MS / SMOOTHING, "{:?}", waves.fixed);
         assert!(waves.wait() > Duration::ZERO);
         // Nobody was woken.
-        let before = waves.duration;
-        waves.begin(&clock);
-        assert!(waves.duration < before);
+        let before = waves.fixed;
+        waves.begin(&clock, 0);
+        assert!(waves.fixed < before);
     }
 }

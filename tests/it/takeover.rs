@@ -87,7 +87,10 @@ fn requests_behind_a_stream_are_not_answered_and_do_not_disturb_it() {
         let body = String::from_utf8(body).expect("UTF-8");
         assert!(!body.contains("HTTP/1.1"), "{body}");
     }
-    assert_eq!(app.metric("footfall_requests_total{method=\"POST\",route=\"/api/v1/events\",status=\"201\"}"), Some(2.0));
+    assert_eq!(
+        app.metric("footfall_requests_total{method=\"POST\",route=\"/api/v1/events\",status=\"201\"}"),
+        Some(2.0)
+    );
 }
 
 /// The socket takes nothing more long before the stream's head is written.
@@ -141,9 +144,16 @@ fn a_stream_over_http_1_0_has_no_chunks_and_ends_with_its_connection() {
     client.write_all(b"GET /api/v1/stream HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("an open connection");
     eventually("it is open", || (app.metric("footfall_streams") == Some(1.0)).then_some(()));
     app.accept(&json!({"user": "Ann", "action": "old"}));
+    let mut answer = Vec::new();
+    eventually("the event", || {
+        let mut buffer = [0; 4096];
+        let count = client.read(&mut buffer).expect("an open connection");
+        answer.extend_from_slice(&buffer[..count]);
+        String::from_utf8_lossy(&answer).contains("\"old\"").then_some(())
+    });
     app.terminate();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).expect("an end without a reset");
+    client.read_to_end(&mut answer).expect("an end without a reset");
+    let answer = String::from_utf8(answer).expect("UTF-8");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
     assert!(body.starts_with("retry:") && body.contains("\"old\"") && body.contains("event: bye"), "{body}");
@@ -170,7 +180,7 @@ fn a_websocket_message_behind_the_handshake_is_read() {
     let app = Application::on(Broker::Embedded).start();
     let handshake = "GET /api/v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let message = br#"{"type":"event","ref":7,"event":{"user":"Ann","action":"early"}}"#;
+    let message = br#"{"type":"post","ref":7,"event":{"user":"Ann","action":"early"}}"#;
     // Text, complete, masked with zeros (RFC 6455, section 5.2).
     let frame = [&[0x81, 0x80 | message.len() as u8, 0, 0, 0, 0][..], message].concat();
     let mut client = TcpStream::connect(app.address).expect("a connection");
