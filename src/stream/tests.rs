@@ -276,6 +276,31 @@ async fn a_client_that_is_behind_memory_waits_while_kafka_is_unreachable_and_get
     }
 }
 
+/// A stream that never waits does not wait for its timer either.
+#[tokio::test]
+async fn a_stream_that_always_has_frames_gets_its_heartbeats_and_its_end() {
+    let settings = FeedSettings { heartbeat: A_MOMENT, max_age: 10 * A_MOMENT, ..FeedSettings::default() };
+    let mut fixture = Fixture::new(settings);
+    let padding = "x".repeat(40_000);
+    for offset in 0..20 {
+        let value = format!(r#"{{"user":"u","action":"{padding}"}}"#);
+        fixture.writer.push(Record::new(0, offset, None, None, Some(value.as_bytes()), std::iter::empty()));
+    }
+    while fixture.writer.publish() != Duration::MAX {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut client = fixture.follow(Start::after("0-0")).await;
+    client.expect("position").await;
+    for heartbeats in 1..=3 {
+        assert_eq!(client.next().await.lines().count(), 1);
+        sleep(A_MOMENT * 3 / 2).await;
+        let beat = client.next().await;
+        assert!(!beat.contains("\"event\""), "{heartbeats}: {beat}");
+    }
+    sleep(10 * A_MOMENT).await;
+    client.expect("bye").await;
+}
+
 #[tokio::test]
 async fn many_frames_come_in_parts_with_beats_in_between() {
     let mut fixture = Fixture::new(FeedSettings::default());

@@ -49,8 +49,9 @@ const DELIVERY: Duration = Duration::from_secs(120);
 const QUEUES: usize = 1024;
 /// How long messages that are sent together wait for each other: librdkafka's clock for that has a resolution of 1 ms.
 const BURST_LINGER: Duration = Duration::from_millis(1);
-/// How long a thread waits for delivery reports before it checks whether it should end.
-const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// How long a thread waits for delivery reports before it checks whether it should end. The last part of a millisecond of
+/// each wait is a busy loop in rdkafka.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// Most bytes of a record beside key, value and headers, and of a header beside name and value (KIP-98).
 const RECORD_OVERHEAD: usize = 24;
 const HEADER_OVERHEAD: usize = 5;
