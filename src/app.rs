@@ -7,7 +7,7 @@ use rocket::{Build, Rocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Settings;
+use crate::config::{InvalidConfig, Settings, TlsSettings};
 use crate::feed::{Feed, Frames};
 use crate::follow::TailSink;
 use crate::ingest::{Ingest, UndecidedIds};
@@ -15,6 +15,7 @@ use crate::kafka::{Cluster, Connection, ConnectionError, History, Inspector, Pro
 use crate::lifecycle::Parts;
 use crate::limits::HeavyWork;
 use crate::search::Searches;
+use crate::server::{ClientAuthorities, Tls, TlsFiles};
 use crate::stats::Stats;
 use crate::stream::Streams;
 use crate::{kafka, server, telemetry, web};
@@ -26,8 +27,27 @@ const PRELOAD: usize = 10_000;
 /// How many of the latest records the estimate of a partition's size uses.
 const SIZED: usize = 500;
 
+/// Why the application cannot be built: one line.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    #[error(transparent)]
+    Kafka(#[from] ConnectionError),
+}
+
+/// Reads the certificate of HTTPS, if there is one. Its sources in the figment are named in the error.
+pub fn load_tls(figment: &Figment, settings: &TlsSettings) -> Result<Option<Tls>, InvalidConfig> {
+    let (Some(certs), Some(key)) = (settings.certs.clone(), settings.key.clone()) else { return Ok(None) };
+    let clients = settings.mutual.ca_certs.clone();
+    let clients = clients.map(|ca_certs| ClientAuthorities { ca_certs, mandatory: settings.mutual.mandatory });
+    let loaded = Tls::load(TlsFiles { certs, key, clients });
+    loaded.map(Some).map_err(|error| InvalidConfig::at(figment, error.key, error.why))
+}
+
 /// Builds the application and its parts. Needs no reachable broker.
-pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Parts), ConnectionError> {
+pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Parts), BuildError> {
+    let tls = load_tls(&figment, &settings.tls)?;
     let connection = Connection::new(&settings.kafka)?;
     let cluster = Cluster::watch(&connection, &settings.kafka)?;
     let producer = Arc::new(Producer::new(&connection, &cluster, &settings.ingest)?);
@@ -59,7 +79,8 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     );
     let searches = Searches::new(reads, closing.clone());
     let held = (searches.clone(), streams.catch_ups().clone());
-    let connections = server::ServerMetrics::default();
+    let certificate_expiry = tls.as_ref().map(Tls::expiry);
+    let connections = server::ServerMetrics { certificate_expiry, ..server::ServerMetrics::default() };
     let sources = telemetry::Sources {
         ingest: ingest.clone(),
         feed: feed.clone(),
@@ -75,6 +96,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     let max_body = max_body.max(web::form_bytes(settings.ingest.max_event.as_u64() as usize));
     let rocket = rocket::custom(figment)
         .manage(settings.http.hosts)
+        .manage(web::Https(tls.is_some()))
         .manage(connection.clone())
         .manage(cluster.state())
         .manage(ingest.clone())
@@ -95,6 +117,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         stalled,
         max_body,
         connections,
+        tls,
         _behind: behind,
         _tail: tail,
         _cluster: cluster,

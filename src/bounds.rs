@@ -140,6 +140,14 @@ pub const HEAD_BYTES: usize = 64 << 10;
 pub const TARGET_BYTES: usize = 32 << 10;
 /// How long a client may take from the first to the last byte of a request's head, and from connecting to the first byte.
 pub const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// How often the files of the certificate are read again. New ones are used when two reads agree.
+pub const TLS_RELOAD: Duration = Duration::from_secs(2);
+/// Most TLS sessions that are remembered so that clients can resume them. The oldest are forgotten first.
+pub const TLS_SESSIONS: usize = 4096;
+/// Most bytes of an answer that are encrypted before the socket takes them.
+pub const TLS_UNSENT_BYTES: usize = 32 << 10;
+
 /// How long an idle connection stays open for its next request by default (`keep_alive`).
 pub const IDLE: Duration = Duration::from_secs(75);
 

@@ -25,8 +25,9 @@ mod stream;
 pub mod telemetry;
 mod web;
 
-pub use app::rocket;
+pub use app::{BuildError, load_tls, rocket};
 pub use lifecycle::{Parts, ServeError};
+pub use server::Tls;
 
 /// Events and records, of the core.
 pub mod event {

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::ingest::Ingest;
 use crate::kafka::{Cluster, Connection, Producer, Tail, Uncommitted};
-use crate::server::{self, Listener};
+use crate::server::{self, Listener, Tls};
 use crate::{bounds, web};
 
 /// How long accepted events may take to be delivered after the last request.
@@ -32,6 +32,8 @@ pub struct Parts {
     /// Most bytes of a request's body.
     pub(crate) max_body: usize,
     pub(crate) connections: server::ServerMetrics,
+    /// Encrypts the connections.
+    pub(crate) tls: Option<Tls>,
     pub(crate) _behind: Uncommitted,
     pub(crate) _tail: Tail,
     pub(crate) _cluster: Cluster,
@@ -71,9 +73,19 @@ impl Parts {
         let listener = Listener::bind(address, self.stalled).await;
         let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
         let client = Client::untracked(rocket).await.map_err(failed)?;
-        tracing::info!(address = format!("http://{}", listener.address()), "listening");
-        let answers =
-            server::Answers { client, body: self.max_body, stalled: self.stalled, too_many: web::too_many_connections };
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        tracing::info!(address = format!("{scheme}://{}", listener.address()), "listening");
+        if let Some(warning) = self.tls.as_ref().and_then(Tls::warning) {
+            tracing::warn!("{warning}");
+        }
+        let answers = server::Answers {
+            client,
+            body: self.max_body,
+            stalled: self.stalled,
+            too_many: web::too_many_connections,
+            tls: self.tls.clone(),
+            speaks_https: web::speaks_https,
+        };
         let server = listener.serve(answers, self.connections.clone());
         stop.await;
         tracing::info!("shutting down");

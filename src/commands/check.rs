@@ -1,12 +1,14 @@
-//! `footfall check`: prints every setting with its origin. Makes the Kafka client's configuration, but does not connect.
+//! `footfall check`: prints every setting with its origin. Makes the Kafka client's configuration and reads the
+//! certificate of HTTPS, but does not connect.
 
 use std::process::ExitCode;
 
 use footfall::config::{self, Settings};
 use footfall::kafka::Connection;
+use footfall::{Tls, load_tls};
 use rocket::figment::Figment;
 
-use super::{misconfigured, print};
+use super::{misconfigured, print, report};
 
 pub fn run(figment: &Figment, settings: &Settings) -> ExitCode {
     let lines = config::explain_all(figment, settings);
@@ -18,6 +20,12 @@ pub fn run(figment: &Figment, settings: &Settings) -> ExitCode {
     }
     if let Err(error) = Connection::check(&settings.kafka) {
         return misconfigured(error);
+    }
+    match load_tls(figment, &settings.tls) {
+        Ok(tls) => {
+            tls.as_ref().and_then(Tls::warning).into_iter().for_each(|warning| report(format!("warning: {warning}")))
+        }
+        Err(error) => return misconfigured(error),
     }
     let not_asked = match settings.kafka.embedded() {
         true => "",

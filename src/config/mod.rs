@@ -20,6 +20,7 @@ mod reference;
 mod rocket_keys;
 mod secret;
 mod table;
+mod tls;
 
 pub use feed::FeedSettings;
 pub use http::HttpSettings;
@@ -30,6 +31,9 @@ pub use provenance::explain_all;
 pub use rocket_keys::ROCKET;
 pub use secret::{Property, Secret};
 pub use table::{SettingKey, SettingKind, Table};
+pub use tls::{MutualTlsSettings, TlsSettings};
+
+use std::fmt::Display;
 
 use rocket::figment::providers::{Env, Format, Serialized, Toml};
 use rocket::figment::value::{Map, Value};
@@ -46,17 +50,37 @@ pub struct Settings {
     pub ingest: IngestSettings,
     pub feed: FeedSettings,
     pub http: HttpSettings,
+    pub tls: TlsSettings,
     pub log: LogSettings,
 }
 
 /// The descriptions of the tables of [`Settings`].
-pub const TABLES: &[Table] =
-    &[KafkaSettings::TABLE, IngestSettings::TABLE, FeedSettings::TABLE, HttpSettings::TABLE, LogSettings::TABLE];
+pub const TABLES: &[Table] = &[
+    KafkaSettings::TABLE,
+    IngestSettings::TABLE,
+    FeedSettings::TABLE,
+    HttpSettings::TABLE,
+    TlsSettings::TABLE,
+    MutualTlsSettings::TABLE,
+    LogSettings::TABLE,
+];
+
+/// Returns each setting with its key, such as `feed.heartbeat` or `tls.mutual.mandatory`.
+fn all_keys() -> impl Iterator<Item = (String, &'static SettingKey)> {
+    TABLES.iter().flat_map(|table| table.values().map(|key| (format!("{}.{}", table.name, key.name), key)))
+}
 
 /// Why the configuration is refused: one line that names the key, where it was set, and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {0}")]
 pub struct InvalidConfig(String);
+
+impl InvalidConfig {
+    /// Refuses the value of a key for a reason that only its user can know.
+    pub fn at(figment: &Figment, key: &str, why: impl Display) -> Self {
+        InvalidConfig(format!("{}: {why}", located(figment, key)))
+    }
+}
 
 /// A value that a table refuses. It becomes [`InvalidConfig`] where the origin of the value is known.
 struct InvalidValue {
@@ -86,7 +110,7 @@ fn config_file() -> String {
 
 /// Returns the description of a key such as `feed.heartbeat`.
 fn key(path: &str) -> Option<&'static SettingKey> {
-    let (table, name) = path.split_once('.')?;
+    let (table, name) = path.rsplit_once('.')?;
     TABLES.iter().find(|known| known.name == table)?.keys.iter().find(|key| key.name == name)
 }
 
@@ -102,7 +126,7 @@ impl Settings {
         let figment = Figment::from(defaults()).merge(figment.clone()).select(figment.profile().clone());
         let mut settings: Settings = figment.extract().map_err(|error| explain(&figment, error))?;
         let checked = settings.kafka.read_secrets().and_then(|()| settings.check());
-        checked.map_err(|InvalidValue { key, why }| InvalidConfig(format!("{}: {why}", located(&figment, &key))))?;
+        checked.map_err(|InvalidValue { key, why }| InvalidConfig::at(&figment, &key, why))?;
         rocket_keys::check(&figment)?;
         Ok(settings)
     }
@@ -111,14 +135,14 @@ impl Settings {
         self.kafka.check()?;
         self.check_bounds()?;
         self.ingest.check()?;
+        self.tls.check()?;
         self.log.check()
     }
 
     /// Compares every value with the bounds of its key.
     fn check_bounds(&self) -> Result<(), InvalidValue> {
         let values = Value::serialize(self).unwrap_or_else(|_| Value::from(false));
-        for (table, key) in TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| (table, key))) {
-            let path = format!("{}.{}", table.name, key.name);
+        for (path, key) in all_keys() {
             let checked = values.find_ref(&path).map_or(Ok(()), |value| key.check(value));
             checked.or_else(|why| InvalidValue::because(&path, why))?;
         }

@@ -5,7 +5,7 @@ use rocket::figment::value::Value;
 use rocket::figment::{Figment, Metadata, Source};
 
 use super::table::SettingKind;
-use super::{InvalidConfig, Settings, TABLES, config_file, defaults, environment};
+use super::{InvalidConfig, Settings, all_keys, config_file, defaults, environment};
 
 /// Returns every setting as its key, its value and where the value came from. Secrets are not shown.
 pub fn explain_all(figment: &Figment, settings: &Settings) -> Vec<(String, String, String)> {
@@ -16,8 +16,7 @@ pub fn explain_all(figment: &Figment, settings: &Settings) -> Vec<(String, Strin
         (path, value, origin)
     };
     let mut lines = Vec::new();
-    for (table, key) in TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| (table, key))) {
-        let path = format!("{}.{}", table.name, key.name);
+    for (path, key) in all_keys() {
         let Some(value) = values.find_ref(&path) else { continue };
         match (key.kind, value) {
             (SettingKind::Properties, Value::Dict(_, properties)) => {

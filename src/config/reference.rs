@@ -6,7 +6,7 @@ use rocket::figment::Figment;
 use rocket::figment::providers::{Format, Toml};
 use rocket::figment::value::Value;
 
-use super::{ROCKET, SettingKey, SettingKind, Settings, TABLES, Table, rocket_keys};
+use super::{ROCKET, SettingKey, SettingKind, Settings, TABLES, Table, all_keys, rocket_keys};
 
 const BEGIN: &str = "<!-- generated from src/config: begin -->\n";
 const END: &str = "<!-- generated from src/config: end -->\n";
@@ -71,7 +71,7 @@ fn rocket_toml() -> String {
         if !table.name.is_empty() {
             out += &format!("\n[default.{}]\n", table.name);
         }
-        for key in table.keys {
+        for key in table.values() {
             if key.kind == SettingKind::Properties {
                 out += &format!("\n[default.{}.{}]\n", table.name, key.name);
             }
@@ -96,7 +96,7 @@ fn reference() -> String {
         };
         let about = table.about.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
         out += &format!("\n## {title}\n\n{about}\n\n| key | default | bounds | meaning |\n|---|---|---|---|\n");
-        for key in table.keys {
+        for key in table.values() {
             let meaning = key.doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
             let (default, bounds) = (default(table, key), bounds(key).unwrap_or_default());
             out += &format!("| `{prefix}{}` | `{default}` | {bounds} | {meaning} |\n", key.name);
@@ -142,14 +142,16 @@ fn every_default_of_the_rocket_toml_is_the_default() {
 #[test]
 fn every_setting_has_a_description() {
     let settings = Value::serialize(Settings::default()).expect("values").into_dict().expect("tables");
-    let serialised: Vec<String> = settings
-        .into_iter()
-        .flat_map(|(table, keys)| keys.into_dict().expect("keys").into_keys().map(move |key| format!("{table}.{key}")))
-        .collect();
-    let mut described: Vec<String> = TABLES
-        .iter()
-        .flat_map(|table| table.keys.iter().map(move |key| format!("{}.{}", table.name, key.name)))
-        .collect();
+    let mut serialised = Vec::new();
+    for (table, keys) in settings {
+        for (key, value) in keys.into_dict().expect("keys") {
+            match value.into_dict().filter(|below| !below.is_empty()) {
+                Some(below) => serialised.extend(below.into_keys().map(|name| format!("{table}.{key}.{name}"))),
+                None => serialised.push(format!("{table}.{key}")),
+            }
+        }
+    }
+    let mut described: Vec<String> = all_keys().map(|(key, _)| key).collect();
     described.sort();
     assert_eq!(described, serialised);
 }

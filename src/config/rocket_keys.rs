@@ -4,7 +4,7 @@ use rocket::Config;
 use rocket::figment::Figment;
 
 use super::InvalidConfig;
-use super::provenance::{explain, located};
+use super::provenance::explain;
 use super::table::{SettingKey, SettingKind, Table};
 
 /// Keys that Rocket or its companions read and that `Config::PARAMETERS` of Rocket 0.5 does not list.
@@ -73,12 +73,6 @@ pub(super) fn is_known(key: &str) -> bool {
 
 /// Checks Rocket's keys. Rocket itself would only say that it cannot extract them.
 pub(super) fn check(figment: &Figment) -> Result<(), InvalidConfig> {
-    if figment.contains("tls") {
-        let tls = located(figment, "tls");
-        return Err(InvalidConfig(format!(
-            "{tls}: Footfall speaks only HTTP; remove it and put a proxy with TLS in front"
-        )));
-    }
     let whole = Figment::from(Config::default()).merge(figment.clone()).select(figment.profile().clone());
     whole.extract::<Config>().map(|_| ()).map_err(|error| explain(&whole, error))
 }

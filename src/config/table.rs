@@ -23,6 +23,13 @@ pub struct Table {
     pub keys: &'static [SettingKey],
 }
 
+impl Table {
+    /// Returns the keys that have a value, not a table below this one.
+    pub(super) fn values(&self) -> impl Iterator<Item = &SettingKey> {
+        self.keys.iter().filter(|key| key.kind != SettingKind::Table)
+    }
+}
+
 /// One setting of a table.
 pub struct SettingKey {
     pub name: &'static str,
@@ -50,6 +57,8 @@ pub enum SettingKind {
     Names,
     /// A table of its own. Its values are never shown, because they may be passwords.
     Properties,
+    /// A table below this one, with a description of its own.
+    Table,
 }
 
 /// A type that a setting can have.
@@ -70,6 +79,7 @@ kinds! {
     Switch: bool;
     Names: Hosts;
     Properties: BTreeMap<String, Property>;
+    Table: super::MutualTlsSettings;
 }
 
 /// Makes the struct of a table, its `Default`, and its description as `TABLE`. A key is written

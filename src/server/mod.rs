@@ -14,9 +14,11 @@ mod request;
 mod socket;
 mod state;
 mod takeover;
+mod tls;
 mod transport;
 
 pub use request::{Refusal, Unread, method, method_label, refusal, take_body};
+pub use tls::{ClientAuthorities, Tls, TlsFiles};
 
 use std::io;
 use std::net::SocketAddr;
@@ -54,23 +56,31 @@ pub struct ServerMetrics {
     pub open: Gauge,
     /// Connections refused at once, by the limit that was reached: `address` or `total`.
     pub refused: Family<[(&'static str, &'static str); 1], Counter>,
-    /// Connections ended by a deadline, by what was late: the client's `head` or `body`, or the `write` of a stream that
-    /// the client does not read.
+    /// Connections ended by a deadline, by what was late: TLS's `handshake`, the client's `head` or `body`, or the `write` of
+    /// a stream that the client does not read.
     pub timeouts: Family<[(&'static str, &'static str); 1], Counter>,
+    /// When the certificate of TLS expires, in seconds since 1970.
+    pub certificate_expiry: Option<Gauge>,
 }
 
 const ADDRESS: [(&str, &str); 1] = [("reason", "address")];
 const TOTAL: [(&str, &str); 1] = [("reason", "total")];
+const HANDSHAKE: [(&str, &str); 1] = [("part", "handshake")];
 const HEAD: [(&str, &str); 1] = [("part", "head")];
 const BODY: [(&str, &str); 1] = [("part", "body")];
 const WRITE: [(&str, &str); 1] = [("part", "write")];
 
 impl Default for ServerMetrics {
-    /// Creates all series, at 0.
+    /// Creates all series of counters, at 0.
     fn default() -> Self {
-        let metrics = ServerMetrics { open: Gauge::default(), refused: Family::default(), timeouts: Family::default() };
+        let metrics = ServerMetrics {
+            open: Gauge::default(),
+            refused: Family::default(),
+            timeouts: Family::default(),
+            certificate_expiry: None,
+        };
         [ADDRESS, TOTAL].iter().for_each(|label| drop(metrics.refused.get_or_create(label)));
-        [HEAD, BODY, WRITE].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
+        [HANDSHAKE, HEAD, BODY, WRITE].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
         metrics
     }
 }
@@ -84,6 +94,10 @@ pub struct Answers {
     pub stalled: Duration,
     /// Makes the response, head and body, for a connection beyond the limit.
     pub too_many: fn() -> Vec<u8>,
+    /// Encrypts the connections.
+    pub tls: Option<Tls>,
+    /// Makes the response, head and body, to plain HTTP where TLS is expected.
+    pub speaks_https: fn() -> Vec<u8>,
 }
 
 /// A listening socket that does not accept connections yet.
@@ -111,14 +125,25 @@ impl Listener {
 
     /// Accepts connections and answers their requests until [`Server::end`].
     pub fn serve(self, answers: Answers, metrics: ServerMetrics) -> Server {
-        let Answers { client, body, stalled, too_many } = answers;
+        let Answers { client, body, stalled, too_many, tls, speaks_https } = answers;
         let keep_alive = Duration::from_secs(client.rocket().config().keep_alive.into());
         let application = Arc::new(Application { client, body, stalled, keep_alive, metrics });
         let (stage, stages) = watch::channel(ShutdownStage::Serving);
         let connections = TaskTracker::new();
         let most = bounds::connections();
         let places = Shares::new(most, bounds::connections_each(most));
-        let accepting = Accepting { application, too_many, places, connections: connections.clone(), stage: stages };
+        if let Some(tls) = tls.clone() {
+            tokio::spawn(tls.follow(stages.clone()));
+        }
+        let accepting = Accepting {
+            application,
+            too_many,
+            tls,
+            speaks_https,
+            places,
+            connections: connections.clone(),
+            stage: stages,
+        };
         tokio::spawn(accepting.run(self.socket));
         Server { stage, connections }
     }
@@ -180,6 +205,8 @@ impl Server {
 struct Accepting {
     application: Arc<Application>,
     too_many: fn() -> Vec<u8>,
+    tls: Option<Tls>,
+    speaks_https: fn() -> Vec<u8>,
     places: Shares,
     connections: TaskTracker,
     stage: watch::Receiver<ShutdownStage>,
@@ -215,19 +242,29 @@ impl Accepting {
                 tracing::debug!(client.ip = %remote.ip(), reason = %busy, "connection refused");
                 let label = if busy == Busy::Total { &TOTAL } else { &ADDRESS };
                 self.application.metrics.refused.get_or_create(label).inc();
-                // Best effort: the response fits into an empty send buffer, or is not worth waiting for.
-                let _ = socket.try_write(&(self.too_many)());
+                if self.tls.is_none() {
+                    // Best effort: the response fits into an empty send buffer, or is not worth waiting for.
+                    let _ = socket.try_write(&(self.too_many)());
+                }
                 let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
                 return;
             }
         };
         let _ = socket.set_nodelay(true); // a failure only costs latency
-        let served = connection::serve(Socket::Plain(socket), remote, self.application.clone(), self.stage.clone());
-        let open = Open::new(&self.application.metrics.open);
+        let (application, stage, tls) = (self.application.clone(), self.stage.clone(), self.tls.clone());
+        let (open, speaks_https) = (Open::new(&application.metrics.open), self.speaks_https);
         let connections = self.connections.clone();
         self.connections.spawn(async move {
             let counted = (place, open);
-            if let Some(takeover) = served.await {
+            let socket = match tls {
+                None => Some(Socket::Plain(socket)),
+                Some(tls) => {
+                    let handshake = tls.accept(socket, remote, &application.metrics, speaks_https, stage.clone());
+                    Box::pin(handshake).await // in a box, so that it takes memory only until it has ended
+                }
+            };
+            let Some(socket) = socket else { return };
+            if let Some(takeover) = connection::serve(socket, remote, application, stage).await {
                 // A task of its own, because this one keeps the memory that it needed for hyper.
                 connections.spawn(async move {
                     takeover.run().await;

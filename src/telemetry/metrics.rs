@@ -92,6 +92,13 @@ impl Metrics {
             "Requests that did not arrive in time, by the missing part",
             connections.timeouts.clone(),
         );
+        if let Some(expiry) = &connections.certificate_expiry {
+            registry.register(
+                "tls_certificate_expiry_seconds",
+                "When the certificate of HTTPS expires, in seconds since 1970",
+                expiry.clone(),
+            );
+        }
         registry.register_collector(Box::new(sources));
         Metrics { registry, requests, seconds }
     }

@@ -13,6 +13,10 @@ use super::problem::{Kind, Problem};
 use super::query;
 use crate::hosts::{Authority, Hosts};
 
+/// Whether the server itself speaks HTTPS. If not, a proxy in front of it may.
+#[derive(Debug, Clone, Copy)]
+pub struct Https(pub bool);
+
 /// The purpose of a route. It decides which origins may request it, and with which methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteKind {
@@ -93,6 +97,11 @@ pub fn host<'r>(request: &'r Request<'_>) -> Option<Authority<'r>> {
     request.headers().get_one("Host").and_then(Authority::parse)
 }
 
+/// Whether the server itself speaks HTTPS.
+pub fn is_https(request: &Request) -> bool {
+    request.rocket().state().is_some_and(|Https(is_https)| *is_https)
+}
+
 /// Every `Host` must name this server. A request of HTTP/1.0 may have none, but no browser sends such a request.
 fn check_host(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), Problem> {
     let ours = |text: &str| Authority::parse(text).is_some_and(|host| hosts.contains(&host));
@@ -124,7 +133,10 @@ fn check_site(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), P
         return Err(Problem::new(Kind::CrossSite, detail));
     }
     let host = host(request);
-    let Some(origin) = headers.get("Origin").find(|origin| !hosts.is_own(origin, host.as_ref())) else { return Ok(()) };
+    // A server of HTTPS has no pages at `http://`: anyone in the network can make such a page.
+    let is_plain = |origin: &str| is_https(request) && origin.starts_with("http://");
+    let foreign = |origin: &&str| is_plain(origin) || !hosts.is_own(origin, host.as_ref());
+    let Some(origin) = headers.get("Origin").find(foreign) else { return Ok(()) };
     let host = headers.get_one("Host").unwrap_or_default();
     let detail = format!(
         "this was sent by a page of another site: `Origin` is `{origin}` and `Host` is `{host}`. If both are this server, \

@@ -21,7 +21,8 @@ mod routes;
 mod trace;
 pub mod views;
 
-pub use refusal::too_many_connections;
+pub use access::Https;
+pub use refusal::{speaks_https, too_many_connections};
 
 use std::sync::Arc;
 

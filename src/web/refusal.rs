@@ -45,14 +45,24 @@ fn problem(refusal: &Refusal) -> Problem {
     if kind == Kind::MethodNotAllowed { problem.header("Allow", ALLOW) } else { problem }
 }
 
-/// Returns the answer to a connection beyond the limit, head and body. It must cost little, so it bypasses the application.
+/// Returns the answer to a connection beyond the limit, head and body.
 pub fn too_many_connections() -> Vec<u8> {
+    last_answer("503 Service Unavailable\r\nRetry-After: 1", Kind::Unavailable, "too many connections are open")
+}
+
+/// Returns the answer to plain HTTP on a port that expects TLS, head and body.
+pub fn speaks_https() -> Vec<u8> {
+    last_answer("400 Bad Request", Kind::BadRequest, "this port speaks HTTPS")
+}
+
+/// Makes an answer after which the connection is closed. It must cost little, so it bypasses the application.
+fn last_answer(status: &str, kind: Kind, detail: &'static str) -> Vec<u8> {
     let id = EventId::new();
-    let problem = Problem::new(Kind::Unavailable, "too many connections are open");
+    let problem = Problem::new(kind, detail);
     // Cannot fail: a problem has text for keys, and no number that JSON lacks.
     let body = serde_json::to_vec(&problem.body(Some(id.as_str()))).unwrap_or_default();
     let mut out = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nDate: {}\r\nX-Request-Id: {id}\r\n\
+        "HTTP/1.1 {status}\r\nConnection: close\r\nDate: {}\r\nX-Request-Id: {id}\r\n\
          Content-Type: application/problem+json\r\nContent-Length: {}\r\n",
         httpdate::fmt_http_date(SystemTime::now()),
         body.len()

@@ -344,7 +344,7 @@ impl Running {
     #[track_caller]
     fn wait_until_it_listens(&self) -> SocketAddr {
         let line = self.line("the log says that it listens", |line| line["message"] == "listening");
-        let address = line["address"].as_str().and_then(|address| address.strip_prefix("http://")?.parse().ok());
+        let address = line["address"].as_str().and_then(|address| address.split_once("://")?.1.parse().ok());
         address.unwrap_or_else(|| panic!("no address in {line}"))
     }
 

@@ -14,6 +14,7 @@ pub mod python;
 pub mod schema;
 pub mod socket;
 pub mod sse;
+pub mod tls;
 pub mod topic;
 pub mod wait;
 

@@ -527,7 +527,11 @@ fn an_invalid_configuration_stops_the_start_with_one_line() {
         (vec![("ROCKET_WORKERS", "many")], "workers", "whole number"),
         (vec![("ROCKET_LIMITS", "{json=\"1 banana\"}")], "limits", "size"),
         (vec![("ROCKET_PROT", "80")], "prot", "ROCKET_PROT"),
-        (vec![("ROCKET_TLS", r#"{certs="a.pem", key="b.pem"}"#)], "`tls` (environment variable ROCKET_TLS)", "a proxy"),
+        (
+            vec![("ROCKET_TLS", r#"{certs="a.pem", key="b.pem"}"#)],
+            "`tls.certs` (environment variable ROCKET_TLS)",
+            "a.pem",
+        ),
         (vec![("FOOTFALL_LOG__FORMAT", "xml")], "log.format", "json"),
         (vec![("FOOTFALL_LOG__LEVEL", "loud=very")], "log.level", "info"),
         (

@@ -32,5 +32,6 @@ mod stream;
 mod submit;
 mod takeover;
 mod text;
+mod tls;
 mod user;
 mod websocket;

@@ -86,11 +86,13 @@ impl Base {
 }
 
 /// Whether the browser uses HTTPS, perhaps to a proxy. Anyone may send `X-Forwarded-Proto`, because it decides only what its
-/// sender is shown. Without that header: browsers send Fetch Metadata only over HTTPS or to their own machine.
+/// sender is shown. Without that header, and without TLS of our own: browsers send Fetch Metadata only over HTTPS or to
+/// their own machine.
 fn is_https(request: &Request, host: Option<&Authority>) -> bool {
     let header = |name| request.headers().get_one(name);
     match header("X-Forwarded-Proto").and_then(|list| list.split(',').next()) {
         Some(first) => first.trim().eq_ignore_ascii_case("https"),
+        None if access::is_https(request) => true,
         None => header("Sec-Fetch-Site").is_some() && host.is_some_and(|host| !host.is_loopback()),
     }
 }
