@@ -134,17 +134,11 @@ pub const SLICE: Duration = Duration::from_millis(2);
 /// `net.core.somaxconn`, 4,096 by default. A client that finds the queue full retries after a second.
 pub const BACKLOG: u32 = 4096;
 
-/// Most bytes of a request's head: request line and headers. A larger head is answered 431.
-pub const HEAD_BYTES: usize = 64 << 10;
 /// Most bytes of a request's target. A longer target is answered 414.
 pub const TARGET_BYTES: usize = 32 << 10;
-/// How long a client may take from the first to the last byte of a request's head, and from connecting to the first byte.
-pub const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long an idle connection stays open for its next request by default (`keep_alive`).
 pub const IDLE: Duration = Duration::from_secs(75);
 
-/// How long the body of a request may take to arrive.
-pub const BODY_TIME: Duration = Duration::from_secs(30);
 /// Most bytes that are read and discarded of a body that is too large, so that its client reads the answer instead of
 /// seeing a reset connection.
 pub const DRAINED_BYTES: usize = 16 << 20;
@@ -180,16 +174,17 @@ pub const DRAIN: Duration = Duration::from_secs(2);
 pub const LAST_BYTES: Duration = Duration::from_millis(500);
 
 /// Returns how many connections may be open: the descriptors that the process may have (`ulimit -n`), less some for Kafka
-/// clients and files.
-pub fn connections() -> usize {
+/// clients and files, or `wanted` if that is less. 0 wants as many as possible.
+pub fn connections(wanted: usize) -> usize {
     let descriptors = descriptors();
-    descriptors - (descriptors / 4).min(512)
+    let possible = descriptors - (descriptors / 4).min(512);
+    if wanted == 0 { possible } else { possible.min(wanted) }
 }
 
-/// Returns how many connections one address may have: all but a sixteenth. The share is large because all clients may come
-/// from the address of one proxy.
-pub fn connections_each(total: usize) -> usize {
-    total - (total / 16)
+/// Returns how many of `total` connections one address may have: `wanted`, or all but a sixteenth if that is 0. The share is
+/// large because all clients may come from the address of one proxy.
+pub fn connections_each(total: usize, wanted: usize) -> usize {
+    if wanted == 0 { total - (total / 16) } else { total.min(wanted) }
 }
 
 /// Returns how many descriptors the process may have open (`RLIMIT_NOFILE`, getrlimit(2)).

@@ -27,10 +27,8 @@ pub struct Parts {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) requests: TaskTracker,
     pub(crate) closing: CancellationToken,
-    /// A connection whose client reads nothing for this long is closed.
-    pub(crate) stalled: Duration,
-    /// Most bytes of a request's body.
-    pub(crate) max_body: usize,
+    /// How much a connection and a request may use.
+    pub(crate) limits: server::Limits,
     pub(crate) connections: server::ServerMetrics,
     pub(crate) _behind: Uncommitted,
     pub(crate) _tail: Tail,
@@ -68,12 +66,11 @@ impl Parts {
         let failed = |error: rocket::Error| ServeError::Rocket(error.to_string());
         let rocket = rocket.ignite().await.map_err(failed)?;
         let address = SocketAddr::new(rocket.config().address, rocket.config().port);
-        let listener = Listener::bind(address, self.stalled).await;
+        let listener = Listener::bind(address, self.limits.deadlines.write).await;
         let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
         let client = Client::untracked(rocket).await.map_err(failed)?;
         tracing::info!(address = format!("http://{}", listener.address()), "listening");
-        let answers =
-            server::Answers { client, body: self.max_body, stalled: self.stalled, too_many: web::too_many_connections };
+        let answers = server::Answers { client, limits: self.limits.clone(), too_many: web::too_many_connections };
         let server = listener.serve(answers, self.connections.clone());
         stop.await;
         tracing::info!("shutting down");

@@ -35,8 +35,9 @@ pub(super) async fn serve(
         let application = application.clone();
         Box::new(move |status| exchange::refuse(application.clone(), remote, status))
     };
-    let transport = Transport::new(socket, state.clone(), application.keep_alive, refuse);
-    let keep_alive = !application.keep_alive.is_zero();
+    let transport = Transport::new(socket, state.clone(), application.clone(), refuse);
+    let head_bytes = application.limits.head;
+    let keep_alive = !application.limits.deadlines.idle.is_zero();
     let service = service_fn({
         let (application, state) = (application.clone(), state.clone());
         // `BusyConnection` marks the connection busy now, not at the first poll of the future.
@@ -48,8 +49,8 @@ pub(super) async fn serve(
     let keep_alive = *stage.borrow_and_update() == ShutdownStage::Serving && keep_alive;
     let mut connection = Builder::new()
         .keep_alive(keep_alive)
-        .max_header_size(bounds::HEAD_BYTES)
-        .max_buf_size(bounds::HEAD_BYTES)
+        .max_header_size(head_bytes)
+        .max_buf_size(head_bytes)
         .header_read_timeout(None) // the transport has the deadlines
         .serve_connection(TokioIo::new(transport), service);
     let mut cut = false;
@@ -108,6 +109,9 @@ async fn leave(mut transport: Transport, state: &ConnectionState, read: Bytes, m
         };
         let _ = timeout(bounds::LINGER, last).await; // best effort: the client may be gone
         return;
+    }
+    if transport.was_idle() {
+        metrics.timeouts.get_or_create(&super::IDLE).inc();
     }
     let socket = transport.socket_mut();
     let last = async {

@@ -16,7 +16,7 @@ mod state;
 mod takeover;
 mod transport;
 
-pub use request::{Refusal, Unread, method, method_label, refusal, take_body};
+pub use request::{LATE_BODY, Refusal, Unread, method, method_label, refusal, take_body};
 
 use std::io;
 use std::net::SocketAddr;
@@ -54,8 +54,8 @@ pub struct ServerMetrics {
     pub open: Gauge,
     /// Connections refused at once, by the limit that was reached: `address` or `total`.
     pub refused: Family<[(&'static str, &'static str); 1], Counter>,
-    /// Connections ended by a deadline, by what was late: the client's `head` or `body`, or the `write` of a stream that
-    /// the client does not read.
+    /// Connections and requests that a deadline ended, by the part for which it is: `head` and `body` of a request, `idle`
+    /// (no further request), `write` (an answer that the client does not read).
     pub timeouts: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
@@ -63,6 +63,7 @@ const ADDRESS: [(&str, &str); 1] = [("reason", "address")];
 const TOTAL: [(&str, &str); 1] = [("reason", "total")];
 const HEAD: [(&str, &str); 1] = [("part", "head")];
 const BODY: [(&str, &str); 1] = [("part", "body")];
+const IDLE: [(&str, &str); 1] = [("part", "idle")];
 const WRITE: [(&str, &str); 1] = [("part", "write")];
 
 impl Default for ServerMetrics {
@@ -70,18 +71,44 @@ impl Default for ServerMetrics {
     fn default() -> Self {
         let metrics = ServerMetrics { open: Gauge::default(), refused: Family::default(), timeouts: Family::default() };
         [ADDRESS, TOTAL].iter().for_each(|label| drop(metrics.refused.get_or_create(label)));
-        [HEAD, BODY, WRITE].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
+        [HEAD, BODY, IDLE, WRITE].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
         metrics
     }
+}
+
+/// How much a connection and a request may use.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub deadlines: Deadlines,
+    /// Most bytes of a request's head.
+    pub head: usize,
+    /// Most bytes of a request's body.
+    pub body: usize,
+    /// How many bytes of a body extend its deadline by a second.
+    pub body_rate: u64,
+    /// Most open connections.
+    pub connections: usize,
+    /// How many of them one address may have.
+    pub connections_each: usize,
+}
+
+/// How long the steps of a connection may take.
+#[derive(Debug, Clone)]
+pub struct Deadlines {
+    /// From the first to the last byte of a head, and from connecting to the first byte.
+    pub head: Duration,
+    /// For a body of no bytes; see [`Limits::body_rate`].
+    pub body: Duration,
+    /// From an answer to the first byte of the next request. Zero closes the connection after each request.
+    pub idle: Duration,
+    /// From when a write has to wait for the client until the client accepts bytes.
+    pub write: Duration,
 }
 
 /// The application, as the server needs it to answer.
 pub struct Answers {
     pub client: Client,
-    /// The largest request body, in bytes.
-    pub body: usize,
-    /// How long the client of a stream may take no bytes.
-    pub stalled: Duration,
+    pub limits: Limits,
     /// Makes the response, head and body, for a connection beyond the limit.
     pub too_many: fn() -> Vec<u8>,
 }
@@ -111,13 +138,11 @@ impl Listener {
 
     /// Accepts connections and answers their requests until [`Server::end`].
     pub fn serve(self, answers: Answers, metrics: ServerMetrics) -> Server {
-        let Answers { client, body, stalled, too_many } = answers;
-        let keep_alive = Duration::from_secs(client.rocket().config().keep_alive.into());
-        let application = Arc::new(Application { client, body, stalled, keep_alive, metrics });
+        let Answers { client, limits, too_many } = answers;
+        let places = Shares::new(limits.connections, limits.connections_each);
+        let application = Arc::new(Application { client, limits, metrics });
         let (stage, stages) = watch::channel(ShutdownStage::Serving);
         let connections = TaskTracker::new();
-        let most = bounds::connections();
-        let places = Shares::new(most, bounds::connections_each(most));
         let accepting = Accepting { application, too_many, places, connections: connections.clone(), stage: stages };
         tokio::spawn(accepting.run(self.socket));
         Server { stage, connections }

@@ -181,7 +181,7 @@ impl StreamWriter {
                 Poll::Pending if remaining(rest) < left => Poll::Ready(Ok(false)),
                 written => written.map_ok(|()| true),
             });
-            let stalled = self.application.stalled;
+            let stalled = self.application.limits.deadlines.write;
             select! {
                 biased;
                 step = step => match step {
