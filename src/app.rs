@@ -71,7 +71,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         reads: Box::new(move || [&held.0.held()[..], &[("catch_up", held.1.held())]].concat()),
     };
     let metrics = Arc::new(telemetry::Metrics::new(sources, &connections));
-    let limits = limits(&figment, &settings);
+    let (limits, reuse_port) = (limits(&figment, &settings), settings.http.reuse_port);
     let rocket = rocket::custom(figment)
         .manage(settings.http.hosts)
         .manage(connection.clone())
@@ -91,6 +91,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         ingest,
         requests,
         closing,
+        reuse_port,
         limits,
         connections,
         _behind: behind,

@@ -132,7 +132,7 @@ pub const SLICE: Duration = Duration::from_millis(2);
 
 /// Most connections that the kernel queues until the server accepts them (listen(2)). The kernel caps this at
 /// `net.core.somaxconn`, 4,096 by default. A client that finds the queue full retries after a second.
-pub const BACKLOG: u32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// Most bytes of a request's target. A longer target is answered 414.
 pub const TARGET_BYTES: usize = 32 << 10;
@@ -168,10 +168,30 @@ pub const UNSENT_BYTES: u32 = 128 << 10;
 /// How long the server waits before it accepts connections again after it ran out of descriptors.
 pub const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
+/// At shutdown: how long the process may take in all, beside `ingest.deadline`. The parts below fit into it.
+pub const END: Duration = Duration::from_secs(3);
+/// At shutdown: how long connections are accepted whose handshake was under way, and how long if other processes get the
+/// new ones: a client that is far away takes up to about a second.
+pub const LAST_ACCEPTS: Duration = Duration::from_millis(250);
+pub const LAST_ACCEPTS_STEERED: Duration = Duration::from_secs(1);
+/// How often the server looks for such connections.
+pub const ACCEPT_LAST: Duration = Duration::from_millis(5);
+/// How long a connection of the process to its own address may take.
+pub const PROBE: Duration = Duration::from_millis(50);
 /// At shutdown: how long a response that depends on its client's pace may take.
 pub const DRAIN: Duration = Duration::from_secs(2);
+/// At shutdown: how long the answers to posts may take, beside `ingest.deadline`.
+pub const ANSWERED: Duration = Duration::from_secs(1);
 /// At shutdown: how long the last bytes of the responses may take.
 pub const LAST_BYTES: Duration = Duration::from_millis(500);
+/// At shutdown: how long connections may take to end that are cut.
+pub const CUT: Duration = Duration::from_millis(100);
+/// At shutdown: how long the Kafka clients may take to close: closing waits for a broker that does not answer.
+pub const CLOSE: Duration = Duration::from_millis(300);
+/// How long a process that shares its address with another waits until it can accept events, before it accepts connections
+/// nevertheless; and how often it looks.
+pub const READY: Duration = Duration::from_secs(10);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Returns how many connections may be open: the descriptors that the process may have (`ulimit -n`), less some for Kafka
 /// clients and files, or `wanted` if that is less. 0 wants as many as possible.

@@ -27,6 +27,7 @@ mod web;
 
 pub use app::rocket;
 pub use lifecycle::{Parts, ServeError};
+pub use server::inherited_socket;
 
 /// Events and records, of the core.
 pub mod event {

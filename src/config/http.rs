@@ -39,6 +39,9 @@ settings! {
         /// Most open connections of one client address (for IPv6: one /64 network). 0: fifteen sixteenths of all, because
         /// all clients of a proxy come from its address.
         pub max_connections_per_address: usize = 0, in 0..=1_000_000;
+        /// Whether a new process may listen on the same port while the old one still runs (`SO_REUSEPORT`), so that the new one
+        /// takes over without a refused connection. Any process of the same user may then listen on the port.
+        pub reuse_port: bool = false;
     }
 }
 

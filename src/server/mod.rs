@@ -10,12 +10,14 @@
 pub mod body;
 mod connection;
 mod exchange;
+mod listener;
 mod request;
 mod socket;
 mod state;
 mod takeover;
 mod transport;
 
+pub use listener::{Listener, inherited_socket};
 pub use request::{LATE_BODY, Refusal, Unread, method, method_label, refusal, take_body};
 
 use std::io;
@@ -28,13 +30,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use rocket::local::asynchronous::Client;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::bounds::{self, Address, Busy, Shares};
 use exchange::Application;
+use listener::{Origin, Queue};
 use socket::Socket;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,70 +118,32 @@ pub struct Answers {
     pub too_many: fn() -> Vec<u8>,
 }
 
-/// A listening socket that does not accept connections yet.
-pub struct Listener {
-    socket: TcpListener,
-    address: SocketAddr,
-}
-
 impl Listener {
-    /// Listens on the address; port 0 takes any free port. On Linux, the kernel closes a connection whose client reads
-    /// nothing for `stalled`.
-    pub async fn bind(address: SocketAddr, stalled: Duration) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        #[cfg(unix)] // elsewhere it would allow a second server on the same port
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let socket = socket.listen(bounds::BACKLOG)?;
-        prepare(&socket, stalled)?;
-        Ok(Listener { address: socket.local_addr()?, socket })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Accepts connections and answers their requests until [`Server::end`].
-    pub fn serve(self, answers: Answers, metrics: ServerMetrics) -> Server {
+    /// Listens, accepts connections, and answers their requests until [`Server::end`].
+    pub fn serve(self, answers: Answers, metrics: ServerMetrics) -> io::Result<Server> {
         let Answers { client, limits, too_many } = answers;
         let places = Shares::new(limits.connections, limits.connections_each);
         let application = Arc::new(Application { client, limits, metrics });
         let (stage, stages) = watch::channel(ShutdownStage::Serving);
         let connections = TaskTracker::new();
         let accepting = Accepting { application, too_many, places, connections: connections.clone(), stage: stages };
-        tokio::spawn(accepting.run(self.socket));
-        Server { stage, connections }
+        let origin = self.origin;
+        let accepting = connections.spawn(accepting.run(self.listen()?, origin));
+        Ok(Server { stage, connections, accepting })
     }
-}
-
-/// Sets options that Linux passes on to every accepted connection: the kernel closes a connection whose client has vanished
-/// or reads nothing (`TCP_USER_TIMEOUT`, tcp(7)), and buffers little for it until then.
-#[cfg(target_os = "linux")]
-fn prepare(socket: &TcpListener, stalled: Duration) -> io::Result<()> {
-    use socket2::TcpKeepalive;
-
-    let socket = SockRef::from(socket);
-    socket.set_tcp_user_timeout(Some(stalled))?;
-    let ask = bounds::KEEP_ALIVE.min(stalled).max(Duration::from_secs(1));
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ask).with_interval(ask))?;
-    socket.set_tcp_notsent_lowat(bounds::UNSENT_BYTES)
-}
-
-/// On other systems the kernel's own timeouts apply.
-#[cfg(not(target_os = "linux"))]
-fn prepare(_: &TcpListener, _: Duration) -> io::Result<()> {
-    Ok(())
 }
 
 /// A running server.
 pub struct Server {
     stage: watch::Sender<ShutdownStage>,
     connections: TaskTracker,
+    accepting: JoinHandle<()>,
 }
 
 impl Server {
-    /// Stops accepting connections and sends the responses in flight. After `patience` it closes connections whose request
-    /// ends with its client; after `answered` has resolved and [`bounds::LAST_BYTES`] have passed, all others.
+    /// Accepts the connections that the kernel has queued, unless another process will (see `listener.rs`), and sends the
+    /// responses in flight. After `patience` it closes connections whose request ends with its client; after `answered` has
+    /// resolved and [`bounds::LAST_BYTES`] have passed, all others.
     pub async fn end(self, patience: Duration, answered: impl Future<Output = ()>) {
         self.stage.send_replace(ShutdownStage::Draining);
         self.connections.close();
@@ -186,6 +153,7 @@ impl Server {
             std::future::pending::<()>().await;
         };
         let all = async {
+            let _ = self.accepting.await; // a panic in it was logged
             answered.await;
             let _ = tokio::time::timeout(bounds::LAST_BYTES, self.connections.wait()).await;
         };
@@ -198,7 +166,7 @@ impl Server {
             tracing::warn!(connections = self.connections.len(), "connections did not end in time");
         }
         self.stage.send_replace(ShutdownStage::Ended);
-        let _ = tokio::time::timeout(bounds::LAST_BYTES, self.connections.wait()).await; // they end at their next poll
+        let _ = tokio::time::timeout(bounds::CUT, self.connections.wait()).await; // they end at their next poll
     }
 }
 
@@ -211,29 +179,67 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn run(mut self, listener: TcpListener) {
+    async fn run(mut self, listener: TcpListener, origin: Origin) {
         loop {
             select! {
                 biased;
-                accepted = listener.accept() => self.take(accepted).await,
-                _ = self.stage.changed() => return,
+                _ = self.stage.changed() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, remote)) => self.take(socket, remote),
+                    Err(error) => self.failed(&error).await,
+                }
+            }
+        }
+        let last = match origin {
+            Origin::Inherited => return, // the next process accepts what is queued
+            Origin::Opened => bounds::LAST_ACCEPTS,
+            Origin::PortShared => bounds::LAST_ACCEPTS_STEERED,
+        };
+        match Queue::new(listener) {
+            Ok(queue) => self.take_queued(&queue, origin, last).await,
+            Err(error) => tracing::warn!(error = %error, "cannot accept the last connections"),
+        }
+    }
+
+    /// Takes the connections that are queued or complete their handshake within `last`.
+    async fn take_queued(&self, queue: &Queue, origin: Origin, last: Duration) {
+        let until = Instant::now() + last;
+        if origin == Origin::PortShared {
+            queue.steer_away().await.into_iter().for_each(|(socket, remote)| self.take_std(socket, remote));
+        }
+        loop {
+            match queue.next() {
+                Ok(Some((socket, remote))) => self.take_std(socket, remote),
+                Ok(None) if Instant::now() >= until => return,
+                Ok(None) => sleep(bounds::ACCEPT_LAST).await,
+                Err(error) => {
+                    self.failed(&error).await;
+                    if Instant::now() >= until {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    async fn take(&self, accepted: io::Result<(TcpStream, SocketAddr)>) {
-        let (socket, remote) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-                if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-                    // Out of file descriptors or memory.
-                    tracing::warn!(error = %error, "cannot accept connections");
-                    tokio::time::sleep(bounds::ACCEPT_AGAIN).await;
-                }
-                return;
-            }
-        };
+    async fn failed(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+        if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+            // Out of file descriptors or memory.
+            tracing::warn!(error = %error, "cannot accept connections");
+            sleep(bounds::ACCEPT_AGAIN).await;
+        }
+    }
+
+    fn take_std(&self, socket: std::net::TcpStream, remote: SocketAddr) {
+        let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+        match socket {
+            Ok(socket) => self.take(socket, remote),
+            Err(error) => tracing::warn!(error = %error, "cannot take a connection"),
+        }
+    }
+
+    fn take(&self, socket: TcpStream, remote: SocketAddr) {
         let place = match self.places.try_acquire(Address::new(Some(remote.ip()))) {
             Ok(place) => place,
             Err(busy) => {
