@@ -181,9 +181,9 @@ pub const PROBE: Duration = Duration::from_millis(50);
 /// At shutdown: how long a response that depends on its client's pace may take.
 pub const DRAIN: Duration = Duration::from_secs(2);
 /// At shutdown: how long the answers to posts may take, beside `ingest.deadline`.
-pub const ANSWERED: Duration = Duration::from_secs(1);
-/// At shutdown: how long the last bytes of the responses may take.
-pub const LAST_BYTES: Duration = Duration::from_millis(500);
+pub const ANSWERED: Duration = Duration::from_millis(750);
+/// At shutdown: how long the last bytes of the responses, such as a stream's `bye`, may take.
+pub const LAST_BYTES: Duration = Duration::from_millis(750);
 /// At shutdown: how long connections may take to end that are cut.
 pub const CUT: Duration = Duration::from_millis(100);
 /// At shutdown: how long the Kafka clients may take to close: closing waits for a broker that does not answer.
