@@ -9,6 +9,7 @@
 
 pub mod body;
 mod connection;
+mod deadline;
 mod exchange;
 mod listener;
 mod request;

@@ -10,8 +10,9 @@ use bytes::{Buf, Bytes};
 use memchr::memchr;
 use rocket::http::Status;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
+use super::deadline::{WriteDeadline, poll_deadline};
 use super::exchange::Application;
 use super::socket::Socket;
 use super::state::{ConnectionPhase, ConnectionState};
@@ -37,10 +38,7 @@ pub(super) struct Transport {
     timed_out: bool,
     /// Whether the phase was not [`ConnectionPhase::Head`] at the last read.
     was_busy: bool,
-    /// By when the client must accept bytes of a write that waits for it.
-    write_deadline: Option<Instant>,
-    write_timer: Option<Pin<Box<Sleep>>>,
-    write_timed_out: bool,
+    write_deadline: WriteDeadline,
     /// The grace period after a half-close, during which the client may still be answered.
     ending: Option<Pin<Box<Sleep>>>,
     /// Whether everything that hyper passed to the last write was written.
@@ -68,9 +66,7 @@ impl Transport {
             timer: None,
             timed_out: false,
             was_busy: false,
-            write_deadline: None,
-            write_timer: None,
-            write_timed_out: false,
+            write_deadline: WriteDeadline::default(),
             ending: None,
             flushed: true,
             refusal: None,
@@ -134,27 +130,8 @@ impl Transport {
         }
     }
 
-    /// Passes on the outcome of a write. A write that waits for the client fails at its deadline.
     fn within_deadline<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match written {
-            Poll::Pending => {
-                let write = self.application.limits.deadlines.write;
-                let deadline = *self.write_deadline.get_or_insert_with(|| Instant::now() + write);
-                ready!(poll_timer(&mut self.write_timer, deadline, cx));
-            }
-            // The kernel's own deadline, which counts the same time (`TCP_USER_TIMEOUT`).
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {}
-            Poll::Ready(written) => {
-                self.write_deadline = None;
-                return Poll::Ready(written);
-            }
-        }
-        if !self.write_timed_out {
-            self.write_timed_out = true;
-            self.socket.reset_at_close(true); // frees what the kernel holds for the client
-            self.application.metrics.timeouts.get_or_create(&super::WRITE).inc();
-        }
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        self.write_deadline.check(cx, written, &self.socket, &self.application)
     }
 
     /// Called when the client has half-closed the connection; ready when the connection may end. Some clients half-close
@@ -228,22 +205,6 @@ impl Transport {
     }
 }
 
-/// Ready once the deadline has passed. Makes the timer if there is none.
-fn poll_timer(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-    // Resetting a timer is costly: if the deadline has moved later, the timer is reset only when it fires.
-    if deadline < timer.deadline() {
-        timer.as_mut().reset(deadline);
-    }
-    while timer.as_mut().poll(cx).is_ready() {
-        if Instant::now() >= deadline {
-            return Poll::Ready(());
-        }
-        timer.as_mut().reset(deadline);
-    }
-    Poll::Pending
-}
-
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let transport = self.get_mut();
@@ -256,7 +217,7 @@ impl AsyncRead for Transport {
             }
             Poll::Ready(Ok(())) if reads_head => transport.note(&buf.filled()[before..]),
             Poll::Pending if reads_head => {
-                ready!(poll_timer(&mut transport.timer, transport.deadline, cx));
+                ready!(poll_deadline(&mut transport.timer, transport.deadline, cx));
                 transport.timed_out = true;
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
