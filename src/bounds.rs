@@ -174,6 +174,8 @@ pub const END: Duration = Duration::from_secs(3);
 /// new ones: a client that is far away takes up to about a second.
 pub const LAST_ACCEPTS: Duration = Duration::from_millis(250);
 pub const LAST_ACCEPTS_STEERED: Duration = Duration::from_secs(1);
+/// At shutdown: how long the first request of a connection may take to arrive.
+pub const LAST_HEAD: Duration = Duration::from_millis(500);
 /// How often the server looks for such connections.
 pub const ACCEPT_LAST: Duration = Duration::from_millis(5);
 /// How long a connection of the process to its own address may take.

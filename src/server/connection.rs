@@ -13,7 +13,7 @@ use rocket::http::Status;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::exchange::{self, Application};
 use super::socket::Socket;
@@ -46,7 +46,12 @@ pub(super) async fn serve(
             Box::pin(exchange::answer(application.clone(), busy, remote, request))
         }
     });
-    let keep_alive = *stage.borrow_and_update() == ShutdownStage::Serving && keep_alive;
+    let is_serving = *stage.borrow_and_update() == ShutdownStage::Serving;
+    let keep_alive = is_serving && keep_alive;
+    // At shutdown, a connection without a request waits for the first one for a while: it may have been sent already. hyper
+    // would close the connection.
+    let first_request = || Some(Box::pin(sleep(bounds::LAST_HEAD)));
+    let mut awaited = if is_serving { None } else { first_request() };
     let mut connection = Builder::new()
         .keep_alive(keep_alive)
         .max_header_size(head_bytes)
@@ -70,6 +75,10 @@ pub(super) async fn serve(
             }
             _ = stage.changed() => match *stage.borrow_and_update() {
                 ShutdownStage::Serving => {}
+                ShutdownStage::Draining if !state.was_asked() => {
+                    state.end();
+                    awaited = first_request();
+                }
                 ShutdownStage::Draining => Pin::new(&mut connection).graceful_shutdown(),
                 ShutdownStage::Cutting if state.phase() == ConnectionPhase::Write => {}
                 ShutdownStage::Cutting | ShutdownStage::Ended => {
@@ -77,6 +86,10 @@ pub(super) async fn serve(
                     break;
                 }
             },
+            () = async { if let Some(timer) = &mut awaited { timer.await } }, if awaited.is_some() => {
+                awaited = None;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
         }
     }
     let Parts { io, read_buf, .. } = connection.into_parts();

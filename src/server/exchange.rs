@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use rocket::http::uri::Origin;
 use rocket::http::{Header, Status};
 use rocket::local::asynchronous::{Client, LocalResponse};
@@ -90,7 +90,7 @@ pub(super) async fn answer(
             answer = &mut receiver => (answer, Some(exchange)),
         }
     };
-    let RocketResponse { head, body } = answer.map_err(|_| io::Error::other("the request was abandoned"))?;
+    let RocketResponse { mut head, body } = answer.map_err(|_| io::Error::other("the request was abandoned"))?;
     let source = match body {
         RocketBody::Nothing => Source::Nothing,
         RocketBody::Full(bytes) => Source::Full(Some(bytes)),
@@ -110,6 +110,9 @@ pub(super) async fn answer(
     };
     if !is_http_1_1 && matches!(source, Source::Reader(_)) {
         state.set_close_delimited();
+    }
+    if state.is_ending() && head.status() != StatusCode::SWITCHING_PROTOCOLS {
+        head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     state.answer();
     Ok(head.map(|()| ResponseBody::new(source, unread, busy)))
@@ -207,7 +210,7 @@ async fn exchange(
 
 fn head_of(response: &LocalResponse<'_>) -> Response<()> {
     let mut head = Response::new(());
-    *head.status_mut() = hyper::StatusCode::from_u16(response.status().code).unwrap_or_default();
+    *head.status_mut() = StatusCode::from_u16(response.status().code).unwrap_or_default();
     for header in response.headers().iter() {
         let name = HeaderName::from_bytes(header.name.as_str().as_bytes());
         let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(header.value())) else {

@@ -30,6 +30,10 @@ pub(super) struct ConnectionState {
     close_delimited: AtomicBool,
     /// Whether the client may still be sending bytes that the server will not read.
     unread: AtomicBool,
+    /// Whether there was a request.
+    asked: AtomicBool,
+    /// Whether the next response is the last.
+    ending: AtomicBool,
     /// Wakes the transport's task when the connection waits for a head again.
     ended: AtomicWaker,
     /// What takes the connection over.
@@ -80,6 +84,20 @@ impl ConnectionState {
         self.close_delimited.load(Ordering::Relaxed)
     }
 
+    /// Whether there was a request on the connection.
+    pub fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the next response is the last.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
     pub fn leave_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
@@ -125,6 +143,7 @@ pub(super) struct BusyConnection(Arc<ConnectionState>);
 impl BusyConnection {
     pub fn new(state: Arc<ConnectionState>) -> Self {
         state.set_phase(ConnectionPhase::Body);
+        state.asked.store(true, Ordering::Relaxed);
         BusyConnection(state)
     }
 

@@ -323,6 +323,10 @@ impl Application {
         signal(self.process_id(), "TERM");
     }
 
+    pub fn is_running(&self) -> bool {
+        self.running.exit_status().is_none()
+    }
+
     /// Waits until it has ended.
     #[track_caller]
     pub fn wait_for_exit(&self, limit: Duration) -> ExitStatus {

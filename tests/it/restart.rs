@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::common::application::{Builder, INHERIT, command_after, signal};
@@ -16,11 +19,12 @@ use tempfile::TempDir;
 /// A process may take this long to end beside `ingest.deadline`, and a busy machine as long again.
 const END: Duration = Duration::from_secs(6);
 
-/// Replaces a process three times while clients connect anew for each post. Every attempt is answered, and what is
-/// acknowledged is in the topic.
+/// Replaces a process three times while clients connect anew for each post and each read. Every attempt is answered, and
+/// what is acknowledged is in the topic.
 #[track_caller]
 fn replace_under_load(topic: &Topic, first: Application, next: impl Fn() -> Builder) {
     let mut running = first;
+    let reads = Reads::start(&running);
     let ledger = Load::new(&Servers::of(&running), "/api/v1/events", Retries::Never).beside(|load| {
         load.wait_for(100, 201);
         for _ in 0..3 {
@@ -35,11 +39,54 @@ fn replace_under_load(topic: &Topic, first: Application, next: impl Fn() -> Buil
             load.wait_for(100, 201);
         }
     });
+    reads.assert_answered();
     let attempts = ledger.attempts();
     let unanswered: Vec<_> = attempts.iter().filter(|attempt| attempt.status.is_none()).collect();
     assert!(unanswered.is_empty(), "{} of {}: {unanswered:?}", unanswered.len(), attempts.len());
     assert_eq!(ledger.count(201) + ledger.count(503), attempts.len());
     ledger.assert_truthful(topic);
+}
+
+/// Threads that read all the time, each time over a new connection.
+struct Reads {
+    stopped: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<(usize, usize)>>,
+}
+
+impl Reads {
+    fn start(app: &Application) -> Self {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let read = app.request("GET", "/livez");
+        let read_all_the_time = |_| {
+            let (read, stopped) = (read.clone(), stopped.clone());
+            thread::spawn(move || {
+                let (mut answered, mut unanswered) = (0, 0);
+                while !stopped.load(Ordering::Relaxed) {
+                    match read.clone().try_send() {
+                        Some(answer) if answer.status() == 200 => answered += 1,
+                        _ => unanswered += 1,
+                    }
+                }
+                (answered, unanswered)
+            })
+        };
+        let threads = (0..4).map(read_all_the_time).collect();
+        Reads { stopped, threads }
+    }
+
+    #[track_caller]
+    fn assert_answered(mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let counts = self.threads.drain(..).map(|thread| thread.join().expect("no panic"));
+        let (answered, unanswered) = counts.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+        assert!(answered > 100 && unanswered == 0, "{unanswered} unanswered, {answered} answered");
+    }
+}
+
+impl Drop for Reads {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -69,6 +116,7 @@ fn the_newer_of_two_processes_can_end_without_a_refused_connection() {
     let shared = || before.replica().env("FOOTFALL_HTTP__REUSE_PORT", "true");
     let older = shared().start();
     let newer = || shared().env("ROCKET_PORT", &older.address.port().to_string()).start_without_waiting_for_kafka();
+    let reads = Reads::start(&older);
     let ledger = Load::new(&Servers::of(&older), "/api/v1/events", Retries::Never).beside(|load| {
         for _ in 0..3 {
             let newer = newer();
@@ -77,6 +125,7 @@ fn the_newer_of_two_processes_can_end_without_a_refused_connection() {
             load.wait_for(100, 201);
         }
     });
+    reads.assert_answered();
     let unanswered = ledger.attempts().into_iter().filter(|attempt| attempt.status.is_none()).count();
     assert_eq!(unanswered, 0);
     ledger.assert_truthful(before.topic());
@@ -158,6 +207,27 @@ fn a_port_that_is_not_shared_belongs_to_one_process() {
 mod alone {
     use super::*;
 
+    /// While the old process still accepts what is queued, the kernel passes all new connections to the new one.
+    #[test]
+    fn a_process_that_ends_gets_no_new_connections_of_a_shared_port() {
+        let before = Application::on(Broker::Kafka).start();
+        let shared = || before.replica().env("FOOTFALL_HTTP__REUSE_PORT", "true");
+        for oldest_ends in [true, false] {
+            let older = shared().start();
+            let port = older.address.port().to_string();
+            let newer = shared().env("ROCKET_PORT", &port).start_without_waiting_for_kafka();
+            let (ends, stays) = if oldest_ends { (older, newer) } else { (newer, older) };
+            ends.terminate();
+            // The one that ends would answer 503.
+            let ready = || ends.request("GET", "/readyz").try_send().is_some_and(|answer| answer.status() == 200);
+            within(Duration::from_millis(700), "all go to the other one", || (0..30).all(|_| ready()).then_some(()));
+            assert!(ends.is_running(), "it has ended before its queue was empty");
+            assert!(ends.wait_for_exit(PATIENCE).success());
+            assert!((0..30).all(|_| ready()));
+            stays.stop();
+        }
+    }
+
     #[test]
     fn readiness_is_503_and_streams_get_bye_within_a_second_of_sigterm() {
         let app = Application::on(Broker::Embedded).start();
@@ -175,5 +245,26 @@ mod alone {
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
         assert!(app.wait_for_exit(PATIENCE).success());
         assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    }
+
+    #[test]
+    fn a_connection_without_a_request_is_answered_once_at_the_end() {
+        let app = Application::on(Broker::Embedded).start();
+        let mut client = TcpStream::connect(app.address).expect("a connection");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let idle = TcpStream::connect(app.address).expect("a connection");
+        let held = || (app.metric("footfall_http_connections") == Some(3.0)).then_some(());
+        within(PATIENCE, "both are accepted", held);
+        let asked = Instant::now();
+        app.terminate();
+        app.log_line("it ends", |line| line["message"] == "shutting down");
+        client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("an open connection");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an end without a reset");
+        let answer = answer.to_ascii_lowercase();
+        assert!(answer.starts_with("http/1.1 200 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert!(app.wait_for_exit(PATIENCE).success());
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        drop(idle);
     }
 }
