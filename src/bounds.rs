@@ -174,7 +174,7 @@ pub const END: Duration = Duration::from_secs(3);
 /// new ones: a client that is far away takes up to about a second.
 pub const LAST_ACCEPTS: Duration = Duration::from_millis(250);
 pub const LAST_ACCEPTS_STEERED: Duration = Duration::from_secs(1);
-/// At shutdown: how long the first request of a connection may take to arrive.
+/// At shutdown: how long a connection without a request waits for one.
 pub const LAST_HEAD: Duration = Duration::from_millis(500);
 /// How often the server looks for such connections.
 pub const ACCEPT_LAST: Duration = Duration::from_millis(5);

@@ -48,10 +48,10 @@ pub(super) async fn serve(
     });
     let is_serving = *stage.borrow_and_update() == ShutdownStage::Serving;
     let keep_alive = is_serving && keep_alive;
-    // At shutdown, a connection without a request waits for the first one for a while: it may have been sent already. hyper
-    // would close the connection.
-    let first_request = || Some(Box::pin(sleep(bounds::LAST_HEAD)));
-    let mut awaited = if is_serving { None } else { first_request() };
+    // At shutdown, a connection without a request waits for one for a while: it may have been sent already. hyper would close
+    // the connection.
+    let last_request = || Some(Box::pin(sleep(bounds::LAST_HEAD)));
+    let mut awaited = if is_serving { None } else { last_request() };
     let mut connection = Builder::new()
         .keep_alive(keep_alive)
         .max_header_size(head_bytes)
@@ -75,9 +75,9 @@ pub(super) async fn serve(
             }
             _ = stage.changed() => match *stage.borrow_and_update() {
                 ShutdownStage::Serving => {}
-                ShutdownStage::Draining if !state.was_asked() => {
+                ShutdownStage::Draining if state.phase() == ConnectionPhase::Head => {
                     state.end();
-                    awaited = first_request();
+                    awaited = last_request();
                 }
                 ShutdownStage::Draining => Pin::new(&mut connection).graceful_shutdown(),
                 ShutdownStage::Cutting if state.phase() == ConnectionPhase::Write => {}

@@ -30,8 +30,6 @@ pub(super) struct ConnectionState {
     close_delimited: AtomicBool,
     /// Whether the client may still be sending bytes that the server will not read.
     unread: AtomicBool,
-    /// Whether there was a request.
-    asked: AtomicBool,
     /// Whether the next response is the last.
     ending: AtomicBool,
     /// Wakes the transport's task when the connection waits for a head again.
@@ -82,11 +80,6 @@ impl ConnectionState {
     /// Whether the connection must end in a reset if it ends now.
     pub fn must_reset(&self) -> bool {
         self.close_delimited.load(Ordering::Relaxed)
-    }
-
-    /// Whether there was a request on the connection.
-    pub fn was_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
     }
 
     /// Notes that the next response is the last.
@@ -143,7 +136,6 @@ pub(super) struct BusyConnection(Arc<ConnectionState>);
 impl BusyConnection {
     pub fn new(state: Arc<ConnectionState>) -> Self {
         state.set_phase(ConnectionPhase::Body);
-        state.asked.store(true, Ordering::Relaxed);
         BusyConnection(state)
     }
 

@@ -1,7 +1,7 @@
 //! The end of a process, and the next process that takes its place: no connection is refused or reset.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use tempfile::TempDir;
 /// A process may take this long to end beside `ingest.deadline`, and a busy machine as long again.
 const END: Duration = Duration::from_secs(6);
 
-/// Replaces a process three times while clients connect anew for each post and each read. Every attempt is answered, and
-/// what is acknowledged is in the topic.
+/// Replaces a process three times while clients post, each time over a new connection, and read. Every attempt is answered,
+/// and what is acknowledged is in the topic.
 #[track_caller]
 fn replace_under_load(topic: &Topic, first: Application, next: impl Fn() -> Builder) {
     let mut running = first;
@@ -47,7 +47,8 @@ fn replace_under_load(topic: &Topic, first: Application, next: impl Fn() -> Buil
     ledger.assert_truthful(topic);
 }
 
-/// Threads that read all the time, each time over a new connection.
+/// Threads that read all the time: half of them each time over a new connection, the others over one connection until the
+/// server announces its end.
 struct Reads {
     stopped: Arc<AtomicBool>,
     threads: Vec<JoinHandle<(usize, usize)>>,
@@ -56,15 +57,18 @@ struct Reads {
 impl Reads {
     fn start(app: &Application) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
-        let read = app.request("GET", "/livez");
-        let read_all_the_time = |_| {
-            let (read, stopped) = (read.clone(), stopped.clone());
+        let address = app.address;
+        let read_all_the_time = |thread: usize| {
+            let stopped = stopped.clone();
             thread::spawn(move || {
-                let (mut answered, mut unanswered) = (0, 0);
+                let (mut answered, mut unanswered, mut kept) = (0, 0, None);
                 while !stopped.load(Ordering::Relaxed) {
-                    match read.clone().try_send() {
-                        Some(answer) if answer.status() == 200 => answered += 1,
-                        _ => unanswered += 1,
+                    match read(address, &mut kept, thread % 2 == 0) {
+                        Ok(()) => answered += 1,
+                        Err(error) => {
+                            eprintln!("not answered: {error}");
+                            unanswered += 1;
+                        }
                     }
                 }
                 (answered, unanswered)
@@ -81,6 +85,31 @@ impl Reads {
         let (answered, unanswered) = counts.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
         assert!(answered > 100 && unanswered == 0, "{unanswered} unanswered, {answered} answered");
     }
+}
+
+/// Reads `/livez`, over a connection that was kept if there is one. Keeps the connection if both sides want to.
+fn read(address: SocketAddr, kept: &mut Option<TcpStream>, keep: bool) -> io::Result<()> {
+    let connect = || -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    };
+    let mut stream = kept.take().map_or_else(connect, Ok)?;
+    let close = if keep { "" } else { "Connection: close\r\n" };
+    stream.write_all(format!("GET /livez HTTP/1.1\r\nHost: localhost\r\n{close}\r\n").as_bytes())?;
+    let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
+    while !received.ends_with(b"\r\n\r\nok\n") {
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => received.extend_from_slice(&buffer[..count]),
+        }
+    }
+    let head = String::from_utf8_lossy(&received).to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    if keep && !head.contains("\r\nconnection: close\r\n") {
+        *kept = Some(stream);
+    }
+    Ok(())
 }
 
 impl Drop for Reads {
@@ -154,7 +183,7 @@ fn what_the_kernel_has_queued_is_answered_at_the_end() {
     assert!(app.wait_for_exit(PATIENCE).success());
     assert!(asked.elapsed() < END, "{:?}", asked.elapsed());
     let refused = TcpStream::connect(app.address).expect_err("nothing listens");
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[test]
