@@ -60,8 +60,8 @@ impl Parts {
     }
 
     /// Serves until `stop` resolves, on the address of Rocket's configuration, or on an `inherited` socket. Then, within
-    /// `ingest.deadline` and [`bounds::END`]: refuses new posts, answers the connections that the kernel has queued, ends the
-    /// streams with a `bye`, answers the requests in flight, and delivers the accepted events to Kafka.
+    /// `ingest.deadline` and [`bounds::END`]: answers the connections that the kernel has queued, ends the streams with a
+    /// `bye`, answers the requests in flight, and delivers the accepted events to Kafka.
     pub async fn serve(
         self,
         rocket: Rocket<Build>,
@@ -111,15 +111,10 @@ impl Parts {
         tracing::info!("shutting down");
         let (now, deadline) = (Instant::now(), self.ingest.settings().deadline);
         let (answered_by, end) = (now + deadline + bounds::ANSWERED, now + deadline + bounds::END);
-        self.ingest.close();
+        self.ingest.announce_end();
         self.closing.cancel();
         self.requests.close();
-        let answered = async {
-            if timeout_at(answered_by, self.requests.wait()).await.is_err() {
-                tracing::warn!(requests = self.requests.len(), "requests did not end in time");
-            }
-        };
-        server.end(bounds::DRAIN, answered).await;
+        self.answer_the_last(server, answered_by).await;
         // Accepted events are delivered. Closing the clients, and the end of the process, may take as long again.
         let (producer, flush_by) = (self.producer.clone(), end - 2 * bounds::CLOSE);
         let within = flush_by.saturating_duration_since(Instant::now());
@@ -136,5 +131,18 @@ impl Parts {
             Ok(true) => Ok(()),
             _ => Err(ServeError::Undelivered),
         }
+    }
+
+    /// Ends the server. Posts that are on their way are accepted for [`bounds::LAST_HEAD`].
+    async fn answer_the_last(&self, server: Server, answered_by: Instant) {
+        let answered = async {
+            sleep(bounds::LAST_HEAD).await;
+            self.ingest.close();
+            if timeout_at(answered_by, self.requests.wait()).await.is_err() {
+                tracing::warn!(requests = self.requests.len(), "requests did not end in time");
+            }
+        };
+        server.end(bounds::DRAIN, answered).await;
+        self.ingest.close(); // also if all connections have ended before
     }
 }

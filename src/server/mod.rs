@@ -154,8 +154,7 @@ impl Server {
             std::future::pending::<()>().await;
         };
         let all = async {
-            let _ = self.accepting.await; // a panic in it was logged
-            answered.await;
+            let _ = tokio::join!(self.accepting, answered); // a panic in accepting was logged
             let _ = tokio::time::timeout(bounds::LAST_BYTES, self.connections.wait()).await;
         };
         select! {

@@ -63,7 +63,7 @@ impl Reads {
             thread::spawn(move || {
                 let (mut answered, mut unanswered, mut kept) = (0, 0, None);
                 while !stopped.load(Ordering::Relaxed) {
-                    match read(address, &mut kept, thread % 2 == 0) {
+                    match read(address, &mut kept, thread.is_multiple_of(2)) {
                         Ok(()) => answered += 1,
                         Err(error) => {
                             eprintln!("not answered: {error}");
@@ -277,17 +277,22 @@ mod alone {
     }
 
     #[test]
-    fn a_connection_without_a_request_is_answered_once_at_the_end() {
+    fn requests_that_are_on_their_way_are_answered_at_the_end() {
         let app = Application::on(Broker::Embedded).start();
         let mut client = TcpStream::connect(app.address).expect("a connection");
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let idle = TcpStream::connect(app.address).expect("a connection");
-        let held = || (app.metric("footfall_http_connections") == Some(3.0)).then_some(());
-        within(PATIENCE, "both are accepted", held);
+        let posting = app.request("POST", "/api/v1/events").header("Content-Type", "application/json").send_head(100);
+        let held = || (app.metric("footfall_http_connections") == Some(4.0)).then_some(());
+        within(PATIENCE, "all are accepted", held);
         let asked = Instant::now();
         app.terminate();
         app.log_line("it ends", |line| line["message"] == "shutting down");
         client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("an open connection");
+        let event = json!({"user": "Ann", "action": "late"}).to_string();
+        let mut posting = posting;
+        posting.send(format!("{event:100}").as_bytes()).expect("an open connection");
+        posting.response("POST").expect(201);
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("an end without a reset");
         let answer = answer.to_ascii_lowercase();
