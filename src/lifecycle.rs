@@ -60,7 +60,7 @@ impl Parts {
     }
 
     /// Serves until `stop` resolves, on the address of Rocket's configuration, or on an `inherited` socket. Then, within
-    /// `ingest.deadline` and [`bounds::END`]: answers the connections that the kernel has queued, ends the streams with a
+    /// `ingest.deadline` and 3 s: answers the connections that the kernel has queued, ends the streams with a
     /// `bye`, answers the requests in flight, and delivers the accepted events to Kafka.
     pub async fn serve(
         self,
