@@ -1,6 +1,7 @@
 //! Builds the application from its parts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rocket::figment::Figment;
 use rocket::{Build, Rocket};
@@ -18,7 +19,7 @@ use crate::search::Searches;
 use crate::server::{ClientAuthorities, Tls, TlsFiles};
 use crate::stats::Stats;
 use crate::stream::Streams;
-use crate::{kafka, server, telemetry, web};
+use crate::{bounds, kafka, server, telemetry, web};
 
 /// Most records of the topic that are read at the start, so that pages show something and ids are known. An idle
 /// process stays small, however much is in the topic.
@@ -91,9 +92,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         reads: Box::new(move || [&held.0.held()[..], &[("catch_up", held.1.held())]].concat()),
     };
     let metrics = Arc::new(telemetry::Metrics::new(sources, &connections));
-    let stalled = settings.feed.stalled;
-    let max_body = settings.ingest.max_body.as_u64() as usize;
-    let max_body = max_body.max(web::form_bytes(settings.ingest.max_event.as_u64() as usize));
+    let (limits, reuse_port) = (limits(&figment, &settings), settings.http.reuse_port);
     let rocket = rocket::custom(figment)
         .manage(settings.http.hosts)
         .manage(web::Https(tls.is_some()))
@@ -114,8 +113,8 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         ingest,
         requests,
         closing,
-        stalled,
-        max_body,
+        reuse_port,
+        limits,
         connections,
         tls,
         _behind: behind,
@@ -124,4 +123,25 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         connection,
     };
     Ok((rocket, parts))
+}
+
+/// What a connection and a request may use, by the settings.
+fn limits(figment: &Figment, settings: &Settings) -> server::Limits {
+    let http = &settings.http;
+    let body = settings.ingest.max_body.as_u64() as usize;
+    let idle: u64 = figment.extract_inner("keep_alive").unwrap_or(bounds::IDLE.as_secs());
+    let connections = bounds::connections(http.max_connections);
+    server::Limits {
+        deadlines: server::Deadlines {
+            head: http.head_deadline,
+            body: http.body_deadline,
+            idle: Duration::from_secs(idle),
+            write: settings.feed.stalled,
+        },
+        head: http.max_head.as_u64() as usize,
+        body: body.max(web::form_bytes(settings.ingest.max_event.as_u64() as usize)),
+        body_rate: http.body_rate.as_u64(),
+        connections,
+        connections_each: bounds::connections_each(connections, http.max_connections_per_address),
+    }
 }

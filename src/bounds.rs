@@ -132,15 +132,10 @@ pub const SLICE: Duration = Duration::from_millis(2);
 
 /// Most connections that the kernel queues until the server accepts them (listen(2)). The kernel caps this at
 /// `net.core.somaxconn`, 4,096 by default. A client that finds the queue full retries after a second.
-pub const BACKLOG: u32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
-/// Most bytes of a request's head: request line and headers. A larger head is answered 431.
-pub const HEAD_BYTES: usize = 64 << 10;
 /// Most bytes of a request's target. A longer target is answered 414.
 pub const TARGET_BYTES: usize = 32 << 10;
-/// How long a client may take from the first to the last byte of a request's head, and from connecting to the first byte.
-pub const HEAD_TIME: Duration = Duration::from_secs(30);
-
 /// How often the files of the certificate are read again. New ones are used when two reads agree.
 pub const TLS_RELOAD: Duration = Duration::from_secs(2);
 /// Most TLS sessions that are remembered so that clients can resume them. The oldest are forgotten first.
@@ -151,8 +146,6 @@ pub const TLS_UNSENT_BYTES: usize = 32 << 10;
 /// How long an idle connection stays open for its next request by default (`keep_alive`).
 pub const IDLE: Duration = Duration::from_secs(75);
 
-/// How long the body of a request may take to arrive.
-pub const BODY_TIME: Duration = Duration::from_secs(30);
 /// Most bytes that are read and discarded of a body that is too large, so that its client reads the answer instead of
 /// seeing a reset connection.
 pub const DRAINED_BYTES: usize = 16 << 20;
@@ -182,22 +175,45 @@ pub const UNSENT_BYTES: u32 = 128 << 10;
 /// How long the server waits before it accepts connections again after it ran out of descriptors.
 pub const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
+/// At shutdown: how long the process may take in all, beside `ingest.deadline`. The parts below fit into it.
+pub const END: Duration = Duration::from_secs(3);
+/// At shutdown: how long connections are accepted whose handshake was under way, and how long if other processes get the
+/// new ones: a client that is far away takes up to about a second.
+pub const LAST_ACCEPTS: Duration = Duration::from_millis(250);
+pub const LAST_ACCEPTS_STEERED: Duration = Duration::from_secs(1);
+/// At shutdown: how long a connection without a request waits for one.
+pub const LAST_HEAD: Duration = Duration::from_millis(500);
+/// How often the server looks for such connections.
+pub const ACCEPT_LAST: Duration = Duration::from_millis(5);
+/// How long a connection of the process to its own address may take.
+pub const PROBE: Duration = Duration::from_millis(50);
 /// At shutdown: how long a response that depends on its client's pace may take.
 pub const DRAIN: Duration = Duration::from_secs(2);
-/// At shutdown: how long the last bytes of the responses may take.
-pub const LAST_BYTES: Duration = Duration::from_millis(500);
+/// At shutdown: how long the answers to posts may take, beside `ingest.deadline`.
+pub const ANSWERED: Duration = Duration::from_millis(750);
+/// At shutdown: how long the last bytes of the responses, such as a stream's `bye`, may take.
+pub const LAST_BYTES: Duration = Duration::from_millis(750);
+/// At shutdown: how long connections may take to end that are cut.
+pub const CUT: Duration = Duration::from_millis(100);
+/// At shutdown: how long the Kafka clients may take to close: closing waits for a broker that does not answer.
+pub const CLOSE: Duration = Duration::from_millis(300);
+/// How long a process that shares its address with another waits until it can accept events, before it accepts connections
+/// nevertheless; and how often it looks.
+pub const READY: Duration = Duration::from_secs(10);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Returns how many connections may be open: the descriptors that the process may have (`ulimit -n`), less some for Kafka
-/// clients and files.
-pub fn connections() -> usize {
+/// clients and files, or `wanted` if that is less. 0 wants as many as possible.
+pub fn connections(wanted: usize) -> usize {
     let descriptors = descriptors();
-    descriptors - (descriptors / 4).min(512)
+    let possible = descriptors - (descriptors / 4).min(512);
+    if wanted == 0 { possible } else { possible.min(wanted) }
 }
 
-/// Returns how many connections one address may have: all but a sixteenth. The share is large because all clients may come
-/// from the address of one proxy.
-pub fn connections_each(total: usize) -> usize {
-    total - (total / 16)
+/// Returns how many of `total` connections one address may have: `wanted`, or all but a sixteenth if that is 0. The share is
+/// large because all clients may come from the address of one proxy.
+pub fn connections_each(total: usize, wanted: usize) -> usize {
+    if wanted == 0 { total - (total / 16) } else { total.min(wanted) }
 }
 
 /// Returns how many descriptors the process may have open (`RLIMIT_NOFILE`, getrlimit(2)).

@@ -27,7 +27,7 @@ mod web;
 
 pub use app::{BuildError, load_tls, rocket};
 pub use lifecycle::{Parts, ServeError};
-pub use server::Tls;
+pub use server::{Tls, inherited_socket};
 
 /// Events and records, of the core.
 pub mod event {

@@ -4,6 +4,7 @@
 
 mod behind;
 mod fanout;
+mod heads;
 mod http;
 mod idle;
 mod ingest;
@@ -44,6 +45,8 @@ enum Run {
     Fill(behind::Fill),
     /// Opens streams and looks at the server's memory
     Idle(idle::Idle),
+    /// Posts and reads beside connections whose heads never end
+    Heads(heads::Heads),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
                 Run::History(args) => behind::history(args).await,
                 Run::Fill(args) => behind::fill_topic(args).await,
                 Run::Idle(args) => idle::run(args).await,
+                Run::Heads(args) => heads::run(args).await,
             }
         }),
     };

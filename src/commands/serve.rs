@@ -12,6 +12,11 @@ use super::{misconfigured, report};
 
 /// Serves until a signal asks the process to end; with `traffic`, also submits made-up events.
 pub fn run(figment: Figment, settings: Settings, traffic: Option<Traffic>, logs: WorkerGuard) -> ExitCode {
+    // Before the threads of librdkafka, which read the environment.
+    let inherited = match footfall::inherited_socket() {
+        Ok(inherited) => inherited,
+        Err(error) => return misconfigured(format_args!("LISTEN_FDS: {error}")),
+    };
     rocket::async_main(async move {
         let embedded = settings.kafka.embedded();
         let (rocket, parts) = match footfall::rocket(figment, settings) {
@@ -31,7 +36,7 @@ pub fn run(figment: Figment, settings: Settings, traffic: Option<Traffic>, logs:
             tracing::warn!(rate, users, "demo: events are generated, and each has \"demo\":true");
             traffic.run(&ingest, asked_to_end()).await;
         };
-        let code = match parts.serve(rocket, stop).await {
+        let code = match parts.serve(rocket, inherited, stop).await {
             Ok(()) => 0,
             Err(error) => {
                 report(&error);

@@ -26,7 +26,8 @@ settings! {
         pub retry: Duration = Duration::from_secs(3), in "100ms"..="5m";
         /// Most open streams. Beyond that the answer is 503.
         pub max_streams: usize = 20_000, in 1..=1_000_000;
-        /// How long a client may accept no bytes before Footfall closes its connection (on Linux).
+        /// How long an answer of any kind may wait for its client to accept more bytes. After that Footfall closes the
+        /// connection.
         #[serde(with = "unit")]
         pub stalled: Duration = Duration::from_secs(60), in "1s"..="24h";
         /// Most records that a client that resumes gets from Kafka. Beyond that Footfall sends `gap` with the number missed.

@@ -55,6 +55,8 @@ pub struct Ingest {
     reading: RwLock<Option<TopicId>>,
     /// Whether the ids after the start of another writer's open transaction, as of the start, are known too.
     read_behind: AtomicBool,
+    /// Whether the process ends soon. Events are still accepted.
+    ending: AtomicBool,
     closing: AtomicBool,
     metrics: IngestMetrics,
 }
@@ -80,7 +82,7 @@ impl Ingest {
             shares(part_of_unawaited(bytes) / KIB, 1),
         ];
         let rate_limit = RateLimit::new(settings.rate_limit, settings.max_batch);
-        let [read_behind, closing] = [false; 2].map(AtomicBool::new);
+        let [read_behind, ending, closing] = [false; 3].map(AtomicBool::new);
         Ingest {
             producer,
             kafka,
@@ -94,6 +96,7 @@ impl Ingest {
             settings,
             reading: RwLock::default(),
             read_behind,
+            ending,
             closing,
             metrics: IngestMetrics::default(),
         }
@@ -110,7 +113,7 @@ impl Ingest {
     /// What currently keeps posts from being written or streams from getting records.
     pub fn troubles(&self) -> Vec<Trouble> {
         let mut troubles = Vec::new();
-        if self.closing.load(Ordering::Relaxed) {
+        if self.ending.load(Ordering::Relaxed) {
             troubles.push(Trouble::new(Cause::ShuttingDown, SHUTTING_DOWN));
         }
         match &*self.kafka.borrow() {
@@ -171,6 +174,11 @@ impl Ingest {
 
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Reports from now on that the process ends, so that clients go to others.
+    pub fn announce_end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
     }
 
     /// Rejects all further events.

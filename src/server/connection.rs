@@ -13,7 +13,7 @@ use rocket::http::Status;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::exchange::{self, Application};
 use super::socket::Socket;
@@ -35,8 +35,9 @@ pub(super) async fn serve(
         let application = application.clone();
         Box::new(move |status| exchange::refuse(application.clone(), remote, status))
     };
-    let transport = Transport::new(socket, state.clone(), application.keep_alive, refuse);
-    let keep_alive = !application.keep_alive.is_zero();
+    let transport = Transport::new(socket, state.clone(), application.clone(), refuse);
+    let head_bytes = application.limits.head;
+    let keep_alive = !application.limits.deadlines.idle.is_zero();
     let service = service_fn({
         let (application, state) = (application.clone(), state.clone());
         // `BusyConnection` marks the connection busy now, not at the first poll of the future.
@@ -45,11 +46,16 @@ pub(super) async fn serve(
             Box::pin(exchange::answer(application.clone(), busy, remote, request))
         }
     });
-    let keep_alive = *stage.borrow_and_update() == ShutdownStage::Serving && keep_alive;
+    let is_serving = *stage.borrow_and_update() == ShutdownStage::Serving;
+    let keep_alive = is_serving && keep_alive;
+    // At shutdown, a connection without a request waits for one for a while: it may have been sent already. hyper would close
+    // the connection.
+    let last_request = || Some(Box::pin(sleep(bounds::LAST_HEAD)));
+    let mut awaited = if is_serving { None } else { last_request() };
     let mut connection = Builder::new()
         .keep_alive(keep_alive)
-        .max_header_size(bounds::HEAD_BYTES)
-        .max_buf_size(bounds::HEAD_BYTES)
+        .max_header_size(head_bytes)
+        .max_buf_size(head_bytes)
         .header_read_timeout(None) // the transport has the deadlines
         .serve_connection(TokioIo::new(transport), service);
     let mut cut = false;
@@ -69,6 +75,10 @@ pub(super) async fn serve(
             }
             _ = stage.changed() => match *stage.borrow_and_update() {
                 ShutdownStage::Serving => {}
+                ShutdownStage::Draining if state.phase() == ConnectionPhase::Head => {
+                    state.end();
+                    awaited = last_request();
+                }
                 ShutdownStage::Draining => Pin::new(&mut connection).graceful_shutdown(),
                 ShutdownStage::Cutting if state.phase() == ConnectionPhase::Write => {}
                 ShutdownStage::Cutting | ShutdownStage::Ended => {
@@ -76,13 +86,17 @@ pub(super) async fn serve(
                     break;
                 }
             },
+            () = async { if let Some(timer) = &mut awaited { timer.await } }, if awaited.is_some() => {
+                awaited = None;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
         }
     }
     let Parts { io, read_buf, .. } = connection.into_parts();
     let transport = io.into_inner();
     match state.take_next() {
         Some(next) if state.is_handed_over() => {
-            let taken = Taken::new(transport.into_socket(), read_buf);
+            let taken = Taken::new(transport.into_socket(), read_buf, application.clone());
             Some(Takeover { taken, next, application, stage })
         }
         _ => {
@@ -108,6 +122,9 @@ async fn leave(mut transport: Transport, state: &ConnectionState, read: Bytes, m
         };
         let _ = timeout(bounds::LINGER, last).await; // best effort: the client may be gone
         return;
+    }
+    if transport.was_idle() {
+        metrics.timeouts.get_or_create(&super::IDLE).inc();
     }
     let socket = transport.socket_mut();
     let last = async {

@@ -3,13 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use rocket::http::uri::Origin;
 use rocket::http::{Header, Status};
 use rocket::local::asynchronous::{Client, LocalResponse};
@@ -17,12 +16,12 @@ use tokio::io::AsyncReadExt;
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 
-use super::ServerMetrics;
 use super::body::{BodyReader, Exchange, HandedOver, ResponseBody, ResponseSlot, Source};
 use super::request::{self, Known, Refusal, Unread};
 use super::state::{BusyConnection, ConnectionPhase};
 use super::takeover::{Framing, Next};
 use super::transport::Refusing;
+use super::{Limits, ServerMetrics};
 
 /// Bytes to read at once from a Rocket body without a known size.
 const CHUNK: usize = 64 * 1024;
@@ -30,12 +29,7 @@ const CHUNK: usize = 64 * 1024;
 /// The application, and the limits of its requests.
 pub(super) struct Application {
     pub client: Client,
-    /// The largest request body, in bytes.
-    pub body: usize,
-    /// How long the client of a stream may take no bytes.
-    pub stalled: Duration,
-    /// How long an idle connection is kept; zero closes it after each request.
-    pub keep_alive: Duration,
+    pub limits: Limits,
     pub metrics: ServerMetrics,
 }
 
@@ -96,7 +90,7 @@ pub(super) async fn answer(
             answer = &mut receiver => (answer, Some(exchange)),
         }
     };
-    let RocketResponse { head, body } = answer.map_err(|_| io::Error::other("the request was abandoned"))?;
+    let RocketResponse { mut head, body } = answer.map_err(|_| io::Error::other("the request was abandoned"))?;
     let source = match body {
         RocketBody::Nothing => Source::Nothing,
         RocketBody::Full(bytes) => Source::Full(Some(bytes)),
@@ -117,6 +111,9 @@ pub(super) async fn answer(
     if !is_http_1_1 && matches!(source, Source::Reader(_)) {
         state.set_close_delimited();
     }
+    if state.is_ending() && head.status() != StatusCode::SWITCHING_PROTOCOLS {
+        head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     state.answer();
     Ok(head.map(|()| ResponseBody::new(source, unread, busy)))
 }
@@ -129,14 +126,14 @@ async fn arrive(application: &Application, head: Parts, unread: &mut Option<Inco
         let close = has_body || matches!(refusal.status, 400 | 414);
         return Arrived { known: Known { method, refusal: Some(refusal), ..Known::default() }, head, close };
     }
-    let body = request::receive(&head.headers, unread, application.body).await;
+    let body = request::receive(&head.headers, unread, &application.limits).await;
     if body == Err(Unread::TimedOut) {
         application.metrics.timeouts.get_or_create(&super::BODY).inc();
     }
     let close = body.is_err();
     let refusal = match &body {
         // A POST handler reports the error itself; handlers of other methods never look at the body.
-        Err(unread) if head.method != Method::POST => Some(Refusal::of(unread, application.body)),
+        Err(unread) if head.method != Method::POST => Some(Refusal::of(unread, application.limits.body)),
         _ => None,
     };
     let differs = refusal.is_some() || request::rocket_method(&head.method).is_none();
@@ -213,7 +210,7 @@ async fn exchange(
 
 fn head_of(response: &LocalResponse<'_>) -> Response<()> {
     let mut head = Response::new(());
-    *head.status_mut() = hyper::StatusCode::from_u16(response.status().code).unwrap_or_default();
+    *head.status_mut() = StatusCode::from_u16(response.status().code).unwrap_or_default();
     for header in response.headers().iter() {
         let name = HeaderName::from_bytes(header.name.as_str().as_bytes());
         let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(header.value())) else {

@@ -9,7 +9,9 @@
 
 pub mod body;
 mod connection;
+mod deadline;
 mod exchange;
+mod listener;
 mod request;
 mod socket;
 mod state;
@@ -17,7 +19,8 @@ mod takeover;
 mod tls;
 mod transport;
 
-pub use request::{Refusal, Unread, method, method_label, refusal, take_body};
+pub use listener::{Listener, inherited_socket};
+pub use request::{LATE_BODY, Refusal, Unread, method, method_label, refusal, take_body};
 pub use tls::{ClientAuthorities, Tls, TlsFiles};
 
 use std::io;
@@ -30,13 +33,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use rocket::local::asynchronous::Client;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::bounds::{self, Address, Busy, Shares};
 use exchange::Application;
+use listener::{Origin, Queue};
 use socket::Socket;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +62,8 @@ pub struct ServerMetrics {
     pub open: Gauge,
     /// Connections refused at once, by the limit that was reached: `address` or `total`.
     pub refused: Family<[(&'static str, &'static str); 1], Counter>,
-    /// Connections ended by a deadline, by what was late: TLS's `handshake`, the client's `head` or `body`, or the `write` of
-    /// a stream that the client does not read.
+    /// Connections and requests that a deadline ended, by the part for which it is: `handshake` (of TLS), `head` and `body`
+    /// of a request, `idle` (no further request), `write` (an answer that the client does not read).
     pub timeouts: Family<[(&'static str, &'static str); 1], Counter>,
     /// When the certificate of TLS expires, in seconds since 1970.
     pub certificate_expiry: Option<Gauge>,
@@ -68,6 +74,7 @@ const TOTAL: [(&str, &str); 1] = [("reason", "total")];
 const HANDSHAKE: [(&str, &str); 1] = [("part", "handshake")];
 const HEAD: [(&str, &str); 1] = [("part", "head")];
 const BODY: [(&str, &str); 1] = [("part", "body")];
+const IDLE: [(&str, &str); 1] = [("part", "idle")];
 const WRITE: [(&str, &str); 1] = [("part", "write")];
 
 impl Default for ServerMetrics {
@@ -80,18 +87,44 @@ impl Default for ServerMetrics {
             certificate_expiry: None,
         };
         [ADDRESS, TOTAL].iter().for_each(|label| drop(metrics.refused.get_or_create(label)));
-        [HANDSHAKE, HEAD, BODY, WRITE].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
+        [HANDSHAKE, HEAD, BODY, IDLE, WRITE].iter().for_each(|label| drop(metrics.timeouts.get_or_create(label)));
         metrics
     }
+}
+
+/// How much a connection and a request may use.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub deadlines: Deadlines,
+    /// Most bytes of a request's head.
+    pub head: usize,
+    /// Most bytes of a request's body.
+    pub body: usize,
+    /// How many bytes of a body extend its deadline by a second.
+    pub body_rate: u64,
+    /// Most open connections.
+    pub connections: usize,
+    /// How many of them one address may have.
+    pub connections_each: usize,
+}
+
+/// How long the steps of a connection may take.
+#[derive(Debug, Clone)]
+pub struct Deadlines {
+    /// From the first to the last byte of a head, and from connecting to the first byte.
+    pub head: Duration,
+    /// For a body of no bytes; see [`Limits::body_rate`].
+    pub body: Duration,
+    /// From an answer to the first byte of the next request. Zero closes the connection after each request.
+    pub idle: Duration,
+    /// From when a write has to wait for the client until the client accepts bytes.
+    pub write: Duration,
 }
 
 /// The application, as the server needs it to answer.
 pub struct Answers {
     pub client: Client,
-    /// The largest request body, in bytes.
-    pub body: usize,
-    /// How long the client of a stream may take no bytes.
-    pub stalled: Duration,
+    pub limits: Limits,
     /// Makes the response, head and body, for a connection beyond the limit.
     pub too_many: fn() -> Vec<u8>,
     /// Encrypts the connections.
@@ -100,38 +133,14 @@ pub struct Answers {
     pub speaks_https: fn() -> Vec<u8>,
 }
 
-/// A listening socket that does not accept connections yet.
-pub struct Listener {
-    socket: TcpListener,
-    address: SocketAddr,
-}
-
 impl Listener {
-    /// Listens on the address; port 0 takes any free port. On Linux, the kernel closes a connection whose client reads
-    /// nothing for `stalled`.
-    pub async fn bind(address: SocketAddr, stalled: Duration) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        #[cfg(unix)] // elsewhere it would allow a second server on the same port
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let socket = socket.listen(bounds::BACKLOG)?;
-        prepare(&socket, stalled)?;
-        Ok(Listener { address: socket.local_addr()?, socket })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Accepts connections and answers their requests until [`Server::end`].
-    pub fn serve(self, answers: Answers, metrics: ServerMetrics) -> Server {
-        let Answers { client, body, stalled, too_many, tls, speaks_https } = answers;
-        let keep_alive = Duration::from_secs(client.rocket().config().keep_alive.into());
-        let application = Arc::new(Application { client, body, stalled, keep_alive, metrics });
+    /// Listens, accepts connections, and answers their requests until [`Server::end`].
+    pub fn serve(self, answers: Answers, metrics: ServerMetrics) -> io::Result<Server> {
+        let Answers { client, limits, too_many, tls, speaks_https } = answers;
+        let places = Shares::new(limits.connections, limits.connections_each);
+        let application = Arc::new(Application { client, limits, metrics });
         let (stage, stages) = watch::channel(ShutdownStage::Serving);
         let connections = TaskTracker::new();
-        let most = bounds::connections();
-        let places = Shares::new(most, bounds::connections_each(most));
         if let Some(tls) = tls.clone() {
             tokio::spawn(tls.follow(stages.clone()));
         }
@@ -144,39 +153,23 @@ impl Listener {
             connections: connections.clone(),
             stage: stages,
         };
-        tokio::spawn(accepting.run(self.socket));
-        Server { stage, connections }
+        let origin = self.origin;
+        let accepting = connections.spawn(accepting.run(self.listen()?, origin));
+        Ok(Server { stage, connections, accepting })
     }
-}
-
-/// Sets options that Linux passes on to every accepted connection: the kernel closes a connection whose client has vanished
-/// or reads nothing (`TCP_USER_TIMEOUT`, tcp(7)), and buffers little for it until then.
-#[cfg(target_os = "linux")]
-fn prepare(socket: &TcpListener, stalled: Duration) -> io::Result<()> {
-    use socket2::TcpKeepalive;
-
-    let socket = SockRef::from(socket);
-    socket.set_tcp_user_timeout(Some(stalled))?;
-    let ask = bounds::KEEP_ALIVE.min(stalled).max(Duration::from_secs(1));
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ask).with_interval(ask))?;
-    socket.set_tcp_notsent_lowat(bounds::UNSENT_BYTES)
-}
-
-/// On other systems the kernel's own timeouts apply.
-#[cfg(not(target_os = "linux"))]
-fn prepare(_: &TcpListener, _: Duration) -> io::Result<()> {
-    Ok(())
 }
 
 /// A running server.
 pub struct Server {
     stage: watch::Sender<ShutdownStage>,
     connections: TaskTracker,
+    accepting: JoinHandle<()>,
 }
 
 impl Server {
-    /// Stops accepting connections and sends the responses in flight. After `patience` it closes connections whose request
-    /// ends with its client; after `answered` has resolved and [`bounds::LAST_BYTES`] have passed, all others.
+    /// Accepts the connections that the kernel has queued, unless another process will (see `listener.rs`), and sends the
+    /// responses in flight. After `patience` it closes connections whose request ends with its client; after `answered` has
+    /// resolved and [`bounds::LAST_BYTES`] have passed, all others.
     pub async fn end(self, patience: Duration, answered: impl Future<Output = ()>) {
         self.stage.send_replace(ShutdownStage::Draining);
         self.connections.close();
@@ -186,7 +179,7 @@ impl Server {
             std::future::pending::<()>().await;
         };
         let all = async {
-            answered.await;
+            let _ = tokio::join!(self.accepting, answered); // a panic in accepting was logged
             let _ = tokio::time::timeout(bounds::LAST_BYTES, self.connections.wait()).await;
         };
         select! {
@@ -198,7 +191,7 @@ impl Server {
             tracing::warn!(connections = self.connections.len(), "connections did not end in time");
         }
         self.stage.send_replace(ShutdownStage::Ended);
-        let _ = tokio::time::timeout(bounds::LAST_BYTES, self.connections.wait()).await; // they end at their next poll
+        let _ = tokio::time::timeout(bounds::CUT, self.connections.wait()).await; // they end at their next poll
     }
 }
 
@@ -213,29 +206,67 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn run(mut self, listener: TcpListener) {
+    async fn run(mut self, listener: TcpListener, origin: Origin) {
         loop {
             select! {
                 biased;
-                accepted = listener.accept() => self.take(accepted).await,
-                _ = self.stage.changed() => return,
+                _ = self.stage.changed() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, remote)) => self.take(socket, remote),
+                    Err(error) => self.failed(&error).await,
+                }
+            }
+        }
+        let last = match origin {
+            Origin::Inherited => return, // the next process accepts what is queued
+            Origin::Opened => bounds::LAST_ACCEPTS,
+            Origin::PortShared => bounds::LAST_ACCEPTS_STEERED,
+        };
+        match Queue::new(listener) {
+            Ok(queue) => self.take_queued(&queue, origin, last).await,
+            Err(error) => tracing::warn!(error = %error, "cannot accept the last connections"),
+        }
+    }
+
+    /// Takes the connections that are queued or complete their handshake within `last`.
+    async fn take_queued(&self, queue: &Queue, origin: Origin, last: Duration) {
+        let until = Instant::now() + last;
+        if origin == Origin::PortShared {
+            queue.steer_away().await.into_iter().for_each(|(socket, remote)| self.take_std(socket, remote));
+        }
+        loop {
+            match queue.next() {
+                Ok(Some((socket, remote))) => self.take_std(socket, remote),
+                Ok(None) if Instant::now() >= until => return,
+                Ok(None) => sleep(bounds::ACCEPT_LAST).await,
+                Err(error) => {
+                    self.failed(&error).await;
+                    if Instant::now() >= until {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    async fn take(&self, accepted: io::Result<(TcpStream, SocketAddr)>) {
-        let (socket, remote) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-                if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-                    // Out of file descriptors or memory.
-                    tracing::warn!(error = %error, "cannot accept connections");
-                    tokio::time::sleep(bounds::ACCEPT_AGAIN).await;
-                }
-                return;
-            }
-        };
+    async fn failed(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+        if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+            // Out of file descriptors or memory.
+            tracing::warn!(error = %error, "cannot accept connections");
+            sleep(bounds::ACCEPT_AGAIN).await;
+        }
+    }
+
+    fn take_std(&self, socket: std::net::TcpStream, remote: SocketAddr) {
+        let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+        match socket {
+            Ok(socket) => self.take(socket, remote),
+            Err(error) => tracing::warn!(error = %error, "cannot take a connection"),
+        }
+    }
+
+    fn take(&self, socket: TcpStream, remote: SocketAddr) {
         let place = match self.places.try_acquire(Address::new(Some(remote.ip()))) {
             Ok(place) => place,
             Err(busy) => {
@@ -259,7 +290,8 @@ impl Accepting {
             let socket = match tls {
                 None => Some(Socket::Plain(socket)),
                 Some(tls) => {
-                    let handshake = tls.accept(socket, remote, &application.metrics, speaks_https, stage.clone());
+                    let (metrics, within) = (&application.metrics, application.limits.deadlines.head);
+                    let handshake = tls.accept(socket, remote, metrics, speaks_https, within, stage.clone());
                     Box::pin(handshake).await // in a box, so that it takes memory only until it has ended
                 }
             };

@@ -2,19 +2,25 @@
 
 use std::error::Error;
 use std::io;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, REFERER, USER_AGENT};
+use hyper::header::{
+    CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, REFERER, TRANSFER_ENCODING, USER_AGENT,
+};
 use hyper::http::request::Parts;
 use hyper::{Method, Version};
 use rocket::Request;
 use rocket::data::ByteUnit;
 use rocket::http::uri::Host;
+use tokio::select;
+use tokio::time::{Instant, sleep_until};
 
+use super::Limits;
 use crate::bounds;
 
 /// Why a body was not read to its end.
@@ -22,7 +28,7 @@ use crate::bounds;
 pub enum Unread {
     /// Larger than the limit.
     TooLarge,
-    /// Did not arrive within [`bounds::BODY_TIME`].
+    /// Arrived more slowly than its deadline allows.
     TimedOut,
     /// The client ended the connection before the end of the body.
     Cut(String),
@@ -38,6 +44,9 @@ pub struct Refusal {
     pub detail: String,
 }
 
+/// What a client is told whose body arrived too slowly.
+pub const LATE_BODY: &str = "the body did not arrive in time";
+
 impl Refusal {
     pub(super) fn new(status: u16, detail: impl Into<String>) -> Self {
         Refusal { status, detail: detail.into() }
@@ -47,9 +56,7 @@ impl Refusal {
     pub(super) fn of(unread: &Unread, limit: usize) -> Self {
         match unread {
             Unread::TooLarge => Refusal::new(413, format!("the body is larger than {}", ByteUnit::Byte(limit as u64))),
-            Unread::TimedOut => {
-                Refusal::new(408, format!("the body did not arrive within {} s", bounds::BODY_TIME.as_secs()))
-            }
+            Unread::TimedOut => Refusal::new(408, LATE_BODY),
             Unread::Cut(error) => Refusal::new(408, format!("the body ended early: {error}")),
             Unread::Malformed(error) => Refusal::new(400, format!("the body ended early: {error}")),
         }
@@ -127,6 +134,12 @@ pub(super) fn refuse(head: &Parts) -> Option<Refusal> {
     if let Some(wrong) = wrong_host(head) {
         return Some(Refusal::new(400, wrong));
     }
+    // hyper refuses a coding that is not `chunked` at its end, and ignores those before it.
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !codings.next().is_none_or(is_chunked) || codings.next().is_some() {
+        return Some(Refusal::new(400, "the only transfer coding that is understood is chunked, once"));
+    }
     if head.method == Method::CONNECT {
         return Some(Refusal::new(405, "CONNECT is for proxies; this server is not a proxy"));
     }
@@ -159,14 +172,18 @@ fn wrong_host(head: &Parts) -> Option<String> {
     }
 }
 
-/// Reads a body of at most `limit` bytes. Reads and discards part of a larger body, so that the client gets to read the
+/// Reads a body within the limits. Reads and discards part of a larger body, so that the client gets to read the
 /// answer. If the client waits for `100 Continue`, the body stays in `held`, unread, so that the client does not send it.
-pub(super) async fn receive(headers: &HeaderMap, held: &mut Option<Incoming>, limit: usize) -> Result<Bytes, Unread> {
+pub(super) async fn receive(
+    headers: &HeaderMap,
+    held: &mut Option<Incoming>,
+    limits: &Limits,
+) -> Result<Bytes, Unread> {
     let Some(body) = held.take_if(|body| !body.is_end_stream()) else {
         return Ok(Bytes::new());
     };
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
+    if announced.is_some_and(|length| length > limits.body as u64) {
         let waits =
             headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         match waits {
@@ -175,45 +192,50 @@ pub(super) async fn receive(headers: &HeaderMap, held: &mut Option<Incoming>, li
         }
         return Err(Unread::TooLarge);
     }
-    receive_frames(body, limit, bounds::BODY_TIME).await
+    receive_frames(body, limits).await
 }
 
-async fn receive_frames<B>(mut body: B, limit: usize, within: Duration) -> Result<Bytes, Unread>
+async fn receive_frames<B>(mut body: B, limits: &Limits) -> Result<Bytes, Unread>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Error + 'static,
 {
     let mut first = Bytes::new();
     let mut all: Vec<u8> = Vec::new();
-    let frames = async {
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
-            if first.len() + all.len() + data.len() > limit {
-                return Err(Unread::TooLarge);
-            }
-            // Most bodies arrive in one frame, which is not copied.
-            if first.is_empty() && all.is_empty() {
-                first = data;
-            } else {
-                if all.is_empty() {
-                    all.extend_from_slice(&std::mem::take(&mut first));
+    let deadline = Instant::now() + limits.deadlines.body;
+    let mut timer = pin!(sleep_until(deadline));
+    loop {
+        let received = first.len() + all.len();
+        let frame = select! {
+            biased;
+            frame = body.frame() => frame,
+            () = &mut timer => {
+                let extended = deadline + Duration::from_millis(received as u64 * 1000 / limits.body_rate);
+                if Instant::now() >= extended {
+                    return Err(Unread::TimedOut);
                 }
-                all.extend_from_slice(&data);
+                timer.as_mut().reset(extended);
+                continue;
             }
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(within, frames).await {
-        Ok(Ok(())) if all.is_empty() => Ok(first),
-        Ok(Ok(())) => Ok(all.into()),
-        Ok(Err(Unread::TooLarge)) => {
+        };
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        if received + data.len() > limits.body {
             drop(all);
             drain(body).await;
-            Err(Unread::TooLarge)
+            return Err(Unread::TooLarge);
         }
-        Ok(Err(unread)) => Err(unread),
-        Err(_) => Err(Unread::TimedOut),
+        // Most bodies arrive in one frame, which is not copied.
+        if received == 0 {
+            first = data;
+        } else {
+            if all.is_empty() {
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
+            all.extend_from_slice(&data);
+        }
     }
+    Ok(if all.is_empty() { first } else { all.into() })
 }
 
 /// Reads and discards the rest of a body, up to [`bounds::DRAINED_BYTES`]. Best effort: the answer is the same in any case.
@@ -249,6 +271,7 @@ mod tests {
     use http_body::Frame;
     use http_body_util::StreamBody;
 
+    use super::super::Deadlines;
     use super::*;
 
     /// A body of these frames. It ends after them if they exceed `LIMIT`; otherwise it stays open.
@@ -263,11 +286,26 @@ mod tests {
 
     const LIMIT: usize = 1000;
 
+    /// Limits of a body whose deadline is 20 ms, and a millisecond more for each byte.
+    fn limits() -> Limits {
+        let deadlines = [30_000, 20, 75_000, 60_000].map(Duration::from_millis);
+        let [head, body, idle, write] = deadlines;
+        let deadlines = Deadlines { head, body, idle, write };
+        Limits { deadlines, head: 8192, body: LIMIT, body_rate: 1000, connections: 1, connections_each: 1 }
+    }
+
     #[tokio::test]
     async fn a_body_is_too_large_or_late() {
-        for (pieces, expected) in [(&[600, 401][..], Unread::TooLarge), (&[600, 400], Unread::TimedOut)] {
-            let received = receive_frames(unfinished(pieces), LIMIT, std::time::Duration::from_millis(20)).await;
+        for (pieces, expected) in [(&[600, 401][..], Unread::TooLarge), (&[6, 4], Unread::TimedOut)] {
+            let received = receive_frames(unfinished(pieces), &limits()).await;
             assert_eq!(received, Err(expected));
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_of_a_body_extend_its_deadline() {
+        let started = Instant::now();
+        assert_eq!(receive_frames(unfinished(&[100, 50]), &limits()).await, Err(Unread::TimedOut));
+        assert!(started.elapsed() >= Duration::from_millis(170), "{:?}", started.elapsed());
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct ConnectionState {
     close_delimited: AtomicBool,
     /// Whether the client may still be sending bytes that the server will not read.
     unread: AtomicBool,
+    /// Whether the next response is the last.
+    ending: AtomicBool,
     /// Wakes the transport's task when the connection waits for a head again.
     ended: AtomicWaker,
     /// What takes the connection over.
@@ -78,6 +80,15 @@ impl ConnectionState {
     /// Whether the connection must end in a reset if it ends now.
     pub fn must_reset(&self) -> bool {
         self.close_delimited.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the next response is the last.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     pub fn leave_unread(&self) {

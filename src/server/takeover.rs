@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::body::{Chunks, Conversation};
+use super::deadline::WriteDeadline;
 use super::exchange::Application;
 use super::socket::Socket;
 use super::{ShutdownStage, WRITE};
@@ -51,11 +52,17 @@ pub(super) enum Framing {
 pub struct Taken {
     socket: Socket,
     received: Bytes,
+    application: Arc<Application>,
+    write_deadline: WriteDeadline,
 }
 
 impl Taken {
-    pub(super) fn new(socket: Socket, received: Bytes) -> Self {
-        Taken { socket, received }
+    pub(super) fn new(socket: Socket, received: Bytes, application: Arc<Application>) -> Self {
+        Taken { socket, received, application, write_deadline: WriteDeadline::default() }
+    }
+
+    fn within_deadline<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.write_deadline.check(cx, written, &self.socket, &self.application)
     }
 }
 
@@ -105,7 +112,7 @@ impl StreamWriter {
         application: Arc<Application>,
         stage: watch::Receiver<ShutdownStage>,
     ) -> Self {
-        let Taken { socket, received } = taken;
+        let Taken { socket, received, .. } = taken;
         if framing == Framing::Close {
             // Only a reset tells the client that the body is incomplete.
             socket.reset_at_close(true);
@@ -181,7 +188,7 @@ impl StreamWriter {
                 Poll::Pending if remaining(rest) < left => Poll::Ready(Ok(false)),
                 written => written.map_ok(|()| true),
             });
-            let stalled = self.application.stalled;
+            let stalled = self.application.limits.deadlines.write;
             select! {
                 biased;
                 step = step => match step {
@@ -271,7 +278,8 @@ impl AsyncRead for Taken {
 
 impl AsyncWrite for Taken {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.within_deadline(cx, written)
     }
 
     fn poll_write_vectored(
@@ -279,7 +287,8 @@ impl AsyncWrite for Taken {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.within_deadline(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -287,7 +296,8 @@ impl AsyncWrite for Taken {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.within_deadline(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

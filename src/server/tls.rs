@@ -133,17 +133,18 @@ impl Tls {
     }
 
     /// Performs the handshake of a connection. Returns `None` if that fails, or if the server ends: the connection is then
-    /// closed. `speaks_https` makes the answer to plain HTTP.
+    /// closed, also if it takes longer than `within`. `speaks_https` makes the answer to plain HTTP.
     pub(super) async fn accept(
         &self,
         socket: TcpStream,
         remote: SocketAddr,
         metrics: &ServerMetrics,
         speaks_https: fn() -> Vec<u8>,
+        within: Duration,
         mut stage: watch::Receiver<ShutdownStage>,
     ) -> Option<Socket> {
         select! {
-            socket = self.shake_hands(socket, remote, metrics, speaks_https) => socket,
+            socket = self.shake_hands(socket, remote, metrics, speaks_https, within) => socket,
             _ = stage.wait_for(|stage| matches!(stage, ShutdownStage::Cutting | ShutdownStage::Ended)) => None,
         }
     }
@@ -154,8 +155,9 @@ impl Tls {
         remote: SocketAddr,
         metrics: &ServerMetrics,
         speaks_https: fn() -> Vec<u8>,
+        within: Duration,
     ) -> Option<Socket> {
-        let deadline = Instant::now() + bounds::HEAD_TIME;
+        let deadline = Instant::now() + within;
         let mut first = [0];
         // A client that sends nothing, or leaves, gets no answer.
         let 1.. = timeout_at(deadline, socket.peek(&mut first)).await.ok()?.ok()? else { return None };

@@ -1,18 +1,19 @@
-//! The socket that hyper reads and writes. It adds deadlines for heads, a grace period for clients that half-close the
+//! The socket that hyper reads and writes. It adds deadlines for heads and for writes, a grace period for clients that half-close the
 //! connection, and replaces hyper's bare error responses with the application's.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use memchr::memchr;
 use rocket::http::Status;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
+use super::deadline::{WriteDeadline, poll_deadline};
+use super::exchange::Application;
 use super::socket::Socket;
 use super::state::{ConnectionPhase, ConnectionState};
 use crate::bounds;
@@ -24,7 +25,7 @@ pub(super) type Refusing = Pin<Box<dyn Future<Output = Bytes> + Send>>;
 pub(super) struct Transport {
     socket: Socket,
     state: Arc<ConnectionState>,
-    idle: Duration,
+    application: Arc<Application>,
     refuse: Refuse,
     /// Bytes received of the current head.
     head: usize,
@@ -37,6 +38,7 @@ pub(super) struct Transport {
     timed_out: bool,
     /// Whether the phase was not [`ConnectionPhase::Head`] at the last read.
     was_busy: bool,
+    write_deadline: WriteDeadline,
     /// The grace period after a half-close, during which the client may still be answered.
     ending: Option<Pin<Box<Sleep>>>,
     /// Whether everything that hyper passed to the last write was written.
@@ -51,20 +53,20 @@ struct SwappedResponse {
 }
 
 impl Transport {
-    /// An idle connection is closed after `idle`.
-    pub fn new(socket: Socket, state: Arc<ConnectionState>, idle: Duration, refuse: Refuse) -> Self {
+    pub fn new(socket: Socket, state: Arc<ConnectionState>, application: Arc<Application>, refuse: Refuse) -> Self {
         Transport {
             socket,
             state,
-            idle,
+            deadline: Instant::now() + application.limits.deadlines.head,
+            application,
             refuse,
             head: 0,
             line: 0,
             line_ended: false,
-            deadline: Instant::now() + bounds::HEAD_TIME,
             timer: None,
             timed_out: false,
             was_busy: false,
+            write_deadline: WriteDeadline::default(),
             ending: None,
             flushed: true,
             refusal: None,
@@ -74,6 +76,11 @@ impl Transport {
     /// Whether the client started a head and did not complete it in time.
     pub fn left_a_head_unfinished(&self) -> bool {
         self.timed_out && self.head > 0
+    }
+
+    /// Whether the client sent no request in time.
+    pub fn was_idle(&self) -> bool {
+        self.timed_out && self.head == 0
     }
 
     /// Makes the application's response with this status.
@@ -105,7 +112,7 @@ impl Transport {
             self.head = 0;
             self.line = 0;
             self.line_ended = false;
-            self.deadline = Instant::now() + self.idle;
+            self.deadline = Instant::now() + self.application.limits.deadlines.idle;
         }
         true
     }
@@ -113,7 +120,7 @@ impl Transport {
     /// Counts received bytes of a head. The first byte starts the head's deadline.
     fn note(&mut self, bytes: &[u8]) {
         if self.head == 0 {
-            self.deadline = Instant::now() + bounds::HEAD_TIME;
+            self.deadline = Instant::now() + self.application.limits.deadlines.head;
         }
         self.head += bytes.len();
         if !self.line_ended {
@@ -123,21 +130,8 @@ impl Transport {
         }
     }
 
-    /// Ready once the deadline has passed.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        // Resetting a timer is costly: if the deadline has moved later, the timer is reset only when it fires.
-        if deadline < timer.deadline() {
-            timer.as_mut().reset(deadline);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline);
-        }
-        Poll::Pending
+    fn within_deadline<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.write_deadline.check(cx, written, &self.socket, &self.application)
     }
 
     /// Called when the client has half-closed the connection; ready when the connection may end. Some clients half-close
@@ -201,9 +195,11 @@ impl Transport {
             self.refusal = Some(SwappedResponse { making: Some((self.refuse)(status)), bytes: Bytes::new() });
         }
         if self.refusal.is_some() {
-            return self.poll_refusal(cx).map_ok(|()| length);
+            let refused = self.poll_refusal(cx).map_ok(|()| length);
+            return self.within_deadline(cx, refused);
         }
         let written = write(Pin::new(&mut self.socket), cx);
+        let written = self.within_deadline(cx, written);
         self.flushed = matches!(written, Poll::Ready(Ok(written)) if written == length);
         written
     }
@@ -221,7 +217,7 @@ impl AsyncRead for Transport {
             }
             Poll::Ready(Ok(())) if reads_head => transport.note(&buf.filled()[before..]),
             Poll::Pending if reads_head => {
-                ready!(transport.poll_deadline(cx));
+                ready!(poll_deadline(&mut transport.timer, transport.deadline, cx));
                 transport.timed_out = true;
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
@@ -255,7 +251,8 @@ impl AsyncWrite for Transport {
     /// hyper flushes only after it has written all that it has.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let transport = self.get_mut();
-        ready!(Pin::new(&mut transport.socket).poll_flush(cx))?;
+        let flushed = Pin::new(&mut transport.socket).poll_flush(cx);
+        ready!(transport.within_deadline(cx, flushed))?;
         transport.state.flushed();
         Poll::Ready(Ok(()))
     }

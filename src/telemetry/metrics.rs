@@ -89,7 +89,7 @@ impl Metrics {
         );
         registry.register(
             "http_timeouts",
-            "Requests that did not arrive in time, by the missing part",
+            "Connections and requests that a deadline ended, by the part for which it is",
             connections.timeouts.clone(),
         );
         if let Some(expiry) = &connections.certificate_expiry {

@@ -12,7 +12,7 @@ use super::guards;
 use super::problem::{Kind, Problem};
 use crate::bounds::{self, Address};
 use crate::limits::HeavyWork;
-use crate::server::{self, Unread};
+use crate::server::{self, LATE_BODY, Unread};
 
 /// The body of a request, or why it did not arrive.
 pub struct RequestBody<'r> {
@@ -87,10 +87,7 @@ fn decompressed(raw: &[u8], limit: usize) -> Result<Bytes, Problem> {
 fn unread_problem(unread: &Unread, limit: usize) -> Problem {
     match unread {
         Unread::TooLarge => too_large(limit),
-        Unread::TimedOut => {
-            let within = bounds::BODY_TIME.as_secs();
-            Problem::new(Kind::RequestTimeout, format!("the body did not arrive within {within} s"))
-        }
+        Unread::TimedOut => Problem::new(Kind::RequestTimeout, LATE_BODY),
         Unread::Cut(error) => Problem::new(Kind::RequestTimeout, format!("the body ended early: {error}")),
         Unread::Malformed(error) => Problem::new(Kind::BadRequest, format!("the body ended early: {error}")),
     }

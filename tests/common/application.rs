@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,8 @@ pub struct Builder {
     arguments: Vec<String>,
     /// Options of `ulimit`, if it may have less than this process.
     limits: Vec<String>,
+    /// A listening socket that it inherits, as from systemd.
+    inherited: Option<OwnedFd>,
     output: Output,
 }
 
@@ -51,6 +54,7 @@ impl Builder {
             environment: Vec::new(),
             arguments: Vec::new(),
             limits: Vec::new(),
+            inherited: None,
             output: Output::Read,
         }
     }
@@ -58,6 +62,12 @@ impl Builder {
     /// Most files and sockets that it may have open at once (`ulimit -n`).
     pub fn open_files(mut self, most: u32) -> Self {
         self.limits.push(format!("-n {most}"));
+        self
+    }
+
+    /// Lets it serve on a socket of this process, as systemd does (sd_listen_fds(3)).
+    pub fn inherits(mut self, listener: &TcpListener) -> Self {
+        self.inherited = Some(listener.try_clone().expect("a descriptor").into());
         self
     }
 
@@ -111,7 +121,14 @@ impl Builder {
     #[track_caller]
     pub fn start_without_waiting_for_kafka(self) -> Application {
         let folder = TempDir::with_prefix("footfall-").expect("a temporary folder");
-        let mut command = command_with(folder.path(), &self.limits);
+        let mut before: Vec<String> = self.limits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
+        if self.inherited.is_some() {
+            before.push(INHERIT.into());
+        }
+        let mut command = command_after(folder.path(), &before.concat());
+        if let Some(socket) = self.inherited {
+            command.stdin(socket);
+        }
         command.args(&self.arguments);
         command.env("ROCKET_ADDRESS", "127.0.0.1").env("FOOTFALL_LOG__FORMAT", "json");
         // Without its log the port must be known before.
@@ -149,17 +166,20 @@ impl Builder {
     }
 }
 
+/// What `sh` does so that the binary inherits the standard input as systemd passes sockets on: as descriptor 3.
+pub const INHERIT: &str = "exec 3<&0 0</dev/null && export LISTEN_FDS=1 LISTEN_PID=$$ && ";
+
 /// Returns a command for the binary without this process's configuration, in a folder of its own.
 pub fn command(folder: &Path) -> Command {
-    command_with(folder, &[])
+    command_after(folder, "")
 }
 
-fn command_with(folder: &Path, limits: &[String]) -> Command {
+/// Like [`command`], after these commands of `sh`, each with `&&` at its end.
+pub fn command_after(folder: &Path, before: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_footfall"));
-    if !limits.is_empty() {
-        let limits: String = limits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
+    if !before.is_empty() {
         command = Command::new("sh");
-        command.args(["-c", &format!("{limits}exec \"$0\""), env!("CARGO_BIN_EXE_footfall")]);
+        command.args(["-c", &format!("{before}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_footfall")]);
     }
     let ours = |name: &str| ["FOOTFALL_", "ROCKET_", "KAFKA_"].iter().any(|prefix| name.starts_with(prefix));
     for (name, _) in std::env::vars_os() {
@@ -301,6 +321,10 @@ impl Application {
     /// Sends SIGTERM, as an orchestrator does.
     pub fn terminate(&self) {
         signal(self.process_id(), "TERM");
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.exit_status().is_none()
     }
 
     /// Waits until it has ended.

@@ -25,6 +25,7 @@ mod readiness;
 mod reading;
 mod readme;
 mod reads;
+mod restart;
 mod retry;
 mod rogues;
 mod server;

@@ -56,7 +56,9 @@ fn the_series_of_metrics_have_these_names() {
     footfall_feed_encoded_bytes gauge
     footfall_feed_kept_bytes gauge
     footfall_feed_kept_records gauge
+    footfall_feed_pace_seconds gauge
     footfall_feed_records counter
+    footfall_feed_waves counter
     footfall_http_connections gauge
     footfall_http_connections_refused counter
     footfall_http_timeouts counter

@@ -1,7 +1,7 @@
 //! Connections and HTTP/1.1: requests refused before a route sees them, deadlines, clients that leave, and shutdown.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use crate::common::http::Head;
 use crate::common::wait::{PATIENCE, eventually, within};
 use crate::common::{Application, Broker};
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 /// A connection on which these bytes were sent.
 fn send(app: &Application, bytes: &[u8]) -> TcpStream {
@@ -68,22 +69,159 @@ fn invalid_http_is_refused_with_the_usual_headers() {
         (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", long(400_000)), 431),
         (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-Many: 1\r\n".repeat(101)), 431),
         // RFC 9112, section 6: framing that two parsers may interpret differently.
-        (format!("{post}Content-Length: 3\r\nContent-Length: 4\r\n\r\n{{}}"), 400),
         (format!("{post}Content-Length: x\r\n\r\n{{}}"), 400),
         (format!("{post}Content-Length: -1\r\n\r\n{{}}"), 400),
-        (format!("{post}Transfer-Encoding: gzip\r\n\r\n{{}}"), 400),
         (format!("{post}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), 400),
         ("POST / HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 400),
     ] {
         assert_eq!(answered(&app, request.as_bytes()), status, "{:?}", &request[..request.len().min(200)]);
     }
-    // Both framings: the chunks count (RFC 9112, section 6.3), and nothing after them is read as a request.
+}
+
+/// The statuses of all answers, in their order.
+fn statuses(answers: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(answers);
+    let heads = text.match_indices("HTTP/1.").filter_map(|(at, _)| {
+        let (version, rest) = text[at + "HTTP/1.".len()..].split_at_checked(2)?;
+        matches!(version, "0 " | "1 ").then(|| rest.get(..3)?.parse().ok())?
+    });
+    heads.collect()
+}
+
+/// Whether the server goes on reading after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Open,
+    Closed,
+}
+use After::{Closed, Open};
+
+/// Requests whose bytes two parsers could understand differently (RFC 9112, section 11), and other forms of the grammar.
+/// Each is followed at once by another request, which is answered only if the connection stays open.
+#[test]
+fn every_form_of_a_request_has_one_meaning() {
+    let app = Application::on(Broker::Embedded).start();
+    let get = |rest: &str| format!("GET /livez HTTP/1.1\r\nHost: localhost\r\n{rest}");
+    let post = |rest: &str| {
+        format!("POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{rest}")
+    };
     let body = json!({"user": "Ann", "action": "a"}).to_string();
-    let both =
-        format!("{post}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-    let answer = rest(send(&app, format!("{both}GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()));
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-    assert_eq!(checked(&answer), 201);
+    let n = body.len();
+    let chunks = format!("{n:x}\r\n{body}\r\n0\r\n\r\n");
+    let sized = |length: &str| post(&format!("Content-Length: {length}\r\n\r\n{body}"));
+    let coded = |coding: &str| post(&format!("Transfer-Encoding: {coding}\r\n\r\n{chunks}"));
+    let chunked = |chunks: &str| post(&format!("Transfer-Encoding: chunked\r\n\r\n{chunks}"));
+    let long = |n: usize| "x".repeat(n);
+    let table: Vec<(&str, String, &[u16], After)> = vec![
+        // Two framings.
+        ("both framings", post(&format!("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")), &[201], Closed),
+        ("both, reversed", post(&format!("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n{chunks}")), &[201], Closed),
+        ("two lengths", post(&format!("Content-Length: {n}\r\nContent-Length: 3\r\n\r\n{body}")), &[400], Closed),
+        ("one length twice", post(&format!("Content-Length: {n}\r\nContent-Length: {n}\r\n\r\n{body}")), &[201], Open),
+        ("a list of two lengths", sized(&format!("{n}, 3")), &[400], Closed),
+        ("a list of one length twice", sized(&format!("{n}, {n}")), &[400], Closed),
+        ("a length with a sign", sized(&format!("+{n}")), &[400], Closed),
+        ("a hexadecimal length", sized("0x1b"), &[400], Closed),
+        ("a length with a blank", sized("2 7"), &[400], Closed),
+        ("no length", sized(""), &[400], Closed),
+        ("a length of 2^64", sized("18446744073709551616"), &[400], Closed),
+        ("a length of 2^64 - 1", sized("18446744073709551615"), &[431], Closed),
+        ("a length of 2^63 - 1", sized("9223372036854775807"), &[413], Closed),
+        ("a body that a route does not need", get("Content-Length: 5\r\n\r\nhello"), &[200], Open),
+        ("no body in chunks", get("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), &[200], Open),
+        // Transfer codings.
+        ("chunked in capitals", coded("CHUNKED"), &[201], Open),
+        ("chunked after a tab", coded("\tchunked"), &[201], Open),
+        ("chunked twice", coded("chunked, chunked"), &[400], Closed),
+        ("chunked not last", coded("chunked, identity"), &[400], Closed),
+        ("identity", coded("identity"), &[400], Closed),
+        ("an unknown coding", coded("xchunked"), &[400], Closed),
+        ("a coding before chunked", coded("gzip, chunked"), &[400], Closed),
+        ("chunked in two headers", post(&format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n{chunks}")), &[400], Closed),
+        ("a coding of HTTP/1.0", "POST /api/v1/events HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), &[400], Closed),
+        // Chunks.
+        ("an extension", chunked(&format!("{n:x};a=b\r\n{body}\r\n0;c\r\n\r\n")), &[201], Open),
+        ("a quoted extension", chunked(&format!("{n:x};a=\"b\"\r\n{body}\r\n0\r\n\r\n")), &[201], Open),
+        ("an extension with a bare LF", chunked(&format!("{n:x};a\nb\r\n{body}\r\n0\r\n\r\n")), &[400], Closed),
+        ("extensions of 20 KB", chunked(&format!("{n:x};{}\r\n{body}\r\n0\r\n\r\n", long(20_000))), &[400], Closed),
+        ("a size of 2^64", chunked("10000000000000000\r\n"), &[400], Closed),
+        ("a size with a sign", chunked(&format!("+{n:x}\r\n{body}\r\n0\r\n\r\n")), &[400], Closed),
+        ("a size with 0x", chunked(&format!("0x{n:x}\r\n{body}\r\n0\r\n\r\n")), &[400], Closed),
+        ("no size", chunked("\r\n"), &[400], Closed),
+        ("a size that ends with a bare LF", chunked(&format!("{n:x}\n{body}\r\n0\r\n\r\n")), &[400], Closed),
+        ("a chunk longer than its size", chunked(&format!("3\r\n{body}\r\n0\r\n\r\n")), &[400], Closed),
+        ("a chunk that ends with a bare LF", chunked(&format!("{n:x}\r\n{body}\n0\r\n\r\n")), &[400], Closed),
+        ("trailers", chunked(&format!("{n:x}\r\n{body}\r\n0\r\nX-Sum: 1\r\nContent-Length: 7\r\n\r\n")), &[201], Open),
+        ("a malformed trailer", chunked(&format!("{n:x}\r\n{body}\r\n0\r\nX Sum\r\n\r\n")), &[400], Closed),
+        ("trailers of 70 KB", chunked(&format!("{n:x}\r\n{body}\r\n0\r\nX: {}\r\n\r\n", long(70_000))), &[400], Closed),
+        // Lines and headers.
+        ("bare LFs", "GET /livez HTTP/1.1\nHost: localhost\n\n".into(), &[200], Open),
+        ("bare CRs", "GET /livez HTTP/1.1\rHost: localhost\r\r".into(), &[400], Closed),
+        ("an empty line before", format!("\r\n{}", get("\r\n")), &[200], Open),
+        ("a blank before", format!(" {}", get("\r\n")), &[400], Closed),
+        ("a folded header", get("X-A: a\r\n b\r\n\r\n"), &[400], Closed),
+        ("a header after a blank", "GET /livez HTTP/1.1\r\n Host: localhost\r\n\r\n".into(), &[400], Closed),
+        ("a blank before a colon", post(&format!("Content-Length : {n}\r\n\r\n{body}")), &[400], Closed),
+        ("a blank before the colon of a coding", post(&format!("Transfer-Encoding : chunked\r\n\r\n{chunks}")), &[400], Closed),
+        ("a header without a name", get(": a\r\n\r\n"), &[400], Closed),
+        ("a name with a blank", get("X A: a\r\n\r\n"), &[400], Closed),
+        ("a name that is no token", get("X@: a\r\n\r\n"), &[400], Closed),
+        ("a CR in a value", get("X-A: a\rb\r\n\r\n"), &[400], Closed),
+        ("a NUL in a value", get("X-A: a\0b\r\n\r\n"), &[400], Closed),
+        ("a tab in a value", get("X-A: a\tb\r\n\r\n"), &[200], Open),
+        ("no value", get("X-A:\r\n\r\n"), &[200], Open),
+        // Targets and versions.
+        ("an absolute target", "GET http://localhost/livez HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[200], Open),
+        ("an asterisk", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[204], Open),
+        ("an asterisk of GET", "GET * HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400], Closed),
+        ("an authority", "GET localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400], Closed),
+        ("no target", "GET  HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400], Closed),
+        ("a target with a blank", "GET /live z HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400], Closed),
+        ("a target with a tab", "GET /live\tz HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[400], Closed),
+        ("no version", "GET /livez\r\n\r\n".into(), &[400], Closed),
+        ("HTTP/1.2", "GET /livez HTTP/1.2\r\nHost: localhost\r\n\r\n".into(), &[400], Closed),
+        ("HTTP/2.0", "GET /livez HTTP/2.0\r\nHost: localhost\r\n\r\n".into(), &[400], Closed),
+        ("a version in small letters", "GET /livez http/1.1\r\nHost: localhost\r\n\r\n".into(), &[400], Closed),
+        ("HTTP/1.0", "GET /livez HTTP/1.0\r\n\r\n".into(), &[200], Closed),
+        ("HTTP/1.0 that stays", "GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".into(), &[200], Open),
+        ("HTTP/1.1 that ends", get("Connection: close\r\n\r\n"), &[200], Closed),
+        // Expectations.
+        ("100-continue with the body", post(&format!("Expect: 100-continue\r\nContent-Length: {n}\r\n\r\n{body}")), &[100, 201], Open),
+        ("100-continue without a body", get("Expect: 100-continue\r\n\r\n"), &[200], Open),
+        ("100-continue of HTTP/1.0", "GET /livez HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab".into(), &[200], Closed),
+        ("another expectation", get("Expect: gold\r\n\r\n"), &[200], Open),
+        // Several requests at once.
+        ("a request after 404", format!("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n{}", get("\r\n")), &[404, 200], Open),
+        ("a request after one that is refused", format!("{}{}", get("X-A: a\rb\r\n\r\n"), get("\r\n")), &[400], Closed),
+        ("a request after a body that is too large", format!("{}{}", post("Content-Length: 10000000\r\n\r\n"), get("\r\n")), &[413], Closed),
+        // Upgrades.
+        ("an upgrade that nothing offers", get("Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"), &[200], Open),
+        ("a WebSocket without a key", "GET /api/v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n".into(), &[426], Open),
+        ("a WebSocket without an upgrade", "GET /api/v1/ws HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), &[426], Open),
+    ];
+    // At the same time, because the body of one that is too large is awaited for a while.
+    let answered = |request: &str| {
+        let mut client = send(&app, request.as_bytes());
+        // May fail: the server may have closed.
+        let _ = client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let mut received = Vec::new();
+        let ended = client.read_to_end(&mut received).err();
+        (statuses(&received), ended.map(|error| error.kind()))
+    };
+    let wrong = thread::scope(|scope| {
+        let answered = &answered;
+        let answers: Vec<_> = table.iter().map(|(_, request, ..)| scope.spawn(move || answered(request))).collect();
+        let mut wrong = Vec::new();
+        for ((what, _, expected, after), answer) in table.iter().zip(answers) {
+            let expected = [*expected, if *after == Open { &[200] } else { &[] }].concat();
+            let answer = answer.join().expect("no panic");
+            if answer != (expected.clone(), None) {
+                wrong.push(format!("{what}: {answer:?} instead of {expected:?}"));
+            }
+        }
+        wrong
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -339,7 +477,117 @@ fn idle_connections_are_kept_for_keep_alive() {
         let says_so = answer.to_ascii_lowercase().contains("\r\nconnection: close\r\n");
         assert_eq!(says_so, kept.is_zero(), "{answer}");
         assert!((kept..kept + Duration::from_secs(2)).contains(&started.elapsed()), "{:?}", started.elapsed());
+        assert_eq!(timeouts(&app, "idle"), if kept.is_zero() { 0.0 } else { 1.0 });
     }
+}
+
+#[test]
+fn the_deadline_and_the_size_of_a_head_are_settings() {
+    let app = Application::on(Broker::Embedded)
+        .env("FOOTFALL_HTTP__HEAD_DEADLINE", "1s")
+        .env("FOOTFALL_HTTP__MAX_HEAD", "8KiB")
+        .start();
+    let head = |bytes: usize| {
+        format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Long: {}\r\n\r\n", "x".repeat(bytes))
+    };
+    assert_eq!(answered(&app, head(7000).as_bytes()), 200);
+    assert_eq!(answered(&app, head(9000).as_bytes()), 431);
+    let started = Instant::now();
+    assert_eq!(answered(&app, b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Never: ends"), 408);
+    assert_eq!(rest(send(&app, b"")), "");
+    let took = started.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(10)).contains(&took), "{took:?}");
+    assert_eq!([timeouts(&app, "head"), timeouts(&app, "idle")], [1.0, 1.0]);
+}
+
+fn timeouts(app: &Application, part: &str) -> f64 {
+    app.metric(&format!("footfall_http_timeouts_total{{part=\"{part}\"}}")).expect("a series")
+}
+
+#[test]
+fn a_slow_upload_is_taken_and_a_stalled_one_is_408() {
+    let app = Application::on(Broker::Embedded)
+        .env("FOOTFALL_HTTP__BODY_DEADLINE", "1s")
+        .env("FOOTFALL_HTTP__BODY_RATE", "50B")
+        .start();
+    let body = json!({"user": "Ann", "action": "a", "text": "x".repeat(400)}).to_string();
+    let request = |method: &str, piece: usize| {
+        let mut client = send(
+            &app,
+            format!(
+                "{method} /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Connection: close\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            )
+            .as_bytes(),
+        );
+        let started = Instant::now();
+        for piece in body.as_bytes().chunks(piece) {
+            if client.write_all(piece).is_err() || has_arrived(&client) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        (checked(&rest(client)), started.elapsed())
+    };
+    thread::scope(|scope| {
+        for (method, piece, status) in [("POST", 40, 201), ("POST", 1, 408), ("PUT", 1, 408), ("QUERY", 1, 408)] {
+            scope.spawn(move || {
+                let (answer, took) = request(method, piece);
+                assert_eq!(answer, status, "{method} by {piece}");
+                assert!(took >= Duration::from_secs(1), "{took:?}");
+            });
+        }
+    });
+    assert_eq!(timeouts(&app, "body"), 3.0);
+}
+
+#[test]
+fn connections_are_bounded_in_total_and_for_each_address() {
+    let app = Application::on(Broker::Embedded)
+        .env("FOOTFALL_HTTP__MAX_CONNECTIONS", "4")
+        .env("FOOTFALL_HTTP__MAX_CONNECTIONS_PER_ADDRESS", "2")
+        .start();
+    let from = |last: u8| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).expect("an address of this machine");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.connect(&app.address.into()).expect("a connection");
+        TcpStream::from(socket)
+    };
+    let refused = |client| {
+        let answer = rest(client);
+        assert_eq!(checked(&answer), 503, "{answer}");
+    };
+    eventually("the earlier ones are closed", || (app.metric("footfall_http_connections") == Some(1.0)).then_some(()));
+    let held = [from(1), from(1), from(2), from(2)];
+    refused(from(1));
+    refused(from(3));
+    drop(held);
+    let metric = |reason: &str| {
+        let series = format!("footfall_http_connections_refused_total{{reason=\"{reason}\"}}");
+        app.request("GET", "/metrics").try_send().filter(|it| it.status() == 200)?;
+        app.metric(&series)
+    };
+    eventually("others are served again", || (metric("address") >= Some(1.0)).then_some(()));
+    assert!(metric("total") >= Some(1.0));
+}
+
+/// One of the clients reads nothing, the other one little: too little for the next write.
+#[test]
+fn an_answer_that_its_client_does_not_read_ends() {
+    let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__STALLED", "1s").start();
+    let batch = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 15]);
+    (0..20).for_each(|_| drop(app.post(&batch).expect(201)));
+    let export = || send(&app, b"GET /api/v1/events.ndjson?from=beginning HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (unread, mut slow) = (export(), export());
+    let open = || app.metric("footfall_http_connections");
+    eventually("both have ended", || {
+        let _ = slow.read(&mut [0; 100]); // ends with a reset
+        (open() == Some(1.0)).then_some(())
+    });
+    assert_eq!(timeouts(&app, "write"), 2.0);
+    drop((unread, slow));
 }
 
 fn has_arrived(client: &TcpStream) -> bool {
@@ -398,7 +646,5 @@ fn a_late_head_or_body_is_408() {
         }
     }
     assert!(started.elapsed() >= Duration::from_secs(25), "{:?}", started.elapsed());
-    for (part, count) in [("head", 1.0), ("body", 4.0)] {
-        assert_eq!(app.metric(&format!("footfall_http_timeouts_total{{part=\"{part}\"}}")), Some(count), "{part}");
-    }
+    assert_eq!(["head", "body", "idle", "write"].map(|part| timeouts(&app, part)), [1.0, 4.0, 1.0, 0.0]);
 }

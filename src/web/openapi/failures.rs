@@ -68,8 +68,8 @@ failures! {
             Problem::new(Kind::CrossSite, "this was sent by a page of another site");
         MethodNotAllowed: "Another method; `Allow` names those that work here.",
             Problem::new(Kind::MethodNotAllowed, "this route takes GET, HEAD, POST").header("Allow", "GET, HEAD, POST");
-        Slow: "The head or the body of the request did not arrive within 30 s, or the body was cut off.",
-            Problem::new(Kind::RequestTimeout, "the body did not arrive within 30 s");
+        Slow: "The head or the body of the request did not arrive in time (30 s by default), or the body was cut off.",
+            Problem::new(Kind::RequestTimeout, "the body did not arrive in time");
         BodyTooLarge: "A body of more than 512 KiB: also where none is expected.",
             Problem::new(Kind::TooLarge, "the body is larger than 512KiB");
         UriTooLong: "A request target of more than 32 KiB.",
