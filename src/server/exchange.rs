@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
@@ -78,26 +80,19 @@ pub(super) async fn answer(
     }
     state.set_phase(if is_post { ConnectionPhase::Write } else { ConnectionPhase::Read });
     let (sender, mut receiver) = oneshot::channel();
-    let exchange = exchange(application, remote, arrived, sender);
-    let (answer, exchange) = if is_post {
-        tokio::spawn(exchange);
-        (receiver.await, None)
-    } else {
-        let mut exchange = Box::pin(exchange);
-        select! {
-            biased;
-            () = &mut exchange => (receiver.await, None),
-            answer = &mut receiver => (answer, Some(exchange)),
-        }
+    let exchange = Box::pin(exchange(application, remote, arrived, sender));
+    let mut under_way = UnderWay { exchange: Some(exchange), continues: is_post };
+    let answer = select! {
+        biased;
+        () = &mut under_way => receiver.await,
+        answer = &mut receiver => answer,
     };
+    let exchange = under_way.exchange.take();
     let RocketResponse { mut head, body } = answer.map_err(|_| io::Error::other("the request was abandoned"))?;
     let source = match body {
         RocketBody::Nothing => Source::Nothing,
         RocketBody::Full(bytes) => Source::Full(Some(bytes)),
-        RocketBody::Reader(chunks) => {
-            let exchange = exchange.map(|exchange| exchange as Exchange);
-            Source::Reader(BodyReader { chunks, exchange })
-        }
+        RocketBody::Reader(chunks) => Source::Reader(BodyReader { chunks, exchange }),
         RocketBody::HandedOver(HandedOver::Conversation(conversation)) => {
             state.hand_over(Next::Conversation(conversation));
             Source::Nothing
@@ -116,6 +111,39 @@ pub(super) async fn answer(
     }
     state.answer();
     Ok(head.map(|()| ResponseBody::new(source, unread, busy)))
+}
+
+/// A request that is being answered by its connection's task. If that task ends first and the request `continues`, it gets
+/// a task of its own.
+struct UnderWay {
+    /// `None` when it is done.
+    exchange: Option<Exchange>,
+    continues: bool,
+}
+
+impl Future for UnderWay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(()) };
+        let polled = exchange.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.exchange = None;
+        }
+        polled
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.take()
+            && self.continues
+            && !std::thread::panicking()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(exchange);
+        }
+    }
 }
 
 /// Checks a request and reads its body.
