@@ -25,6 +25,9 @@ use super::socket::Socket;
 use super::{ShutdownStage, WRITE};
 use crate::bounds;
 
+/// Chunks of at most so many bytes are written from one buffer instead of a vectored write.
+const JOINED: usize = 4096;
+
 /// A connection taken from hyper, with what continues on it.
 pub(super) struct Takeover {
     pub taken: Taken,
@@ -167,7 +170,7 @@ impl StreamWriter {
     }
 
     async fn write(&mut self, mut rest: &mut [IoSlice<'_>]) -> Result<(), Broken> {
-        let written = poll_fn(|cx| Poll::Ready(self.socket.poll_write_all(cx, &mut rest))).await;
+        let written = poll_fn(|cx| Poll::Ready(self.socket.poll_write_joined(cx, &mut rest))).await;
         match written {
             Poll::Ready(written) => written.map_err(|_| Broken::Gone),
             // A future of its own, so that it takes memory only for a client that reads too slowly.
@@ -247,6 +250,25 @@ fn remaining(slices: &[IoSlice<'_>]) -> usize {
 }
 
 impl Socket {
+    /// Does the same as [`poll_write_all`](Self::poll_write_all), but copies few bytes into one buffer first: for them that
+    /// takes less time than a vectored write.
+    fn poll_write_joined(&mut self, cx: &mut Context<'_>, rest: &mut &mut [IoSlice<'_>]) -> Poll<io::Result<()>> {
+        let count = remaining(rest);
+        if rest.len() > 1 && count <= JOINED {
+            let (mut buffer, mut end) = ([0; JOINED], 0);
+            for slice in rest.iter() {
+                buffer[end..end + slice.len()].copy_from_slice(slice);
+                end += slice.len();
+            }
+            let written = ready!(Pin::new(&mut *self).poll_write(cx, &buffer[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            IoSlice::advance_slices(rest, written);
+        }
+        self.poll_write_all(cx, rest)
+    }
+
     /// Writes all of the slices and flushes the socket. `rest` is what is not written yet.
     fn poll_write_all(&mut self, cx: &mut Context<'_>, rest: &mut &mut [IoSlice<'_>]) -> Poll<io::Result<()>> {
         while !rest.is_empty() {
