@@ -42,7 +42,7 @@ pub struct FeedMetrics {
     pub records: Counter,
     /// How often the streams were woken for new records.
     pub waves: Counter,
-    /// Seconds between two waves at most, as the feed has measured them.
+    /// Seconds between two waves while records come, from their measured duration.
     pub pace: Gauge<f64, AtomicU64>,
     pub dropped: Counter,
     pub gaps: Counter,

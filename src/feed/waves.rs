@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 /// Waves begin at least this many times the fixed part of their duration apart.
 const SHARE: u32 = 3;
 /// Bytes to each stream that take as long as the fixed part of a wave: on two cores a write of 600 bytes took 8.8 µs of CPU
-/// time and one of 6 KB 10.4 µs. With TLS it is less, and the pace then up to three times longer. Without this part the
+/// time and one of 6 KB 10.4 µs. With TLS fewer bytes take as long as the
+/// fixed part, so the pace is up to three times longer than necessary. Without this part the
 /// pace would grow without end where the bytes alone take more than a third of the machine.
 const BYTES: f64 = 32.0 * 1024.0;
 /// The shortest time between two waves, also with few streams or none: at 100,000 records a second, one block per record

@@ -80,7 +80,7 @@ pub(super) enum Source {
 /// Reads a Rocket body. The body borrows from its request; `exchange` owns both and sends `chunks` while it is polled.
 pub(super) struct BodyReader {
     pub chunks: mpsc::Receiver<io::Result<Bytes>>,
-    /// `None` if a separate task runs it.
+    /// `None` once it has ended.
     pub exchange: Option<Exchange>,
 }
 

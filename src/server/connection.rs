@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -60,8 +61,8 @@ pub(super) async fn serve(
         .serve_connection(TokioIo::new(transport), service);
     let mut cut = false;
     loop {
-        // hyper does not close the socket: it may be taken over, and `leave` sends the last bytes.
-        let served = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
+        // hyper's last step only flushes (see `Transport`): the socket may be taken over, or `leave` closes it.
+        let served = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             Poll::Pending if state.is_handed_over() => Poll::Ready(Ok(())),
             served => served,
         });
@@ -79,6 +80,8 @@ pub(super) async fn serve(
                     state.end();
                     awaited = last_request();
                 }
+                // To be taken over; hyper would end it without the bytes that a full socket has not taken yet.
+                ShutdownStage::Draining if state.is_offered() => {}
                 ShutdownStage::Draining => Pin::new(&mut connection).graceful_shutdown(),
                 ShutdownStage::Cutting if state.phase() == ConnectionPhase::Write => {}
                 ShutdownStage::Cutting | ShutdownStage::Ended => {
@@ -88,7 +91,9 @@ pub(super) async fn serve(
             },
             () = async { if let Some(timer) = &mut awaited { timer.await } }, if awaited.is_some() => {
                 awaited = None;
-                Pin::new(&mut connection).graceful_shutdown();
+                if !state.is_offered() {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
             }
         }
     }

@@ -177,29 +177,36 @@ impl Queue {
                 tracing::debug!(error = %error, "cannot pass new connections to another process");
                 break;
             }
-            if !self.gets_own_connection(&mut accepted).await {
-                break;
+            match self.gets_own_connection(&mut accepted).await {
+                Some(true) => {}
+                Some(false) => break,
+                None => {
+                    // The kernel chooses among all sockets, which is better than this one alone.
+                    steering::reset(&self.socket);
+                    break;
+                }
             }
         }
         accepted
     }
 
-    /// Connects to the own address, and returns whether this socket gets the connection. Others go to `accepted`.
-    async fn gets_own_connection(&self, accepted: &mut Vec<Queued>) -> bool {
-        let Ok(address) = self.socket.local_addr() else { return false };
+    /// Connects to the own address, and returns whether this socket gets the connection; `None` if that cannot be found
+    /// out. Others go to `accepted`.
+    async fn gets_own_connection(&self, accepted: &mut Vec<Queued>) -> Option<bool> {
+        let address = self.socket.local_addr().ok()?;
         let address = SocketAddr::new(reachable(address.ip()), address.port());
-        let Ok(Ok(probe)) = timeout(bounds::PROBE, TcpStream::connect(address)).await else { return false };
-        let Ok(own) = probe.local_addr() else { return false };
+        let probe = timeout(bounds::PROBE, TcpStream::connect(address)).await.ok()?.ok()?;
+        let own = probe.local_addr().ok()?;
         let until = Instant::now() + bounds::PROBE;
         while Instant::now() < until {
             match self.next() {
-                Ok(Some((_, from))) if from == own => return true,
+                Ok(Some((_, from))) if from == own => return Some(true),
                 Ok(Some(other)) => accepted.push(other),
                 Ok(None) => sleep(bounds::PROBE / 10).await,
-                Err(_) => return false, // the caller's next attempt reports it
+                Err(_) => return None, // the caller's next attempt reports it
             }
         }
-        false
+        Some(false)
     }
 }
 

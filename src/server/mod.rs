@@ -37,6 +37,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
@@ -236,7 +237,14 @@ impl Accepting {
         }
         loop {
             match queue.next() {
-                Ok(Some((socket, remote))) => self.take_std(socket, remote),
+                Ok(Some((socket, remote))) => {
+                    self.take_std(socket, remote);
+                    // Clients that connect without end do not keep the process alive.
+                    if Instant::now() >= until + bounds::LAST_ACCEPTS {
+                        return;
+                    }
+                    yield_now().await;
+                }
                 Ok(None) if Instant::now() >= until => return,
                 Ok(None) => sleep(bounds::ACCEPT_LAST).await,
                 Err(error) => {

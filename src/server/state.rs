@@ -28,6 +28,8 @@ pub(super) struct ConnectionState {
     answered: AtomicBool,
     /// Whether the response in flight has neither a length nor chunks, so that only a reset shows that it is incomplete.
     close_delimited: AtomicBool,
+    /// Whether hyper has all of its body.
+    complete: AtomicBool,
     /// Whether the client may still be sending bytes that the server will not read.
     unread: AtomicBool,
     /// Whether the next response is the last.
@@ -115,9 +117,18 @@ impl ConnectionState {
 
     /// Notes that everything that hyper has written has reached the socket.
     pub fn flushed(&self) {
+        if self.complete.load(Ordering::Relaxed) {
+            self.complete.store(false, Ordering::Relaxed);
+            self.close_delimited.store(false, Ordering::Relaxed);
+        }
         if self.handover.load(Ordering::Relaxed) == OFFERED {
             self.handover.store(HANDED_OVER, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a response takes the connection over.
+    pub fn is_offered(&self) -> bool {
+        self.handover.load(Ordering::Relaxed) != 0
     }
 
     /// Whether the connection can be taken from hyper now, with nothing unsent.
@@ -143,9 +154,9 @@ impl BusyConnection {
         &self.0
     }
 
-    /// Notes that the response is complete, so that the connection may end without a reset.
+    /// Notes that hyper has all of the response: after its next flush the connection may end without a reset.
     pub fn completed(&self) {
-        self.0.close_delimited.store(false, Ordering::Relaxed);
+        self.0.complete.store(true, Ordering::Relaxed);
     }
 }
 

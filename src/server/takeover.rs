@@ -1,7 +1,7 @@
 //! A connection that hyper no longer serves: after a 101, or for the rest of a streamed response.
 //!
 //! hyper keeps a stream's connection only until the response's head has reached the socket. What remains of a stream is
-//! one task with the socket and the source of its chunks; it writes each chunk with one vectored write, without a copy.
+//! one task with the socket and the source of its chunks; it writes each chunk with one write, vectored and without a copy unless the chunk is small.
 //! Every such response says `Connection: close`, so requests that the client sent behind it are not answered (RFC 9112,
 //! section 9.6): their bytes are discarded.
 
@@ -96,6 +96,13 @@ enum Broken {
     Cut,
 }
 
+impl Broken {
+    /// Why a read or write failed. The kernel has the same deadline on Linux (`TCP_USER_TIMEOUT`).
+    fn by(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::TimedOut { Broken::Stalled } else { Broken::Gone }
+    }
+}
+
 /// Sends the chunks of a stream.
 struct StreamWriter {
     socket: Socket,
@@ -128,7 +135,7 @@ impl StreamWriter {
             let next = select! {
                 biased;
                 chunk = chunks.next() => chunk,
-                () = self.left() => return,
+                broken = self.left() => return self.break_off(&broken),
             };
             let sent = match next {
                 Some(Ok(chunk)) => self.send(&chunk).await,
@@ -139,14 +146,19 @@ impl StreamWriter {
                 None => break,
             };
             if let Err(broken) = sent {
-                if broken == Broken::Stalled {
-                    self.application.metrics.timeouts.get_or_create(&WRITE).inc();
-                }
-                return;
+                return self.break_off(&broken);
             }
         }
         drop(chunks);
         self.end().await;
+    }
+
+    /// Ends the connection before the end of the body.
+    fn break_off(&self, broken: &Broken) {
+        if *broken == Broken::Stalled {
+            self.socket.reset_at_close(true); // frees what the kernel holds for the client
+            self.application.metrics.timeouts.get_or_create(&WRITE).inc();
+        }
     }
 
     /// Sends one chunk.
@@ -172,7 +184,7 @@ impl StreamWriter {
     async fn write(&mut self, mut rest: &mut [IoSlice<'_>]) -> Result<(), Broken> {
         let written = poll_fn(|cx| Poll::Ready(self.socket.poll_write_joined(cx, &mut rest))).await;
         match written {
-            Poll::Ready(written) => written.map_err(|_| Broken::Gone),
+            Poll::Ready(written) => written.map_err(|error| Broken::by(&error)),
             // A future of its own, so that it takes memory only for a client that reads too slowly.
             Poll::Pending => Box::pin(self.write_slowly(rest)).await,
         }
@@ -197,7 +209,7 @@ impl StreamWriter {
                 step = step => match step {
                     Ok(true) => return Ok(()),
                     Ok(false) => {}
-                    Err(_) => return Err(Broken::Gone),
+                    Err(error) => return Err(Broken::by(&error)),
                 },
                 () = &mut cut => return Err(Broken::Cut),
                 () = sleep(stalled) => return Err(Broken::Stalled),
@@ -206,8 +218,8 @@ impl StreamWriter {
     }
 
     /// Resolves when the client has left. TCP does not distinguish a client that has closed only its sending side from one
-    /// that has left; it gets [`bounds::HALF_CLOSED`] more of the stream. Cancel safe.
-    async fn left(&mut self) {
+    /// that has left; it gets [`bounds::HALF_CLOSED`] more of the stream, or all chunks that are ready. Cancel safe.
+    async fn left(&mut self) -> Broken {
         let mut buffer = [0; 64];
         while self.gone_at.is_none() {
             match self.socket.read(&mut buffer).await {
@@ -215,30 +227,34 @@ impl StreamWriter {
                 Ok(count) => {
                     self.unread += count;
                     if self.unread > bounds::UNASKED_BYTES {
-                        return;
+                        return Broken::Gone;
                     }
                 }
-                Err(_) => return,
+                Err(error) => return Broken::by(&error),
             }
         }
         if let Some(gone_at) = self.gone_at {
             sleep_until(gone_at).await;
         }
+        Broken::Gone
     }
 
     /// Ends a complete body, and the connection.
     async fn end(mut self) {
         if self.framing == Framing::Close {
             self.socket.reset_at_close(false);
-        } else if self.write(&mut [IoSlice::new(b"0\r\n\r\n")]).await.is_err() {
-            return;
+        } else if let Err(broken) = self.write(&mut [IoSlice::new(b"0\r\n\r\n")]).await {
+            return self.break_off(&broken);
         }
         let last = async {
             self.socket.shutdown().await?;
             // Closing a socket with unread bytes resets the connection, and the client may lose the end.
-            match self.unread {
-                0 => Ok(0),
-                _ => tokio::io::copy(&mut (&mut self.socket).take(bounds::LINGER_BYTES), &mut tokio::io::sink()).await,
+            let unread = self.unread > 0 || matches!(self.socket.tcp().try_read(&mut [0; 64]), Ok(1..));
+            match unread {
+                false => Ok(0),
+                true => {
+                    tokio::io::copy(&mut (&mut self.socket).take(bounds::LINGER_BYTES), &mut tokio::io::sink()).await
+                }
             }
         };
         let _ = timeout(bounds::LINGER, last).await; // best effort: the client may be gone

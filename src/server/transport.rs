@@ -257,7 +257,8 @@ impl AsyncWrite for Transport {
         Poll::Ready(Ok(()))
     }
 
+    /// Only flushes: the socket may be taken over, and `connection::leave` closes it.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        self.poll_flush(cx)
     }
 }
