@@ -1,9 +1,9 @@
 //! How often the feed wakes its streams.
 //!
 //! A *wave* is one wake-up of all streams that wait: each reads what is new and writes it to its socket. What a wave
-//! costs depends on the streams, the network and on what else the machine does, so the feed measures it: every stream
-//! notes when it was woken, and the last of them tells how long the wave took. The part of that which does not depend on
-//! the bytes, for waking and for system calls, is saved by waking less often. It takes at most one part in
+//! costs depends on the streams, the network and on what else the machine does, so the feed measures it: one in eight
+//! streams notes when it was woken, and the last of them tells how long the wave took. The part of that which does not
+//! depend on the bytes, for waking and for system calls, is saved by waking less often. It takes at most one part in
 //! [`SHARE`] of the machine, however many streams there are. On a busy machine a wave takes longer, and the waves become
 //! fewer and larger by themselves.
 
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 /// Waves begin at least this many times the fixed part of their duration apart.
 const SHARE: u32 = 3;
 /// Bytes to each stream that take as long as the fixed part of a wave: on two cores a write of 600 bytes took 8.8 µs of CPU
-/// time and one of 6 KB 10.4 µs. With TLS fewer bytes take as long as the
-/// fixed part, so the pace is up to three times longer than necessary. Without this part the
-/// pace would grow without end where the bytes alone take more than a third of the machine.
+/// time and one of 6 KB 10.4 µs. With TLS fewer bytes take as long as the fixed part, so the pace is up to three times longer
+/// than necessary. Without this part the pace would grow without end where the bytes alone take more than a third of the
+/// machine.
 const BYTES: f64 = 32.0 * 1024.0;
 /// The shortest time between two waves, also with few streams or none: at 100,000 records a second, one block per record
 /// would cost more than the records.

@@ -49,7 +49,7 @@ use socket::Socket;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ShutdownStage {
     Serving,
-    /// Responses in flight are sent; no further request is read.
+    /// Responses in flight are sent, and a request that is on its way is answered, as the last of its connection.
     Draining,
     /// Requests that end with their client are cut; the others (POST) are still answered.
     Cutting,
@@ -192,7 +192,8 @@ impl Server {
             tracing::warn!(connections = self.connections.len(), "connections did not end in time");
         }
         self.stage.send_replace(ShutdownStage::Ended);
-        let _ = tokio::time::timeout(bounds::CUT, self.connections.wait()).await; // they end at their next poll
+        // All end now, except a stream that waits for events.
+        let _ = tokio::time::timeout(bounds::CUT, self.connections.wait()).await;
     }
 }
 
