@@ -75,8 +75,6 @@ pub enum OpenError {
     /// There are as many as the settings allow (`feed.max_streams`).
     #[error("{0} streams are open already")]
     Full(usize),
-    #[error("shutting down")]
-    Closing,
     /// A strict request whose cursor only Kafka can check.
     #[error("Kafka is unreachable, so the cursor cannot be checked")]
     Unchecked,
@@ -163,7 +161,9 @@ impl Streams {
         Ok(Follower::new(self, address, subscription, start, pulse, max_rate.map(Pace::new), permit))
     }
 
-    /// Counts one more stream, if the limits allow it.
+    /// Counts one more stream, if the limits allow it. Also while the process ends: such a stream starts as any other and
+    /// then says `bye`. An `EventSource` reconnects after that, but gives up for ever after a status other than 200 (WHATWG
+    /// HTML, section 9.2.3).
     pub fn admit(&self, address: Address) -> Result<OpenPermit, OpenError> {
         let most = self.settings.max_streams;
         let share = self.open.try_acquire(address).map_err(|busy| match busy {
@@ -171,10 +171,7 @@ impl Streams {
             Busy::Total => OpenError::Full(most),
         })?;
         let stream = self.feed.open(most).ok_or(OpenError::Full(most))?;
-        match self.closing.is_cancelled() {
-            true => Err(OpenError::Closing),
-            false => Ok(OpenPermit { _share: share, _stream: stream }),
-        }
+        Ok(OpenPermit { _share: share, _stream: stream })
     }
 
     /// The time between two heartbeats.

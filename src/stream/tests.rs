@@ -213,7 +213,10 @@ async fn a_stream_says_bye_when_the_process_ends_and_at_its_maximum_age() {
     fixture.closing.cancel();
     client.expect(r#"{"type":"bye","cursor":"0-0","reason":"shutdown"}"#).await;
     assert!(client.0.next().await.is_none() && client.0.next().await.is_none());
-    assert_eq!(fixture.open(request(Start::Now)).await.err(), Some(OpenError::Closing));
+    let mut late = fixture.follow(Start::Now).await;
+    late.expect("position").await;
+    late.expect(r#"{"type":"bye","cursor":"0-0","reason":"shutdown"}"#).await;
+    assert!(late.0.next().await.is_none());
     let fixture = Fixture::new(FeedSettings { max_age: A_MOMENT, ..FeedSettings::default() });
     let mut client = fixture.follow(Start::Now).await;
     client.expect("position").await;

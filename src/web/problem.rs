@@ -353,7 +353,7 @@ impl From<OpenError> for Problem {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::NotResumable { .. } => Problem::new(Kind::BadParameter, format!("`after`: {error}")),
-            OpenError::AddressFull(_) | OpenError::Full(_) | OpenError::Closing | OpenError::Unchecked => {
+            OpenError::AddressFull(_) | OpenError::Full(_) | OpenError::Unchecked => {
                 Problem::new(Kind::Unavailable, error.to_string())
             }
         }

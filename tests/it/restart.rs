@@ -301,4 +301,30 @@ mod alone {
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
         drop(idle);
     }
+
+    /// An `EventSource` reconnects after a stream that ends, and gives up for ever after a 503.
+    #[test]
+    fn a_stream_that_is_requested_at_the_end_says_bye_as_any_other() {
+        let app = Application::on(Broker::Embedded).start();
+        app.post(&json!({"user": "Ann", "action": "before"})).expect(201);
+        let paths = ["/api/v1/stream", "/api/v1/stream?after=0-0", "/stream", "/stream/overview"];
+        let clients: Vec<_> = paths.iter().map(|_| TcpStream::connect(app.address).expect("a connection")).collect();
+        let held = || (app.metric("footfall_http_connections") >= Some(paths.len() as f64)).then_some(());
+        within(PATIENCE, "all are accepted", held);
+        app.terminate();
+        app.log_line("it ends", |line| line["message"] == "shutting down");
+        for (mut client, path) in clients.iter().zip(paths) {
+            client.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).expect("written");
+        }
+        for (mut client, path) in clients.iter().zip(paths) {
+            client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).expect("an end without a reset");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+            let bye = answer.contains("event: bye\n") && answer.contains("data: {\"reason\":\"shutdown\"}\n");
+            assert!(bye && answer.ends_with("\r\n0\r\n\r\n"), "{path}: {answer}");
+            assert!(answer.contains("\nretry: ") && !answer.contains("event: gap"), "{path}: {answer}");
+        }
+        assert!(app.wait_for_exit(PATIENCE).success());
+    }
 }

@@ -109,8 +109,7 @@ failures! {
                 Kind::NotImplemented,
                 "the embedded broker cannot list consumer groups; it can with Apache Kafka (kafka.bootstrap_servers)"
             );
-        NoStream: "Too many streams or connections are open, or the server is shutting down; with `strict`, also if Kafka does \
-                   not answer.",
+        NoStream: "Too many streams or connections are open; with `strict`, also if Kafka does not answer.",
             Problem::new(Kind::Unavailable, "20000 streams are open already");
         ReadUnavailable: "The broker is unreachable, a partition has no leader, retention deleted what was read, too many reads \
                           are in flight, too many connections are open, the server is shutting down, or (of a single record, \
