@@ -10,6 +10,7 @@ mod ring;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod waiters;
 mod waves;
 
 pub use footfall_core::{BadCursor, Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::watch;
 
 use super::encodings::{Cache, EncodingSlot, Encodings};
 use super::index::Index;
+use super::waiters::{Waiter, Waiters};
 use super::waves::{WaveClock, Waves};
 use super::{Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};
 use crate::bounds::BLOCK_BYTES;
@@ -281,8 +281,9 @@ struct Shared {
     bounds: Bounds,
     encodings: Arc<Cache>,
     ring: RwLock<Ring>,
-    /// Number of the next block; a change wakes the subscriptions.
-    published: watch::Sender<u64>,
+    /// Number of the block after the last wave's: no reader needs to look for it before the next wave.
+    announced: AtomicU64,
+    waiters: Arc<Waiters>,
     waves: WaveClock,
     streams: AtomicUsize,
     metrics: FeedMetrics,
@@ -310,7 +311,8 @@ impl Feed {
             bounds: Bounds { records, bytes: bytes - bytes / ENCODINGS },
             encodings: Cache::new(bytes / ENCODINGS),
             ring: RwLock::new(ring),
-            published: watch::channel(0).0,
+            announced: AtomicU64::new(0),
+            waiters: Arc::default(),
             waves: WaveClock::new(),
             streams: AtomicUsize::new(0),
             metrics: FeedMetrics::default(),
@@ -354,13 +356,12 @@ impl Feed {
 
     /// Waits until the tail has started. Returns the cursor of the live end at that moment.
     pub async fn started(&self) -> Cursor {
-        let mut published = self.published();
+        let mut waiter = self.waiter();
         loop {
             if let Some(now) = self.now() {
                 return now;
             }
-            // The sender lives as long as the feed.
-            let _ = published.changed().await;
+            waiter.wave().await;
         }
     }
 
@@ -403,10 +404,9 @@ impl Feed {
 
     /// Waits until the tail has read the record at this offset.
     pub async fn reaches(&self, partition: i32, offset: i64) {
-        let mut published = self.published();
+        let mut waiter = self.waiter();
         while !self.read(|ring| ring.started && ring.head.get(partition) > offset) {
-            // The sender lives as long as the feed.
-            let _ = published.changed().await;
+            waiter.wave().await;
         }
     }
 
@@ -492,13 +492,23 @@ impl Feed {
         Some(OpenStream { feed: self.clone() })
     }
 
-    /// Notes that a stream was woken by a publication.
+    /// Notes that a wave has reached a stream.
     pub(super) fn woken(&self) {
         self.shared.waves.woken();
     }
 
-    pub(super) fn published(&self) -> watch::Receiver<u64> {
-        self.shared.published.subscribe()
+    /// Wakes the streams that wait for records, to look at something else.
+    pub fn wake(&self) {
+        self.shared.waiters.wake();
+    }
+
+    pub(super) fn waiter(&self) -> Waiter {
+        self.shared.waiters.join()
+    }
+
+    /// Number of the block after the last one for which the streams were woken.
+    pub(super) fn announced(&self) -> u64 {
+        self.shared.announced.load(Ordering::Acquire)
     }
 
     /// Looks up a block by its number. If it was evicted, the answer has the block in the middle of the ring: a slow
@@ -721,7 +731,8 @@ impl Writer {
         self.waves.begin(&shared.waves, bytes);
         shared.metrics.waves.inc();
         shared.metrics.pace.set(self.waves.pace().as_secs_f64());
-        shared.published.send_replace(self.feed.read(|ring| ring.next));
+        shared.announced.store(self.feed.read(|ring| ring.next), Ordering::Release);
+        shared.waiters.begin_wave();
     }
 }
 

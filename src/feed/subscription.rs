@@ -1,12 +1,13 @@
 //! One reader of the feed: its position, its filter, and the messages about records that it does not get.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
 use super::ring::{Block, Feed, Lookup, PartitionStart};
+use super::waiters::Waiter;
 use super::{Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};
 use crate::bounds::{NEWEST_BYTES, SLICE};
 
@@ -58,7 +59,7 @@ impl Slice {
 /// A position in the feed that advances at its client's pace. It holds no records.
 pub struct Subscription {
     feed: Feed,
-    published: watch::Receiver<u64>,
+    waiter: Waiter,
     dialect: Dialect,
     filter: Filter,
     key: Arc<str>,
@@ -93,7 +94,7 @@ impl Subscription {
     pub fn new(feed: &Feed, dialect: Dialect, filter: Filter, place: Cursor) -> Self {
         let mut subscription = Subscription {
             feed: feed.clone(),
-            published: feed.published(),
+            waiter: feed.waiter(),
             dialect,
             key: filter.key().into(),
             filter,
@@ -203,6 +204,10 @@ impl Subscription {
                 Err(to) => Next::Behind { to },
             });
         };
+        if number >= self.feed.announced() {
+            self.mark_caught_up();
+            return None;
+        }
         let bytes = match self.feed.block(number) {
             Lookup::Found(block) => {
                 self.looked_at = block.size();
@@ -365,18 +370,16 @@ impl Subscription {
         matching
     }
 
-    /// Waits until there may be more.
-    pub async fn changed(&mut self) {
-        // The sender lives in the feed, which the subscription holds.
-        let _ = self.published.changed().await;
-        if self.is_sample {
-            self.feed.woken();
-        }
+    /// Ready if there may be more since [`mark_seen`](Self::mark_seen). [`Feed::wake`] wakes the task too.
+    pub fn poll_changed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.waiter.poll_wave(cx)
     }
 
-    /// Ignores publications so far: only a later one wakes `changed`.
+    /// Ignores the waves so far: only a later one makes [`poll_changed`](Self::poll_changed) ready.
     pub fn mark_seen(&mut self) {
-        self.published.borrow_and_update();
+        if self.waiter.take_wave() && self.is_sample {
+            self.feed.woken();
+        }
     }
 
     fn frames(&mut self, block: &Block) -> Bytes {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -148,10 +149,9 @@ impl CatchUp {
         &self.to
     }
 
-    /// Waits for the next chunk. `None` if the read gave up because its client read nothing, or too little. Cancel
-    /// safe.
-    pub async fn next(&mut self) -> Option<Chunk> {
-        self.chunks.recv().await
+    /// Ready with the next chunk. `None` if the read gave up because its client read nothing, or too little.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Chunk>> {
+        self.chunks.poll_recv(cx)
     }
 }
 

@@ -1,11 +1,13 @@
 //! A follower: the state machine that produces the bytes of a stream.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::select;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -38,8 +40,8 @@ enum Phase {
     Resolving(Pin<Box<dyn Future<Output = Resolved> + Send>>),
     /// Reading memory, up to the newest record.
     Live(LiveReader),
-    /// Behind memory, waiting for a permit to read from Kafka; `None` if there was none in time.
-    Queued(Pin<Box<dyn Future<Output = Option<Share>> + Send>>),
+    /// Waiting before it reads memory: for its rate, for its turn, or behind memory for a permit to read from Kafka.
+    Waiting(Pin<Box<dyn Future<Output = LiveReader> + Send>>),
     /// Behind memory, reading from Kafka.
     CatchingUp(CatchUp),
 }
@@ -50,8 +52,8 @@ struct LiveReader {
     frames: Bytes,
     /// The permit to read from Kafka, if the next look at memory says that this is still necessary.
     permit: Option<Share>,
-    /// Whether the last read of memory stopped after much work. The next one takes turns with those of others.
-    is_laborious: bool,
+    /// Held by a read of memory that follows one that stopped after much work: such reads take turns.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Reads the records that a follower sends.
@@ -88,26 +90,33 @@ impl Follower {
 
     /// Waits for the next bytes of the stream; `None` after the last ones. Cancel safe.
     pub async fn next(&mut self) -> Option<Bytes> {
-        if self.has_ended {
-            return None;
-        }
-        loop {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`next`](Self::next).
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        while !self.has_ended {
             // The pulse comes first, so that a client that always has something to read also gets its heartbeats and its
             // end.
             let has_opened = self.reader.has_opened();
             if has_opened && let Some(beat) = self.pulse.due() {
                 self.has_ended = beat.is_last();
-                return Some(self.reader.beat(&beat));
+                return Poll::Ready(Some(self.reader.beat(&beat)));
             }
-            let bytes = select! {
-                biased;
-                bytes = self.reader.advance() => bytes,
-                () = self.pulse.changed(), if has_opened => None,
-            };
-            if bytes.is_some() {
-                return bytes;
+            match self.reader.poll_advance(cx) {
+                Poll::Ready(Some(bytes)) => return Poll::Ready(Some(bytes)),
+                Poll::Ready(None) => {}
+                Poll::Pending if !has_opened => return Poll::Pending,
+                // The feed wakes it for both.
+                Poll::Pending if self.reader.waits_for_the_feed() => {
+                    if !self.pulse.has_alert() {
+                        ready!(self.pulse.poll_timer(cx));
+                    }
+                }
+                Poll::Pending => ready!(self.pulse.poll_changed(cx)),
             }
         }
+        Poll::Ready(None)
     }
 }
 
@@ -116,40 +125,46 @@ impl FollowerReader {
         !matches!(self.phase, Phase::Opening(_))
     }
 
+    fn waits_for_the_feed(&self) -> bool {
+        matches!(self.phase, Phase::Live(_))
+    }
+
     fn beat(&mut self, beat: &Beat) -> Bytes {
         let place = match &self.phase {
             Phase::Opening(_) | Phase::Resolving(_) => None,
             Phase::Live(live) if !live.frames.is_empty() => None,
-            Phase::Live(_) | Phase::Queued(_) | Phase::CatchingUp(_) => Some(self.subscription.place()),
+            Phase::Live(_) | Phase::Waiting(_) | Phase::CatchingUp(_) => Some(self.subscription.place()),
         };
         self.last_id.beat(beat, place)
     }
 
-    /// Takes the next step, and returns bytes to send, if there are any. Cancel safe: what it waits for is kept in the
-    /// phase, or checked again.
-    async fn advance(&mut self) -> Option<Bytes> {
-        match &mut self.phase {
+    /// Takes the next step, and returns bytes to send, if there are any.
+    fn poll_advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        Poll::Ready(match &mut self.phase {
             Phase::Opening(start) => {
                 let start = std::mem::replace(start, Start::Now);
                 Some(self.open(start))
             }
             Phase::Resolving(resolved) => {
-                let resolved = resolved.as_mut().await;
+                let resolved = ready!(resolved.as_mut().poll(cx));
                 self.start_at(resolved)
             }
             Phase::Live(live) if !live.frames.is_empty() => Some(self.send_part()),
-            Phase::Live(_) => self.read_memory().await,
-            Phase::Queued(permit) => {
+            Phase::Live(_) => return self.poll_memory(cx),
+            Phase::Waiting(live) => {
                 // Memory may have evicted more meanwhile.
-                let permit = permit.as_mut().await;
-                self.phase = Phase::Live(LiveReader { permit, ..LiveReader::default() });
+                self.phase = Phase::Live(ready!(live.as_mut().poll(cx)));
                 None
             }
             Phase::CatchingUp(read) => {
-                let chunk = read.next().await;
+                let chunk = ready!(read.poll_next(cx));
                 self.caught_up_to(chunk)
             }
-        }
+        })
+    }
+
+    fn wait_for(&mut self, live: impl Future<Output = LiveReader> + Send + 'static) {
+        self.phase = Phase::Waiting(Box::pin(live));
     }
 
     /// Returns the first bytes, even without Kafka: the reconnection time, and the position if it is known already.
@@ -204,42 +219,47 @@ impl FollowerReader {
         out.into()
     }
 
-    async fn read_memory(&mut self) -> Option<Bytes> {
-        let Phase::Live(live) = &mut self.phase else { return None };
+    fn poll_memory(&mut self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+        let Phase::Live(live) = &mut self.phase else { return Poll::Ready(None) };
         self.subscription.mark_seen();
         if live.permit.is_none()
             && let Some(wait) = self.pace.as_mut().and_then(Pace::wait)
         {
-            sleep(wait).await;
-            return None;
+            self.wait_for(async move {
+                sleep(wait).await;
+                LiveReader::default()
+            });
+            return Poll::Ready(None);
         }
-        let next = {
-            let _labour = match live.is_laborious {
-                true => self.streams.labours.acquire().await.ok(),
-                false => None,
-            };
-            match &mut self.pace {
-                Some(pace) => self.subscription.read_newest(&mut pace.allowance),
-                None => self.subscription.read(),
-            }
+        let next = match &mut self.pace {
+            Some(pace) => self.subscription.read_newest(&mut pace.allowance),
+            None => self.subscription.read(),
         };
-        live.is_laborious = matches!(next, Some(Next::Onward));
-        let permit = live.permit.take();
-        match next {
+        live.turn = None;
+        Poll::Ready(match next {
             Some(Next::Frames(frames)) => {
-                live.frames = frames;
+                (live.frames, live.permit) = (frames, None);
                 Some(self.send_part())
             }
             Some(Next::Onward) => {
-                yield_now().await;
+                let streams = self.streams.clone();
+                self.wait_for(async move {
+                    yield_now().await;
+                    let turn = streams.labours.clone().acquire_owned().await.ok();
+                    LiveReader { turn, ..LiveReader::default() }
+                });
                 None
             }
-            Some(Next::Behind { to }) => self.fall_behind(to, permit).await,
+            Some(Next::Behind { to }) => {
+                let permit = live.permit.take();
+                self.fall_behind(to, permit)
+            }
             None => {
-                self.subscription.changed().await;
+                live.permit = None;
+                ready!(self.subscription.poll_changed(cx));
                 None
             }
-        }
+        })
     }
 
     /// Sends frames in parts, so that a slow client gets its heartbeats and its end in between.
@@ -254,7 +274,7 @@ impl FollowerReader {
     }
 
     /// Continues from Kafka if memory no longer has the client's position. Memory has the position `to`.
-    async fn fall_behind(&mut self, to: Arc<Cursor>, permit: Option<Share>) -> Option<Bytes> {
+    fn fall_behind(&mut self, to: Arc<Cursor>, permit: Option<Share>) -> Option<Bytes> {
         if self.subscription.place().distance(&to) > self.streams.settings.max_catch_up {
             // Too far behind to catch up: it starts over, with a gap.
             self.start_over();
@@ -264,7 +284,10 @@ impl FollowerReader {
             Reach::To(to) => to,
             Reach::Nothing => {
                 drop(permit);
-                sleep(RETRY_AFTER).await;
+                self.wait_for(async {
+                    sleep(RETRY_AFTER).await;
+                    LiveReader::default()
+                });
                 return None;
             }
             Reach::Past(place) => {
@@ -276,16 +299,20 @@ impl FollowerReader {
                 return Some(self.send_gap(&gap));
             }
         };
-        self.phase = match permit {
+        match permit {
             Some(permit) => {
                 let most = self.pace.as_ref().map(Pace::burst);
-                Phase::CatchingUp(CatchUp::start(&self.streams, permit, &self.subscription, to, most))
+                let read = CatchUp::start(&self.streams, permit, &self.subscription, to, most);
+                self.phase = Phase::CatchingUp(read);
             }
             None => {
                 let (catch_ups, address) = (self.streams.catch_ups.clone(), self.address);
-                Phase::Queued(Box::pin(async move { catch_ups.acquire(address, PERMIT_WITHIN).await.ok() }))
+                self.wait_for(async move {
+                    let permit = catch_ups.acquire(address, PERMIT_WITHIN).await.ok();
+                    LiveReader { permit, ..LiveReader::default() }
+                });
             }
-        };
+        }
         None
     }
 

@@ -46,7 +46,7 @@ pub struct Streams {
     /// Streams that read from Kafka, at the pace of their clients.
     catch_ups: Shares,
     /// Streams that look through much of memory: some workers always remain for the others.
-    labours: Semaphore,
+    labours: Arc<Semaphore>,
     /// Cancelled when the process is asked to end; every stream then sends `bye`.
     closing: CancellationToken,
     /// See [`Pulse`]; made with the first stream.
@@ -105,18 +105,19 @@ impl Streams {
             embedded,
             open: Shares::new(settings.max_streams, bounds::part_of_one_address(settings.max_streams)),
             catch_ups: Shares::new(bounds::CATCH_UPS, bounds::CATCH_UPS_EACH),
-            labours: Semaphore::new(bounds::labours()),
+            labours: Arc::new(Semaphore::new(bounds::labours())),
             closing,
             alerts: OnceLock::new(),
             settings,
         }
     }
 
-    /// Returns a receiver that changes with Kafka's state, and to true when the process is asked to end.
+    /// Returns a receiver that changes with Kafka's state, and to true when the process is asked to end. The streams that
+    /// wait for records are woken as well.
     fn alerts(&self) -> watch::Receiver<bool> {
         let make = || {
             let (alert, alerts) = watch::channel(self.closing.is_cancelled());
-            let (mut kafka, closing) = (self.kafka.clone(), self.closing.clone());
+            let (mut kafka, closing, feed) = (self.kafka.clone(), self.closing.clone(), self.feed.clone());
             tokio::spawn(async move {
                 loop {
                     let changed = async {
@@ -128,8 +129,10 @@ impl Streams {
                         () = closing.cancelled() => break,
                         _ = changed => drop(alert.send_replace(false)),
                     }
+                    feed.wake();
                 }
                 alert.send_replace(true);
+                feed.wake();
                 alert.closed().await; // `changed` of a receiver fails at once without a sender
             });
             alerts

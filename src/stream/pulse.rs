@@ -1,12 +1,12 @@
 //! The messages of a stream beside its events: heartbeats, changes of Kafka's state, and the last message.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 use utoipa::ToSchema;
@@ -24,9 +24,12 @@ pub struct Pulse {
     end_at: Instant,
     timer: Pin<Box<Sleep>>,
     timer_runs: bool,
-    /// Changes with Kafka's state, and to true at the end of the process. One receiver for both, because each costs a
-    /// stream time whenever it waits.
+    /// What the timer wakes, since its last reset.
+    timer_wakes: Option<Waker>,
+    /// Changes with Kafka's state, and to true at the end of the process.
     alerts: watch::Receiver<bool>,
+    /// Waits for a change, while a stream waits that the feed does not wake.
+    alerted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// `None`: the client gets no reports about Kafka.
     kafka: Option<watch::Receiver<ClusterState>>,
     /// Whether to report states in which only posts fail.
@@ -88,7 +91,9 @@ impl Pulse {
             end_at,
             timer: Box::pin(sleep_until(heartbeat_at.min(end_at))),
             timer_runs: false,
+            timer_wakes: None,
             alerts: streams.alerts(),
+            alerted: None,
             kafka: dialect.map(|_| streams.kafka.clone()),
             reports_writes: is_page,
             looked: false,
@@ -102,14 +107,13 @@ impl Pulse {
             if let Some(beat) = self.due() {
                 return beat;
             }
-            self.changed().await;
+            poll_fn(|cx| self.poll_changed(cx)).await;
         }
     }
 
     /// Returns what is to be sent now.
     pub fn due(&mut self) -> Option<Beat> {
-        let alerted = !self.looked || self.alerts.has_changed().unwrap_or(true);
-        if alerted {
+        if !self.looked || self.has_alert() {
             self.looked = true;
             if *self.alerts.borrow_and_update() {
                 return Some(Beat::Bye("shutdown"));
@@ -133,18 +137,43 @@ impl Pulse {
         }
         self.heartbeat_at = now + self.heartbeat;
         self.timer.as_mut().reset(self.heartbeat_at.min(self.end_at));
-        self.timer_runs = false;
+        (self.timer_runs, self.timer_wakes) = (false, None);
         Some(Beat::Heartbeat)
     }
 
-    /// Waits until [`due`](Self::due) may have something. Cancel safe.
-    pub async fn changed(&mut self) {
-        select! {
-            biased;
-            () = &mut self.timer => {}
-            // The sender ends with the process.
-            _ = self.alerts.changed() => self.looked = false,
+    /// Whether there may be a message beside a heartbeat.
+    pub fn has_alert(&self) -> bool {
+        self.alerts.has_changed().unwrap_or(true) // the sender ends with the process
+    }
+
+    /// Ready when [`due`](Self::due) may have something.
+    pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_own_timer(cx).is_pending() {
+            let alerts = &self.alerts;
+            let alerted = self.alerted.get_or_insert_with(|| {
+                let mut alerts = alerts.clone();
+                Box::pin(async move {
+                    let _ = alerts.changed().await; // the sender ends with the process
+                })
+            });
+            ready!(alerted.as_mut().poll(cx));
         }
+        self.alerted = None;
+        Poll::Ready(())
+    }
+
+    /// Ready when it is time for a heartbeat or for the end. The feed tells the stream about alerts.
+    pub fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.alerted = None;
+        self.poll_own_timer(cx)
+    }
+
+    fn poll_own_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.timer_wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        (self.timer_runs, self.timer_wakes) = (true, Some(cx.waker().clone()));
+        self.timer.as_mut().poll(cx)
     }
 
     /// Returns the broker's status, if it differs from the last one that was sent.

@@ -7,6 +7,7 @@
 //! come before the next read, so these tests cover every order that matters. The last test of this file checks that
 //! readers on other threads get everything too and are always woken.
 
+use std::future::poll_fn;
 use std::thread;
 use std::time::Duration;
 
@@ -396,7 +397,9 @@ async fn follow(feed: Feed, all: i64, seed: i64) -> (u64, u64) {
         let next = if seed % 2 == 0 { live.read() } else { live.read_newest(&mut allowance) };
         let Some(next) = next else {
             // A lost wake-up would hang here, because nothing else wakes the task.
-            timeout(Duration::from_secs(20), live.changed()).await.expect("woken when there is more");
+            timeout(Duration::from_secs(20), poll_fn(|cx| live.poll_changed(cx)))
+                .await
+                .expect("woken when there is more");
             continue;
         };
         match next {

@@ -2,11 +2,14 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use futures_util::Stream;
 use rocket::http::{ContentType, Header};
 use rocket::request::{FromRequest, Outcome, Request};
-use rocket::response::stream::stream;
 use rocket::response::{self, Responder, Response};
 use rocket::{State, get};
 
@@ -114,15 +117,17 @@ pub(super) async fn open(
 /// A stream as a response.
 pub struct SseResponse(Follower);
 
+impl Stream for SseResponse {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.0.poll_next(cx).map(|bytes| bytes.map(Ok))
+    }
+}
+
 impl<'r> Responder<'r, 'static> for SseResponse {
     fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
-        let SseResponse(mut follower) = self;
-        let chunks = stream! {
-            while let Some(bytes) = follower.next().await {
-                yield Ok::<_, io::Error>(bytes);
-            }
-        };
-        body::stream(request, Box::pin(chunks));
+        body::stream(request, Box::pin(self));
         Response::build()
             .header(ContentType::EventStream)
             .header(Header::new("Cache-Control", "no-cache, no-store, no-transform"))
