@@ -101,8 +101,8 @@ pub(super) async fn serve(
     let transport = io.into_inner();
     match state.take_next() {
         Some(next) if state.is_handed_over() => {
-            let taken = Taken::new(transport.into_socket(), read_buf, application.clone());
-            Some(Takeover { taken, next, application, stage })
+            let taken = Taken::new(transport.into_socket(), read_buf, application);
+            Some(Takeover { taken, next, stage })
         }
         _ => {
             if state.must_reset() {

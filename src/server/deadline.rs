@@ -56,11 +56,28 @@ impl WriteDeadline {
                 return Poll::Ready(written);
             }
         }
+        self.pass(socket, application);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Passes on the outcome of a read, which may be what tells of the kernel's deadline.
+    pub fn check_read<T>(
+        &mut self,
+        read: Poll<io::Result<T>>,
+        socket: &Socket,
+        application: &Application,
+    ) -> Poll<io::Result<T>> {
+        if matches!(&read, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut) {
+            self.pass(socket, application);
+        }
+        read
+    }
+
+    fn pass(&mut self, socket: &Socket, application: &Application) {
         if !self.passed {
             self.passed = true;
             socket.reset_at_close(true); // frees what the kernel holds for the client
             application.metrics.timeouts.get_or_create(&WRITE).inc();
         }
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

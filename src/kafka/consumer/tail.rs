@@ -46,7 +46,8 @@ pub trait Sink: Send + 'static {
     /// The topic was deleted and recreated: reading starts at these offsets, and earlier offsets mean nothing any more.
     fn restart(&mut self, positions: &[i64]);
     fn push(&mut self, record: Record);
-    /// Publishes pending records that are due. Returns the time until the next publication.
+    /// Publishes pending records that are due. Returns the time until the next publication;
+    /// [`Duration::MAX`] if nothing is pending.
     fn publish(&mut self) -> Duration;
 }
 
@@ -120,6 +121,11 @@ const LATE: Duration = Duration::from_millis(500);
 /// How often the tail looks at the cluster's state and at `stop`, at least.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
+/// How long the tail lets records collect, at most.
+const PAUSE: Duration = Duration::from_millis(10);
+/// After a fetch of this many records the tail fetches again at once: there are probably more.
+const FULL: usize = 100;
+
 /// The position of a partition that still has no leader: larger than every offset, so none of its records is passed on.
 pub(in crate::kafka) const UNKNOWN: i64 = i64::MAX;
 
@@ -182,21 +188,29 @@ impl<S: Sink> TailReader<S> {
                 self.assign();
             }
             // Many fetches per look at the state: it changes seldom.
+            let mut is_full = false;
             for _ in 0..100 {
-                let wait = self.sink.publish().min(LOOK_UP);
-                if !self.fetch(wait) {
+                let mut wait = self.sink.publish();
+                if wait < Duration::MAX && !is_full {
+                    // Records wait to be published together. Let more of them collect, instead of waking for each.
+                    std::thread::sleep(wait.min(PAUSE));
+                    wait = Duration::ZERO;
+                }
+                let count = self.fetch(wait.min(LOOK_UP));
+                is_full = count >= FULL;
+                if count == 0 {
                     break;
                 }
             }
         }
     }
 
-    /// Takes what has been fetched. Returns false if that was nothing.
-    fn fetch(&mut self, wait: Duration) -> bool {
+    /// Takes what has been fetched. Returns how much that was; 0 after an error.
+    fn fetch(&mut self, wait: Duration) -> usize {
         let fetcher = self.fetcher.clone();
-        let (mut any, mut failed, mut out_of_range) = (false, false, false);
+        let (mut count, mut failed, mut out_of_range) = (0, false, false);
         for fetched in fetcher.fetch(wait) {
-            any = true;
+            count += 1;
             match fetched {
                 Ok(message) => {
                     let index = message.partition() as usize;
@@ -235,7 +249,7 @@ impl<S: Sink> TailReader<S> {
                 }
             }
         }
-        if any {
+        if count > 0 {
             self.reached.raise(&self.positions);
         }
         if out_of_range {
@@ -245,7 +259,7 @@ impl<S: Sink> TailReader<S> {
             // Errors come in quick succession while brokers are down.
             std::thread::sleep(Duration::from_millis(20));
         }
-        any && !failed
+        if failed { 0 } else { count }
     }
 
     fn check_caught_up(&mut self) {
@@ -527,7 +541,7 @@ mod tests {
             let _ = self.0.send(record.offset()); // fails after the receiver ended
         }
         fn publish(&mut self) -> Duration {
-            LOOK_UP
+            Duration::MAX
         }
     }
 
