@@ -33,6 +33,10 @@ pub(super) struct Application {
     pub client: Client,
     pub limits: Limits,
     pub metrics: ServerMetrics,
+    /// Makes the response, head and body, for a connection beyond the limit.
+    pub too_many: fn() -> Vec<u8>,
+    /// Makes the response, head and body, to plain HTTP where TLS is expected.
+    pub speaks_https: fn() -> Vec<u8>,
 }
 
 /// A request with its body, before it is dispatched.

@@ -139,21 +139,13 @@ impl Listener {
     pub fn serve(self, answers: Answers, metrics: ServerMetrics) -> io::Result<Server> {
         let Answers { client, limits, too_many, tls, speaks_https } = answers;
         let places = Shares::new(limits.connections, limits.connections_each);
-        let application = Arc::new(Application { client, limits, metrics });
+        let application = Arc::new(Application { client, limits, metrics, too_many, speaks_https });
         let (stage, stages) = watch::channel(ShutdownStage::Serving);
         let connections = TaskTracker::new();
         if let Some(tls) = tls.clone() {
             tokio::spawn(tls.follow(stages.clone()));
         }
-        let accepting = Accepting {
-            application,
-            too_many,
-            tls,
-            speaks_https,
-            places,
-            connections: connections.clone(),
-            stage: stages,
-        };
+        let accepting = Accepting { application, tls, places, connections: connections.clone(), stage: stages };
         let origin = self.origin;
         let accepting = connections.spawn(accepting.run(self.listen()?, origin));
         Ok(Server { stage, connections, accepting })
@@ -199,9 +191,7 @@ impl Server {
 
 struct Accepting {
     application: Arc<Application>,
-    too_many: fn() -> Vec<u8>,
     tls: Option<Tls>,
-    speaks_https: fn() -> Vec<u8>,
     places: Shares,
     connections: TaskTracker,
     stage: watch::Receiver<ShutdownStage>,
@@ -284,7 +274,7 @@ impl Accepting {
                 self.application.metrics.refused.get_or_create(label).inc();
                 if self.tls.is_none() {
                     // Best effort: the response fits into an empty send buffer, or is not worth waiting for.
-                    let _ = socket.try_write(&(self.too_many)());
+                    let _ = socket.try_write(&(self.application.too_many)());
                 }
                 let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
                 return;
@@ -292,17 +282,14 @@ impl Accepting {
         };
         let _ = socket.set_nodelay(true); // a failure only costs latency
         let (application, stage, tls) = (self.application.clone(), self.stage.clone(), self.tls.clone());
-        let (open, speaks_https) = (Open::new(&application.metrics.open), self.speaks_https);
+        let open = Open::new(&application.metrics.open);
         let connections = self.connections.clone();
         self.connections.spawn(async move {
             let counted = (place, open);
             let socket = match tls {
                 None => Some(Socket::Plain(socket)),
-                Some(tls) => {
-                    let (metrics, within) = (&application.metrics, application.limits.deadlines.head);
-                    let handshake = tls.accept(socket, remote, metrics, speaks_https, within, stage.clone());
-                    Box::pin(handshake).await // in a box, so that it takes memory only until it has ended
-                }
+                // In a box, so that it takes memory only until it has ended.
+                Some(tls) => Box::pin(tls.accept(socket, remote, &application, stage.clone())).await,
             };
             let Some(socket) = socket else { return };
             if let Some(takeover) = connection::serve(socket, remote, application, stage).await {

@@ -26,8 +26,9 @@ use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 
+use super::ShutdownStage;
+use super::exchange::Application;
 use super::socket::Socket;
-use super::{ServerMetrics, ShutdownStage};
 use crate::bounds;
 
 /// The first byte of a TLS connection: the record type `handshake` (RFC 8446, section 5.1).
@@ -138,31 +139,22 @@ impl Tls {
         &self,
         socket: TcpStream,
         remote: SocketAddr,
-        metrics: &ServerMetrics,
-        speaks_https: fn() -> Vec<u8>,
-        within: Duration,
+        application: &Application,
         mut stage: watch::Receiver<ShutdownStage>,
     ) -> Option<Socket> {
         select! {
-            socket = self.shake_hands(socket, remote, metrics, speaks_https, within) => socket,
+            socket = self.shake_hands(socket, remote, application) => socket,
             _ = stage.wait_for(|stage| matches!(stage, ShutdownStage::Cutting | ShutdownStage::Ended)) => None,
         }
     }
 
-    async fn shake_hands(
-        &self,
-        socket: TcpStream,
-        remote: SocketAddr,
-        metrics: &ServerMetrics,
-        speaks_https: fn() -> Vec<u8>,
-        within: Duration,
-    ) -> Option<Socket> {
-        let deadline = Instant::now() + within;
+    async fn shake_hands(&self, socket: TcpStream, remote: SocketAddr, application: &Application) -> Option<Socket> {
+        let deadline = Instant::now() + application.limits.deadlines.head;
         let mut first = [0];
         // A client that sends nothing, or leaves, gets no answer.
         let 1.. = timeout_at(deadline, socket.peek(&mut first)).await.ok()?.ok()? else { return None };
         if first[0] != HANDSHAKE {
-            let answer = if first[0].is_ascii_alphabetic() { speaks_https() } else { Vec::new() };
+            let answer = if first[0].is_ascii_alphabetic() { (application.speaks_https)() } else { Vec::new() };
             leave(socket, &answer).await;
             return None;
         }
@@ -176,7 +168,7 @@ impl Tls {
                 None
             }
             Err(_) => {
-                metrics.timeouts.get_or_create(&super::HANDSHAKE).inc();
+                application.metrics.timeouts.get_or_create(&super::HANDSHAKE).inc();
                 None
             }
         }

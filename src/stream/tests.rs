@@ -52,6 +52,17 @@ impl Fixture {
         }
     }
 
+    /// Publishes this many records together, each so large that a stream sends it alone.
+    fn publish_large(&mut self, count: i64) {
+        let value = format!(r#"{{"user":"u","action":"{}"}}"#, "x".repeat(40_000));
+        for offset in 0..count {
+            self.writer.push(Record::new(0, offset, None, None, Some(value.as_bytes()), std::iter::empty()));
+        }
+        while self.writer.publish() != Duration::MAX {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     async fn follow(&self, start: Start) -> Client {
         self.open(request(start)).await.expect("a stream")
     }
@@ -284,14 +295,7 @@ async fn a_client_that_is_behind_memory_waits_while_kafka_is_unreachable_and_get
 async fn a_stream_that_always_has_frames_gets_its_heartbeats_and_its_end() {
     let settings = FeedSettings { heartbeat: A_MOMENT, max_age: 10 * A_MOMENT, ..FeedSettings::default() };
     let mut fixture = Fixture::new(settings);
-    let padding = "x".repeat(40_000);
-    for offset in 0..20 {
-        let value = format!(r#"{{"user":"u","action":"{padding}"}}"#);
-        fixture.writer.push(Record::new(0, offset, None, None, Some(value.as_bytes()), std::iter::empty()));
-    }
-    while fixture.writer.publish() != Duration::MAX {
-        sleep(Duration::from_millis(1)).await;
-    }
+    fixture.publish_large(20);
     let mut client = fixture.follow(Start::after("0-0")).await;
     client.expect("position").await;
     for heartbeats in 1..=3 {
@@ -307,14 +311,7 @@ async fn a_stream_that_always_has_frames_gets_its_heartbeats_and_its_end() {
 #[tokio::test]
 async fn many_frames_come_in_parts_with_beats_in_between() {
     let mut fixture = Fixture::new(FeedSettings::default());
-    let padding = "x".repeat(40_000);
-    for offset in 0..10 {
-        let value = format!(r#"{{"user":"u","action":"{padding}"}}"#);
-        fixture.writer.push(Record::new(0, offset, None, None, Some(value.as_bytes()), std::iter::empty()));
-    }
-    while fixture.writer.publish() != Duration::MAX {
-        sleep(Duration::from_millis(1)).await;
-    }
+    fixture.publish_large(10);
     let mut client = fixture.follow(Start::after("0-0")).await;
     client.expect("position").await;
     assert_eq!(client.next().await.lines().count(), 1);

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::common::application::{Builder, INHERIT, command_after, signal};
+use crate::common::http::Chunks;
 use crate::common::wait::{PATIENCE, within};
 use crate::common::{Application, Broker, Load, Retries, Servers, Topic};
 use serde_json::json;
@@ -300,6 +301,72 @@ mod alone {
         assert!(app.wait_for_exit(PATIENCE).success());
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
         drop(idle);
+    }
+
+    /// Larger than the 4 MB that the kernel takes, so that the server has a part of it that it could not write yet.
+    #[test]
+    fn an_answer_that_is_being_sent_at_the_end_arrives_whole() {
+        let app = Application::on(Broker::Embedded).start();
+        let batch = json!(vec![json!({"user": "Ann", "action": "big", "x": "x".repeat(30_000)}); 15]);
+        (0..20).for_each(|_| drop(app.post(&batch).expect(201)));
+        let clients = ["1.1", "1.0"].map(|version| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.set_recv_buffer_size(64 * 1024).expect("SO_RCVBUF");
+            socket.connect(&app.address.into()).expect("a connection");
+            let mut client = TcpStream::from(socket);
+            let request =
+                format!("GET /api/v1/events?from=beginning&limit=1000 HTTP/{version}\r\nHost: localhost\r\n\r\n");
+            client.write_all(request.as_bytes()).expect("an open connection");
+            client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            client.read_exact(&mut [0; 1]).expect("the first byte");
+            client
+        });
+        app.terminate();
+        app.log_line("it ends", |line| line["message"] == "shutting down");
+        for mut client in clients {
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).expect("an end without a reset");
+            let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+            let mut rest = answer.split_off(head + 4);
+            let mut body = Vec::new();
+            if String::from_utf8_lossy(&answer).to_ascii_lowercase().contains("transfer-encoding: chunked") {
+                let mut chunks = Chunks::default();
+                chunks.decode(&mut rest, &mut body);
+                assert!(chunks.is_complete(), "no last chunk");
+            } else {
+                body = rest;
+            }
+            let answer: serde_json::Value = serde_json::from_slice(&body).expect("a whole body");
+            assert!(body.len() > 9 << 19 && answer["events"].is_array(), "{} bytes", body.len());
+        }
+        assert!(app.wait_for_exit(PATIENCE).success());
+    }
+
+    #[test]
+    fn clients_that_connect_without_end_do_not_keep_a_process_alive() {
+        let app = Application::on(Broker::Embedded).start();
+        let (address, done) = (app.address, Arc::new(AtomicBool::new(false)));
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let done = done.clone();
+                thread::spawn(move || {
+                    let mut count = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        count += usize::from(TcpStream::connect(address).is_ok());
+                    }
+                    count
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(200));
+        let asked = Instant::now();
+        app.terminate();
+        let ended = app.wait_for_exit(PATIENCE);
+        let took = asked.elapsed();
+        done.store(true, Ordering::Relaxed);
+        let connected: usize = clients.into_iter().map(|client| client.join().expect("a client")).sum();
+        assert!(ended.success() && connected > 100, "{ended}, {connected} connections");
+        assert!(took < END, "{took:?}");
     }
 
     /// An `EventSource` reconnects after a stream that ends, and gives up for ever after a 503.

@@ -1,9 +1,10 @@
 //! Compares the ring and its subscriptions with a model: whatever the order of the steps, every matching record arrives
 //! once and in order, or a `gap`, `dropped` or `skipped` reports exactly that it does not.
 //!
-//! Why not loom: nothing in the hand-over is lock-free. Ring and readers share a `RwLock` and tokio's watch channel, a
-//! block's frames are in std's `OnceLock` and `Mutex`, and the atomics only count bytes and streams; they order
-//! nothing. One read takes the lock a few times. A change by the writer in between (append, evict, recreate) could also
+//! Why not loom: ring and readers share a `RwLock`, a block's frames are in std's `OnceLock` and `Mutex`, and tasks are
+//! woken by `AtomicWaker`. Beside those only two atomics order anything: the number of waves, which a reader reads after
+//! it has left its waker (as `AtomicWaker` demands), and the number of the last block of a wave. One read takes the lock a
+//! few times. A change by the writer in between (append, evict, recreate) could also
 //! come before the next read, so these tests cover every order that matters. The last test of this file checks that
 //! readers on other threads get everything too and are always woken.
 
