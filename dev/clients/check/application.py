@@ -47,11 +47,12 @@ class Answer:
 class Application:
     """The debug build on a port of its own. Settings are named as in the README: `feed.retry`."""
 
-    def __init__(self, kafka=None, topic=None, **settings):
+    def __init__(self, kafka=None, topic=None, environment=None, **settings):
         self.port = free_port()
         self.topic = topic or f"interop-{uuid.uuid4()}"
         self._kafka = kafka
         self._settings = settings
+        self._environment = environment or {}
         self._folder = tempfile.TemporaryDirectory(prefix="footfall-")
         self._process = None
 
@@ -65,6 +66,7 @@ class Application:
             environment["KAFKA_BOOTSTRAP_SERVERS"] = self._kafka
         for name, value in self._settings.items():
             environment["FOOTFALL_" + name.replace(".", "__").upper()] = str(value)
+        environment |= self._environment
         self.log = Path(self._folder.name) / "log"
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
