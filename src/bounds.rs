@@ -101,11 +101,14 @@ pub fn labours() -> usize {
 /// at a time.
 pub const SMALL_BODY: usize = 64 << 10;
 /// Most bytes of a compressed body that an async worker decompresses. They may expand a thousandfold, or consist of
-/// [`GZIP_MEMBERS`] members.
-pub const SMALL_GZIP: usize = 4 << 10;
-/// Most members of a gzip body (RFC 1952, section 2.2). Each takes time even if it is empty. Tools that compress in blocks
-/// write one for about 64 KiB.
-pub const GZIP_MEMBERS: usize = 1024;
+/// [`COMPRESSED_MEMBERS`] members.
+pub const SMALL_COMPRESSED: usize = 4 << 10;
+/// Most members of a gzip body (RFC 1952, section 2.2) and frames of a zstd body (RFC 8878, section 3). Each takes time even
+/// if it is empty. Tools that compress in blocks write one for about 64 KiB.
+pub const COMPRESSED_MEMBERS: usize = 1024;
+/// The binary logarithm of the most bytes that a zstd body may refer back: 8 MiB, which RFC 9659 has every sender keep to.
+/// The decoder allocates as many as the body asks for.
+pub const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Returns how many large bodies are decompressed or parsed at the same time, and how many of them may come from one
 /// address: one for each processor, and half of that.

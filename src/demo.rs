@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::event::BodyFormat;
 use crate::event::json::string;
-use crate::ingest::{Ack, Events, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
+use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
 
 /// Most batches in flight to Kafka; the demo waits while there are this many.
 const MOST_IN_FLIGHT: usize = 64;
@@ -76,7 +76,8 @@ impl Traffic {
 /// An array of generated events.
 fn submission(body: Vec<u8>) -> Submission<'static> {
     let events = Events::Body { bytes: body.into(), format: BodyFormat::Json, shape: Shape::Array };
-    Submission { events, ack: Ack::All, idempotency_key: None, client: None, trace: [None, None] }
+    let (ack, handling) = (Ack::All, Handling::Lenient);
+    Submission { events, ack, handling, idempotency_key: None, client: None, trace: [None, None] }
 }
 
 /// What was logged: each state is logged once, however long it lasts.
@@ -109,6 +110,7 @@ impl Logged {
         match verdicts {
             Ok(Verdicts::One(verdict)) => self.verdict(verdict),
             Ok(Verdicts::Many(verdicts)) => verdicts.into_iter().for_each(|verdict| self.verdict(verdict)),
+            Ok(Verdicts::Lines(lines)) => lines.into_iter().for_each(|(_, verdict)| self.verdict(verdict)),
             Err(error) => self.failed(error.to_string()),
         }
     }

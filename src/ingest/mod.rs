@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Semaphore, watch};
 
 use ids::Ids;
-pub use submit::{Ack, Events, Shape, Submission, SubmitError, Verdicts};
+pub use submit::{Ack, Events, Handling, Shape, Submission, SubmitError, Verdicts};
 pub use undecided::UndecidedIds;
 pub use verdict::{Failure, IngestMetrics, Verdict, Written};
 

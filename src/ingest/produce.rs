@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::batch::Batch;
 use super::ids::{Claim, IdHash};
-use super::{Ack, Failure, HEADERS, Ingest, KIB, Verdict, Written};
+use super::{Ack, Failure, HEADERS, Handling, Ingest, KIB, Verdict, Written};
 use crate::bounds::{Address, Busy, Share};
 use crate::event::Event;
 use crate::kafka::{Completion, Message, Priority, TopicState, partition_of};
@@ -18,6 +18,8 @@ const EVENT_BESIDE_VALUE: usize = 256;
 const ID_HELD_UP: &str = "a record with this id lies after the start of an open transaction of another writer and may be part of it; \
                           whether it counts is known when that transaction ends";
 const DOUBTFUL: &str = "an earlier attempt may have been written, and the topic cannot be asked now";
+const WITHHELD_ELSEWHERE: &str =
+    "another event with this id was refused together with its request, and was not written";
 
 /// An event whose id is claimed. New ones are with the producer.
 enum Produced {
@@ -29,8 +31,14 @@ enum Produced {
 
 impl Ingest {
     /// Writes events, and with [`Ack::All`] waits for Kafka's acknowledgements. Returns one verdict per event, in
-    /// order.
-    pub(super) async fn deliver(&self, events: Vec<Event>, ack: Ack, client: Address) -> Vec<Verdict> {
+    /// order. With [`Handling::Strict`] no event is sent if one is refused before that.
+    pub(super) async fn deliver(
+        &self,
+        events: Vec<Event>,
+        ack: Ack,
+        handling: Handling,
+        client: Address,
+    ) -> Vec<Verdict> {
         let _permit = match self.admission.try_acquire(client) {
             Ok(permit) => permit,
             Err(busy) => return reject(events, too_many_requests(busy)),
@@ -44,7 +52,7 @@ impl Ingest {
         };
         let deadline = Instant::now() + self.settings.deadline;
         self.resolve_doubts(&events, deadline).await;
-        let produced = self.produce(&events, ack, room);
+        let produced = self.produce(&events, ack, handling, room);
         match ack {
             Ack::All => self.acknowledged(events, produced, deadline).await,
             Ack::None => queued(events, produced),
@@ -75,6 +83,9 @@ impl Ingest {
                     let mut outcome = batch.outcome(index).unwrap_or_else(unknown);
                     if waited.is_ok() && outcome == Err(Failure::Unknown) {
                         outcome = self.ids.written(self.key(&event)).ok_or(Failure::Unknown);
+                    }
+                    if replayed && outcome == Err(Failure::Withheld) {
+                        outcome = Err(Failure::Unavailable(WITHHELD_ELSEWHERE.into()));
                     }
                     (outcome, replayed)
                 }
@@ -110,7 +121,7 @@ impl Ingest {
     }
 
     /// Passes events to the producer. Their room in the queue is released when all of them are settled.
-    fn produce(&self, events: &[Event], ack: Ack, room: Option<(Share, Share)>) -> Vec<Produced> {
+    fn produce(&self, events: &[Event], ack: Ack, handling: Handling, room: Option<(Share, Share)>) -> Vec<Produced> {
         let keys = events.iter().map(|event| (self.key(event), event.time_ms)).collect();
         let batch = Arc::new(Batch::new(keys, self.ids.clone(), self.metrics.clone()));
         let completion: Arc<dyn Completion> = batch.clone();
@@ -155,12 +166,18 @@ impl Ingest {
             })
             .collect();
         held.clear();
+        let is_failed = |produced: &Produced| matches!(produced, Produced::Failed(_));
+        let mut withholds = handling == Handling::Strict && produced.iter().any(is_failed);
         let priority = match ack {
             Ack::All => Priority::Awaited,
             Ack::None => Priority::Unawaited,
         };
         let mut sending = self.producer.sending(new.len(), priority);
         for (index, message) in new {
+            if withholds {
+                produced[index] = self.give_up(&batch, index, Failure::Withheld);
+                continue;
+            }
             let user = &*events[index].user;
             if let Some(failure) = held.get(user) {
                 produced[index] = self.give_up(&batch, index, failure.clone());
@@ -174,6 +191,7 @@ impl Ingest {
                     held.insert(user, failure.clone());
                 }
                 produced[index] = self.give_up(&batch, index, failure);
+                withholds = handling == Handling::Strict;
             }
         }
         drop(sending);
@@ -204,8 +222,12 @@ impl Ingest {
 
 /// Returns the verdicts on events whose client does not wait for acknowledgements.
 fn queued(events: Vec<Event>, produced: Vec<Produced>) -> Vec<Verdict> {
+    let is_withheld = |produced: &Produced| matches!(produced, Produced::Failed(Failure::Withheld));
+    let withholds = produced.iter().any(is_withheld);
     let verdict = |(event, produced): (Event, Produced)| match produced {
         Produced::Failed(failure) => Verdict::Failed { id: event.id, failure },
+        // Nothing was queued now: the answer must not say so.
+        Produced::Known(at) if withholds => Verdict::Written { id: event.id, at, replayed: true },
         _ => Verdict::Queued { id: event.id, time_ms: event.time_ms },
     };
     events.into_iter().zip(produced).map(verdict).collect()

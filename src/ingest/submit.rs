@@ -15,7 +15,9 @@ use crate::limits::HeavyWorkError;
 pub struct Submission<'a> {
     pub events: Events,
     pub ack: Ack,
-    /// The id of the event, unless it has one itself. Only for a submission of one event.
+    pub handling: Handling,
+    /// The id of the event, unless it has one itself. The ids of an array's events are made of it; only with
+    /// [`Handling::Strict`].
     pub idempotency_key: Option<&'a str>,
     /// The client's address; `None` for events that this process generates, which have no rate limit.
     pub client: Option<Address>,
@@ -50,11 +52,22 @@ pub enum Ack {
     None,
 }
 
+/// What a refused event means for the others of its submission (RFC 7240, section 4.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    /// The others are written.
+    Lenient,
+    /// No event is sent to Kafka if one is refused before that.
+    Strict,
+}
+
 /// The verdicts on a submission, in the order of its events.
 #[derive(Debug)]
 pub enum Verdicts {
     One(Verdict),
     Many(Vec<Verdict>),
+    /// The verdicts on the lines of a body, with their numbers, counted from 0.
+    Lines(Vec<(usize, Verdict)>),
 }
 
 /// Why a submission is rejected as a whole. None of its events was sent to Kafka.
@@ -67,7 +80,12 @@ pub enum SubmitError {
     WrongShape(Shape),
     #[error("`Idempotency-Key` must be 1 to {} visible ASCII characters", EventId::MAX)]
     BadKey,
-    #[error("`Idempotency-Key` is for a single event; give each event of an array an `id`")]
+    #[error("`Idempotency-Key` of an array must be 1 to {ARRAY_KEY} visible ASCII characters")]
+    BadKeyForArray,
+    #[error(
+        "`Idempotency-Key` is for a single event, or for an array with `Prefer: handling=strict`; give each event of an \
+         array an `id`"
+    )]
     KeyForArray,
     #[error("too many events from this address (`ingest.rate_limit`)")]
     RateLimited { retry_after_s: u64 },
@@ -82,25 +100,23 @@ impl Ingest {
     /// Accepts events and returns the outcome of each. Ends within `ingest.deadline` after the body is parsed,
     /// or twice that for a form whose fields changed.
     pub async fn submit(&self, submission: Submission<'_>) -> Result<Verdicts, SubmitError> {
-        let Submission { events, ack, idempotency_key, client, trace } = submission;
+        let Submission { events, ack, handling, idempotency_key, client, trace } = submission;
         let address = client.unwrap_or_else(|| Address::new(None));
         let is_form = matches!(events, Events::Form(_));
         let parsed = self.parse(events, address).await?;
-        let is_array = matches!(parsed, Parsed::Many(_));
-        let (mut events, invalid) = match parsed {
-            Parsed::Many(_) if idempotency_key.is_some() => return Err(SubmitError::KeyForArray),
-            Parsed::Many(items) => separate(items),
-            Parsed::One(checked) => match *checked {
-                Ok(event) => (vec![event], Vec::new()),
-                Err(errors) => (Vec::new(), vec![(0, errors)]),
-            },
-        };
-        let renews_id = is_form && events.first().is_some_and(|event| !event.id_was_given);
-        if let (Some(key), Some(event)) = (idempotency_key, events.first_mut()) {
-            name_by_key(event, key)?;
+        let (mut items, layout) = Layout::of(parsed);
+        let renews_id = is_form && matches!(&items[..], [Ok(event)] if !event.id_was_given);
+        match (idempotency_key, &layout, handling) {
+            (None, ..) => {}
+            (Some(key), Layout::One, _) => name_by_key(&mut items, key)?,
+            (Some(_), _, Handling::Lenient) => return Err(SubmitError::KeyForArray),
+            (Some(key), layout, Handling::Strict) => name_all_by_key(&mut items, layout, key)?,
         }
+        let (mut events, invalid) = separate(items);
         let mut verdicts = Vec::new();
-        if !events.is_empty() {
+        if handling == Handling::Strict && !invalid.is_empty() {
+            verdicts = events.into_iter().map(|event| withheld(event.id)).collect();
+        } else if !events.is_empty() {
             if let Some(client) = client
                 && let Err(retry_after_s) = self.rate_limit.check(client, events.len())
             {
@@ -109,19 +125,20 @@ impl Ingest {
             }
             add_trace(&mut events, trace);
             let again = renews_id.then(|| events.clone());
-            verdicts = self.deliver(events, ack, address).await;
+            verdicts = self.deliver(events, ack, handling, address).await;
             if let (Some(mut events), [Verdict::Failed { failure: Failure::IdReused, .. }]) = (again, &verdicts[..]) {
                 events.iter_mut().for_each(|event| event.id = EventId::new());
-                verdicts = self.deliver(events, ack, address).await;
+                verdicts = self.deliver(events, ack, handling, address).await;
             }
         }
         for (index, errors) in invalid {
             verdicts.insert(index, Verdict::Invalid(errors));
         }
         self.metrics.count(&verdicts);
-        match is_array {
-            true => Ok(Verdicts::Many(verdicts)),
-            false => verdicts.pop().map(Verdicts::One).ok_or(SubmitError::NoVerdict),
+        match layout {
+            Layout::One => verdicts.pop().map(Verdicts::One).ok_or(SubmitError::NoVerdict),
+            Layout::Array => Ok(Verdicts::Many(verdicts)),
+            Layout::Lines(numbers) => Ok(Verdicts::Lines(numbers.into_iter().zip(verdicts).collect())),
         }
     }
 
@@ -144,16 +161,47 @@ impl Ingest {
             false => self.heavy.run(client, move || parse(&bytes, format, &limits)).await??,
         };
         match (&parsed, shape) {
-            (Parsed::One(_), Shape::Array) | (Parsed::Many(_), Shape::One) => Err(SubmitError::WrongShape(shape)),
+            (Parsed::One(_), Shape::Array) | (Parsed::Many(_) | Parsed::Lines(_), Shape::One) => {
+                Err(SubmitError::WrongShape(shape))
+            }
             _ => Ok(parsed),
         }
     }
 }
 
-/// The errors of an event, with its index in the array.
+/// How the events of a body were arranged.
+enum Layout {
+    One,
+    Array,
+    /// On lines with these numbers.
+    Lines(Vec<usize>),
+}
+
+impl Layout {
+    fn of(parsed: Parsed) -> (Vec<Checked>, Self) {
+        match parsed {
+            Parsed::One(checked) => (vec![*checked], Layout::One),
+            Parsed::Many(items) => (items, Layout::Array),
+            Parsed::Lines(lines) => {
+                let (numbers, items) = lines.into_iter().unzip();
+                (items, Layout::Lines(numbers))
+            }
+        }
+    }
+
+    /// Returns the index that answers give the item at this place.
+    fn index(&self, place: usize) -> usize {
+        match self {
+            Layout::Lines(numbers) => numbers.get(place).copied().unwrap_or(place),
+            Layout::One | Layout::Array => place,
+        }
+    }
+}
+
+/// The errors of an event, with its place among the items.
 type Invalid = (usize, Vec<FieldError>);
 
-fn separate(items: Vec<Result<Event, Vec<FieldError>>>) -> (Vec<Event>, Vec<Invalid>) {
+fn separate(items: Vec<Checked>) -> (Vec<Event>, Vec<Invalid>) {
     let (mut events, mut invalid) = (Vec::with_capacity(items.len()), Vec::new());
     for (index, item) in items.into_iter().enumerate() {
         match item {
@@ -164,13 +212,41 @@ fn separate(items: Vec<Result<Event, Vec<FieldError>>>) -> (Vec<Event>, Vec<Inva
     (events, invalid)
 }
 
-/// Makes an `Idempotency-Key` the id of an event that has none.
-fn name_by_key(event: &mut Event, key: &str) -> Result<(), SubmitError> {
-    let id = EventId::parse(key).ok_or(SubmitError::BadKey)?;
+/// The verdict on a valid event of a refused request.
+fn withheld(id: EventId) -> Verdict {
+    Verdict::Failed { id, failure: Failure::Withheld }
+}
+
+/// Makes an `Idempotency-Key` the id of a single event that has none.
+fn name_by_key(items: &mut [Checked], key: &str) -> Result<(), SubmitError> {
+    for event in items.iter_mut().flatten() {
+        name(event, EventId::parse(key).ok_or(SubmitError::BadKey)?);
+    }
+    Ok(())
+}
+
+/// Most characters of the `Idempotency-Key` of an array: a dot and an index of up to 10 digits follow it in an id.
+const ARRAY_KEY: usize = EventId::MAX - 11;
+
+/// Makes `<key>.<index>` the ids of events that have none, so that a retry of the array has the same ids.
+fn name_all_by_key(items: &mut [Checked], layout: &Layout, key: &str) -> Result<(), SubmitError> {
+    if key.len() > ARRAY_KEY {
+        return Err(SubmitError::BadKeyForArray);
+    }
+    for (place, item) in items.iter_mut().enumerate() {
+        let id = EventId::parse(&format!("{key}.{}", layout.index(place))).filter(|_| !key.is_empty());
+        let id = id.ok_or(SubmitError::BadKeyForArray)?;
+        if let Ok(event) = item {
+            name(event, id);
+        }
+    }
+    Ok(())
+}
+
+fn name(event: &mut Event, id: EventId) {
     if !event.id_was_given {
         (event.id, event.id_was_given) = (id, true);
     }
-    Ok(())
 }
 
 fn add_trace(events: &mut [Event], trace: [Option<&str>; 2]) {

@@ -45,6 +45,9 @@ pub enum Failure {
     /// Kafka will never accept the event.
     #[error("{0}")]
     Refused(String),
+    /// Not written, because another event of a request with [`Handling::Strict`](super::Handling::Strict) was refused.
+    #[error("not written, because another event of the request was refused")]
+    Withheld,
 }
 
 impl From<ProduceError> for Failure {
@@ -71,6 +74,7 @@ impl Verdict {
             Verdict::Failed { failure: Failure::Unavailable(_), .. } => "unavailable",
             Verdict::Failed { failure: Failure::Unknown, .. } => "unknown",
             Verdict::Failed { failure: Failure::Refused(_), .. } => "refused",
+            Verdict::Failed { failure: Failure::Withheld, .. } => "withheld",
         }
     }
 }

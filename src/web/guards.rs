@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::trace::Trace;
 use crate::bounds::Address;
 use crate::event::trace;
-use crate::ingest::{Ack, Events, Submission};
+use crate::ingest::{Ack, Events, Handling, Submission};
 use crate::kafka::ClusterState;
 
 /// The state of the cluster, and its changes.
@@ -62,7 +62,8 @@ impl<'r> FromRequest<'r> for Origin<'r> {
 
 impl<'r> Origin<'r> {
     pub fn submission(&self, events: Events, ack: Ack, idempotency_key: Option<&'r str>) -> Submission<'r> {
-        Submission { events, ack, idempotency_key, client: Some(self.client), trace: self.trace }
+        let (handling, client) = (Handling::Lenient, Some(self.client));
+        Submission { events, ack, handling, idempotency_key, client, trace: self.trace }
     }
 }
 

@@ -12,6 +12,7 @@ mod long_answer;
 mod method_not_allowed;
 mod openapi;
 mod pages;
+mod prefer;
 mod problem;
 mod query;
 mod receipt;

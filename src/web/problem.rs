@@ -6,7 +6,10 @@ use rocket::Request;
 use rocket::http::{ContentType, Header, Status};
 use rocket::response::{Responder, Result};
 use serde::{Serialize, Serializer};
-use utoipa::ToSchema;
+use serde_json::value::RawValue;
+use utoipa::openapi::schema::ArrayBuilder;
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::answer::Answer;
 use super::trace::Trace;
@@ -49,6 +52,7 @@ kinds! {
     UriTooLong "/problems/uri-too-long" 414 "URI too long" false;
     UnsupportedType "/problems/unsupported-type" 415 "Content type not supported" false;
     Misdirected "/problems/misdirected" 421 "Unknown host name" false;
+    Withheld "/problems/withheld" 424 "Another event of the request was refused" true;
     UpgradeRequired "/problems/upgrade-required" 426 "WebSocket only" false;
     InvalidEvent "/problems/invalid-event" 422 "Invalid event" false;
     IdReused "/problems/id-reused" 422 "Id already used by another event" false;
@@ -82,6 +86,7 @@ impl Kind {
             Failure::Unavailable(_) => Kind::Unavailable,
             Failure::Unknown => Kind::Timeout,
             Failure::Refused(_) => Kind::Refused,
+            Failure::Withheld => Kind::Withheld,
         }
     }
 }
@@ -121,6 +126,8 @@ pub struct Problem {
     errors: Vec<IndexedError>,
     /// The id to retry with, where the outcome is unknown.
     id: Option<EventId>,
+    /// What became of each event of an array, as JSON.
+    results: Option<Box<RawValue>>,
     headers: Vec<(&'static str, String)>,
 }
 
@@ -152,10 +159,25 @@ pub struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     id: Option<&'a EventId>,
+    /// With `Prefer: handling=strict`: what became of each event of an array.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ItemResults, nullable = false, required = false)]
+    results: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     request_id: Option<&'a str>,
 }
+
+/// The results of the events of an array. `receipt.rs` writes them.
+enum ItemResults {}
+
+impl PartialSchema for ItemResults {
+    fn schema() -> RefOr<Schema> {
+        ArrayBuilder::new().items(Ref::from_schema_name("ItemResult")).into()
+    }
+}
+
+impl ToSchema for ItemResults {}
 
 /// What is known of an event for which there was no acknowledgement.
 #[derive(Serialize, ToSchema)]
@@ -166,7 +188,8 @@ enum Outcome {
 
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        let mut problem = Problem { kind, detail: detail.into(), errors: Vec::new(), id: None, headers: Vec::new() };
+        let (errors, headers) = (Vec::new(), Vec::new());
+        let mut problem = Problem { kind, detail: detail.into(), errors, id: None, results: None, headers };
         if matches!(kind, Kind::Unavailable | Kind::HeldUp | Kind::TooManyRequests) {
             problem.headers.push(("Retry-After", "1".into()));
         }
@@ -187,11 +210,11 @@ impl Problem {
         Problem::new(Kind::InvalidEvent, detail).with_errors(index, errors)
     }
 
-    /// An array of events that are all invalid.
-    pub fn all_invalid(verdicts: Vec<Verdict>) -> Self {
+    /// An array of events that are all invalid, with their indexes.
+    pub fn all_invalid(verdicts: Vec<(usize, Verdict)>) -> Self {
         let detail = format!("{} events, none of them valid", verdicts.len());
         let mut problem = Problem::new(Kind::InvalidEvent, detail);
-        for (index, verdict) in verdicts.into_iter().enumerate() {
+        for (index, verdict) in verdicts {
             if let Verdict::Invalid(errors) = verdict {
                 problem = problem.with_errors(index, errors);
             }
@@ -202,6 +225,14 @@ impl Problem {
     fn with_errors(mut self, index: usize, errors: Vec<FieldError>) -> Self {
         let room = crate::bounds::ERRORS.saturating_sub(self.errors.len());
         self.errors.extend(errors.into_iter().take(room).map(|error| IndexedError::new(index, error)));
+        self
+    }
+
+    /// The problem of a whole array: that of one of its events, with a sentence before it, and with what became of each
+    /// event, as JSON.
+    pub fn of_array(mut self, sentence: &str, results: Box<RawValue>) -> Self {
+        self.detail = format!("{sentence}: {}", self.detail);
+        self.results = Some(results);
         self
     }
 
@@ -253,6 +284,7 @@ impl Problem {
             errors: &self.errors,
             outcome: (self.kind == Kind::Timeout).then_some(Outcome::Unknown),
             id: self.id.as_ref(),
+            results: self.results.as_deref(),
             request_id,
         }
     }
@@ -268,7 +300,11 @@ impl Serialize for Problem {
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let kind = match refused {
-            Refused::Empty | Refused::NotUtf8(_) | Refused::NotJson(_) | Refused::EmptyArray(_) => Kind::NotJson,
+            Refused::Empty
+            | Refused::NotUtf8(_)
+            | Refused::NotJson(_)
+            | Refused::EmptyArray(_)
+            | Refused::NoLines(_) => Kind::NotJson,
             Refused::WrongType(_) => Kind::InvalidEvent,
             Refused::TooMany { .. } | Refused::TooLarge { .. } => Kind::TooLarge,
         };
@@ -292,7 +328,9 @@ impl From<SubmitError> for Problem {
         match error {
             SubmitError::Body(refused) => refused.into(),
             SubmitError::WrongShape(_) => Problem::invalid(0, vec![FieldError::new("", detail)]),
-            SubmitError::BadKey | SubmitError::KeyForArray => Problem::new(Kind::BadParameter, detail),
+            SubmitError::BadKey | SubmitError::BadKeyForArray | SubmitError::KeyForArray => {
+                Problem::new(Kind::BadParameter, detail)
+            }
             SubmitError::RateLimited { retry_after_s } => {
                 Problem::new(Kind::TooManyRequests, detail).header("Retry-After", retry_after_s.to_string())
             }

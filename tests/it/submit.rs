@@ -492,7 +492,7 @@ fn another_content_type_or_encoding_is_415() {
         assert_eq!(problem["retryable"], false);
     }
     app.request("POST", "/api/v1/events").body_only(event).send().expect(415).problem();
-    for encoding in ["br", "deflate", "zstd", "gzip, gzip"] {
+    for encoding in ["br", "gzip, gzip"] {
         app.request("POST", "/api/v1/events")
             .body("application/json", event)
             .header("Content-Encoding", encoding)

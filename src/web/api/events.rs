@@ -10,12 +10,13 @@ use utoipa::ToSchema;
 
 use crate::event::cloudevents::{self, HTTP_PREFIX, HTTP_REQUIRED};
 use crate::event::{BodyFormat, FieldError, Parsed};
-use crate::ingest::{Ack, Events, Ingest, Shape, SubmitError};
+use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError};
 use crate::kafka::Connection;
 use crate::web::answer::Answer;
 use crate::web::body::RequestBody;
 use crate::web::guards::{Origin, unquoted};
 use crate::web::openapi::{self, Description};
+use crate::web::prefer;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::{Parameters, bad};
 use crate::web::receipt;
@@ -50,11 +51,12 @@ impl<'r> EventHead<'r> {
             "application/json" => Ok(BodyFormat::Json),
             "application/cloudevents+json" => Ok(BodyFormat::CloudEvent),
             "application/cloudevents-batch+json" => Ok(BodyFormat::CloudEventBatch),
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(BodyFormat::JsonLines),
             _ => {
                 let given = if essence.is_empty() { "none".to_owned() } else { format!("`{essence}`") };
                 let detail = format!(
-                    "expected the content type application/json, application/cloudevents+json or \
-                     application/cloudevents-batch+json, not {given}"
+                    "expected the content type application/json, application/cloudevents+json, \
+                     application/cloudevents-batch+json or application/x-ndjson, not {given}"
                 );
                 Err(Problem::new(Kind::UnsupportedType, detail).header("Accept", ACCEPTED))
             }
@@ -95,7 +97,8 @@ impl<'r> EventHead<'r> {
 }
 
 /// The content types of a post (RFC 9110, section 12.5.1, in an answer).
-const ACCEPTED: &str = "application/json, application/cloudevents+json, application/cloudevents-batch+json";
+const ACCEPTED: &str = "application/json, application/cloudevents+json, application/cloudevents-batch+json, \
+    application/x-ndjson, application/ndjson, application/jsonl";
 /// The prefix of the content types of CloudEvents in structured and batch mode.
 const CLOUDEVENTS: &str = "application/cloudevents";
 
@@ -109,6 +112,9 @@ fn max_body(ingest: &Ingest) -> usize {
 /// content types; binary if one of `ce-specversion`, `ce-id`, `ce-source` and `ce-type` is there, which then are all
 /// required. In binary mode the body is the data, and `Content-Type`, `application/json` or a type that ends in `+json`, is
 /// its `datacontenttype`; every other `ce-<name>` header is an extension. Headers of attributes are percent-encoded.
+///
+/// Or NDJSON: an event on each line; blank lines are skipped. With `Prefer: handling=strict` an array, and NDJSON, is
+/// written as a whole or refused as a whole.
 #[utoipa::path(
     operation_id = "sendEvents",
     tag = "events",
@@ -125,6 +131,9 @@ fn max_body(ingest: &Ingest) -> usize {
             ),
             (openapi::CloudEvent = "application/cloudevents+json"),
             (openapi::CloudEvents = "application/cloudevents-batch+json"),
+            (openapi::EventLines = "application/x-ndjson", example = json!(openapi::several_events())),
+            (openapi::EventLines = "application/ndjson", example = json!(openapi::several_events())),
+            (openapi::EventLines = "application/jsonl", example = json!(openapi::several_events())),
         ),
     ),
     responses(
@@ -132,7 +141,7 @@ fn max_body(ingest: &Ingest) -> usize {
             status = 201,
             description = "Every event is acknowledged by Kafka. A single event also gets `Location`.",
             body = openapi::ReceiptOrResults,
-            headers(("Location" = String), ("Idempotent-Replayed" = String)),
+            headers(("Location" = String), ("Idempotent-Replayed" = String), ("Preference-Applied" = String)),
             examples(
                 ("one" = (value = json!(openapi::receipt()))),
                 ("several" = (value = json!({"results": [openapi::receipt_of_many()]}))),
@@ -142,7 +151,7 @@ fn max_body(ingest: &Ingest) -> usize {
             status = 202,
             description = "`ack=none`: every event is valid and queued.",
             body = openapi::QueuedOrResults,
-            headers(("Idempotent-Replayed" = String)),
+            headers(("Idempotent-Replayed" = String), ("Preference-Applied" = String)),
             examples(("one" = (value = json!(openapi::queued())))),
         ),
         (status = 207, description = "The items of an array have different statuses.", body = receipt::Results),
@@ -160,14 +169,24 @@ pub async fn submit(
     ingest: &State<Arc<Ingest>>,
     connection: &State<Connection>,
     head: EventHead<'_>,
+    handling: Handling,
     origin: Origin<'_>,
     parameters: Parameters,
     body: RequestBody<'_>,
 ) -> Result<Answer, Problem> {
-    let ack = ack(parameters.get("ack"))?;
-    let events = head.events(ingest, body).await?;
-    let submission = origin.submission(events, ack, head.idempotency_key);
-    receipt::answer(connection.topic(), ingest.submit(submission).await?)
+    let answer = async {
+        let ack = ack(parameters.get("ack"))?;
+        let events = head.events(ingest, body).await?;
+        let submission = Submission { handling, ..origin.submission(events, ack, head.idempotency_key) };
+        receipt::answer(connection.topic(), ingest.submit(submission).await?, handling)
+    };
+    let ((name, value), answer) = (prefer::APPLIED, answer.await);
+    match handling {
+        Handling::Lenient => answer,
+        Handling::Strict => {
+            answer.map(|answer| answer.header(name, value)).map_err(|problem| problem.header(name, value))
+        }
+    }
 }
 
 /// Parses `ack`: what the answer waits for.
@@ -237,7 +256,7 @@ pub async fn tutorial(
         }
         other => other.into(),
     })?;
-    receipt::answer(connection.topic(), verdicts)?;
+    receipt::answer(connection.topic(), verdicts, Handling::Lenient)?;
     Ok(Answer::json(200, &TutorialAnswer { message: TutorialMessage::Sent }))
 }
 

@@ -37,7 +37,7 @@ use super::stream::{self, LastEventId};
 use crate::bounds::{Address, POSTED_BYTES, SMALL_BODY};
 use crate::event::{BodyFormat, FieldError};
 use crate::feed::Dialect;
-use crate::ingest::{Ack, Events, Ingest, Shape, Submission, SubmitError};
+use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError};
 use crate::kafka::Connection;
 use crate::limits::HeavyWork;
 use crate::server::body;
@@ -502,12 +502,13 @@ impl Post {
         let submission = Submission {
             events: Events::Body { bytes: self.body, format: BodyFormat::Json, shape: self.shape },
             ack: self.ack,
+            handling: Handling::Lenient,
             idempotency_key: self.idempotency_key.as_deref().map(unquoted),
             client: Some(sender.client),
             trace: sender.trace.each_ref().map(Option::as_deref),
         };
         let answer = match parts.ingest.submit(submission).await {
-            Ok(verdicts) => receipt::answer(&parts.topic, verdicts),
+            Ok(verdicts) => receipt::answer(&parts.topic, verdicts, Handling::Lenient),
             Err(SubmitError::WrongShape(expected)) => Err(wrong_shape(expected)),
             Err(error) => Err(error.into()),
         };

@@ -118,9 +118,9 @@ failures! {
             Problem::new(Kind::Unavailable, "Kafka is unreachable: no answer from kafka-1:9092");
 
         // Submissions
-        BadBody: "Not JSON, not UTF-8, not gzip, an empty body or an empty array (`not-json`); a malformed `ack` or \
-                  `Idempotency-Key`, or an `Idempotency-Key` beside an array (`bad-parameter`); or not a valid HTTP request \
-                  (`bad-request`).",
+        BadBody: "Not JSON, not UTF-8, not of its `Content-Encoding`, an empty body or an empty array (`not-json`); a malformed \
+                  `ack` or `Idempotency-Key`, or an `Idempotency-Key` beside an array without `Prefer: handling=strict` \
+                  (`bad-parameter`); or not a valid HTTP request (`bad-request`).",
             Problem::new(Kind::NotJson, "the body is not JSON: expected value at line 1 column 1");
         BadForm: "Not a form, not UTF-8, or not a valid HTTP request.",
             Problem::new(Kind::BadRequest, "the form is not UTF-8");
@@ -129,14 +129,15 @@ failures! {
         UnsupportedType: "Another Content-Type or Content-Encoding.",
             Problem::new(
                 Kind::UnsupportedType,
-                "expected the content type application/json, application/cloudevents+json or \
-                 application/cloudevents-batch+json, not `text/plain`"
+                "expected the content type application/json, application/cloudevents+json, \
+                 application/cloudevents-batch+json or application/x-ndjson, not `text/plain`"
             );
         Invalid: "JSON, but no valid event; an `id` that was used with another body (`id-reused`); or Kafka will never take it \
                   (`refused-by-kafka`).",
             invalid();
         InvalidEvents: "JSON, but no valid event; an `id` that was used with another body (`id-reused`); or Kafka will never \
-                        take it (`refused-by-kafka`). For an array of which every item failed so: `results`.",
+                        take it (`refused-by-kafka`). For an array of which every item failed so: `results`. With `Prefer: \
+                        handling=strict`, also if one item failed so; nothing was written.",
             invalid(), or "Results";
         InvalidForm: "The form as typed, with the errors beside the fields; a problem for a client that asks for \
                       `application/json`.",
@@ -148,7 +149,8 @@ failures! {
             unavailable();
         UnavailableEvents: "Kafka cannot take the events now (the `detail` is the sentence of `/readyz`), the queue is full, too \
                             many requests or connections are open, or the server is shutting down. Nothing was written. For an \
-                            array of which every item failed so: `results`.",
+                            array of which every item failed so: `results`. With `Prefer: handling=strict`, also if not \
+                            all items are certainly written.",
             unavailable(), or "Results";
         Unknown: "No acknowledgement within the deadline: the event may or may not have been written. Retry with the same id.",
             unknown();

@@ -182,6 +182,10 @@ fn headers() -> Value {
             "description": "`true`: an answer given before; nothing was written now.",
             "schema": {"type": "string", "const": "true"},
         },
+        "Preference-Applied": {
+            "description": "The preference of the request's `Prefer` that was applied.",
+            "schema": {"type": "string", "const": "handling=strict"},
+        },
         "Upgrade": {"schema": {"type": "string", "const": "websocket"}},
         "Sec-WebSocket-Version": {"schema": {"type": "string", "const": "13"}},
     })

@@ -196,11 +196,15 @@ pub struct AckParameter {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct SubmissionHeaders {
-    /// The `id` of a single event that has none. 400 beside an array.
+    /// The `id` of a single event that has none. Of an array with `Prefer: handling=strict`, the ids of its events are made
+    /// of it, and it has at most 117 characters; 400 beside another array.
     #[param(rename = "Idempotency-Key")]
     idempotency_key: EventId,
     #[param(rename = "Content-Encoding", inline)]
     content_encoding: ContentEncoding,
+    /// `handling=strict` (RFC 7240): all events of an array are written, or none. Other preferences are ignored.
+    #[param(rename = "Prefer", example = "handling=strict")]
+    prefer: String,
     /// Written into the records' headers.
     traceparent: String,
     /// Written into the records' headers.
@@ -233,6 +237,8 @@ pub struct SubmissionHeaders {
 #[schema(rename_all = "lowercase")]
 enum ContentEncoding {
     Gzip,
+    Deflate,
+    Zstd,
     Identity,
 }
 

@@ -14,7 +14,7 @@ use super::Html;
 use super::live::{self, FormError, SendForm};
 use crate::bounds::Address;
 use crate::event::{EventId, FieldError, parse_form};
-use crate::ingest::{Ack, Events, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
+use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
 use crate::kafka::Connection;
 use crate::web::answer::Answer;
 use crate::web::body::RequestBody;
@@ -95,13 +95,14 @@ impl Typed {
         let submission = Submission {
             events: Events::Form(Box::new(checked)),
             ack: Ack::All,
+            handling: Handling::Lenient,
             idempotency_key: Some(self.id.as_str()).filter(|id| !id.is_empty()),
             client: Some(client),
             trace: [None, None],
         };
         let verdict = match ingest.submit(submission).await? {
             Verdicts::One(verdict) => verdict,
-            Verdicts::Many(_) => return Err(SubmitError::WrongShape(Shape::One)),
+            Verdicts::Many(_) | Verdicts::Lines(_) => return Err(SubmitError::WrongShape(Shape::One)),
         };
         if let Verdict::Failed { id, .. } = &verdict
             && !names_id

@@ -29,6 +29,11 @@ pub fn cloud_events(body: &[u8]) {
     check(body, BodyFormat::CloudEventBatch);
 }
 
+/// A body of `application/x-ndjson`.
+pub fn json_lines(body: &[u8]) {
+    check(body, BodyFormat::JsonLines);
+}
+
 /// What the rules say about a body.
 #[derive(Debug, PartialEq)]
 enum Expected {
@@ -42,6 +47,7 @@ enum Expected {
     /// Each event as it was submitted; `None` for an invalid one.
     One(Option<String>),
     Many(Vec<Option<String>>),
+    Lines(Vec<(usize, Option<String>)>),
 }
 
 fn check(body: &[u8], format: BodyFormat) {
@@ -55,7 +61,10 @@ fn check(body: &[u8], format: BodyFormat) {
     let found = match &parsed {
         Ok(Parsed::One(checked)) => Expected::One(value(checked)),
         Ok(Parsed::Many(items)) => Expected::Many(items.iter().map(value).collect()),
-        Err(Refused::Empty) => Expected::Empty,
+        Ok(Parsed::Lines(lines)) => {
+            Expected::Lines(lines.iter().map(|(number, line)| (*number, value(line))).collect())
+        }
+        Err(Refused::Empty | Refused::NoLines(_)) => Expected::Empty,
         Err(Refused::NotUtf8(_)) => Expected::NotUtf8,
         Err(Refused::NotJson(_)) => Expected::NotJson,
         Err(Refused::EmptyArray(_)) => Expected::EmptyArray,
@@ -67,6 +76,7 @@ fn check(body: &[u8], format: BodyFormat) {
     for errors in match parsed {
         Ok(Parsed::One(checked)) => vec![checked.err()],
         Ok(Parsed::Many(items)) => items.into_iter().map(Result::err).collect(),
+        Ok(Parsed::Lines(lines)) => lines.into_iter().map(|(_, line)| line.err()).collect(),
         Err(_) => Vec::new(),
     } {
         assert!(errors.is_none_or(|errors| !errors.is_empty()), "refused without a reason");
@@ -98,6 +108,9 @@ fn passed_on(event: &Event) {
 }
 
 fn verdict(body: &[u8], format: BodyFormat) -> Expected {
+    if format == BodyFormat::JsonLines {
+        return verdict_on_lines(body);
+    }
     let Ok(text) = std::str::from_utf8(body) else { return Expected::NotUtf8 };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_matches([' ', '\t', '\n', '\r']);
     if text.is_empty() {
@@ -119,7 +132,7 @@ fn verdict(body: &[u8], format: BodyFormat) -> Expected {
         return Expected::WrongType;
     }
     let judge = |text: &str| match format {
-        BodyFormat::Json => event(text),
+        BodyFormat::Json | BodyFormat::JsonLines => event(text),
         BodyFormat::CloudEvent | BodyFormat::CloudEventBatch => envelope(text),
     };
     if is_one {
@@ -131,6 +144,23 @@ fn verdict(body: &[u8], format: BodyFormat) -> Expected {
         count if count > LIMITS.batch => Expected::TooMany,
         _ if items.iter().any(|item| item.len() > LIMITS.event) => Expected::TooLarge,
         _ => Expected::Many(items.into_iter().map(judge).collect()),
+    }
+}
+
+fn verdict_on_lines(body: &[u8]) -> Expected {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let mut lines = Vec::new();
+    for (number, line) in body.split(|byte| *byte == b'\n').enumerate() {
+        match std::str::from_utf8(line).map(|line| line.trim_matches([' ', '\t', '\r'])) {
+            Ok("") => {}
+            line => lines.push((number, line.ok())),
+        }
+    }
+    match lines.len() {
+        0 => Expected::Empty,
+        count if count > LIMITS.batch => Expected::TooMany,
+        _ if lines.iter().any(|(_, line)| line.is_some_and(|line| line.len() > LIMITS.event)) => Expected::TooLarge,
+        _ => Expected::Lines(lines.into_iter().map(|(number, line)| (number, line.and_then(event))).collect()),
     }
 }
 
@@ -337,6 +367,13 @@ mod tests {
             super::events(&body);
             super::cloud_event(&body);
             super::cloud_events(&body);
+            super::json_lines(&body);
+        }
+
+        #[test]
+        fn lines_are_judged_one_by_one(lines in proptest::collection::vec(nearly_json(), 0..6)) {
+            super::json_lines(&lines.join(&b"\n"[..]));
+            super::json_lines(&lines.join(&b"\r\n \r\n"[..]));
         }
 
         #[test]

@@ -9,7 +9,7 @@ pub mod json;
 mod records;
 pub mod streams;
 
-pub use events::{cloud_event, cloud_events, events};
+pub use events::{cloud_event, cloud_events, events, json_lines};
 pub use records::{foreign_record, record, record_of, structured_record_of};
 pub use streams::stream;
 
@@ -98,7 +98,17 @@ mod tests {
             }
         };
     }
-    every_seed_keeps_its_promise!(events, cloud_event, cloud_events, cursor, query, record, foreign_record, stream);
+    every_seed_keeps_its_promise!(
+        events,
+        json_lines,
+        cloud_event,
+        cloud_events,
+        cursor,
+        query,
+        record,
+        foreign_record,
+        stream
+    );
 
     proptest! {
         #[test]

@@ -49,6 +49,8 @@ pub enum Refused {
     NotJson(String),
     #[error("the array is empty; expected 1 to {0} events")]
     EmptyArray(usize),
+    #[error("the body has no lines; expected 1 to {0} events, JSON objects, one per line")]
+    NoLines(usize),
     #[error("{0}")]
     WrongType(String),
     #[error("{count} events in one request; the maximum is {max}")]
@@ -61,6 +63,11 @@ pub enum Refused {
 pub(super) fn body_text(body: &[u8]) -> Result<&str, Refused> {
     let text = std::str::from_utf8(body).map_err(|e| Refused::NotUtf8(e.valid_up_to()))?;
     // A byte order mark: RFC 8259, section 8.1 lets a parser ignore it.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_matches(|c| matches!(c, ' ' | '\t' | '\n' | '\r'));
+    let text = trimmed(text.strip_prefix('\u{feff}').unwrap_or(text));
     if text.is_empty() { Err(Refused::Empty) } else { Ok(text) }
+}
+
+/// Returns a text without the white space of JSON around it (RFC 8259, section 2).
+pub(super) fn trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\n', '\r'])
 }

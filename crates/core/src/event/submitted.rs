@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::cloudevents;
 use super::fields::{self, Fallbacks, well_formed};
-use super::refused::{Checked, Limits, Refused, body_text};
+use super::refused::{Checked, FieldError, Limits, Refused, body_text, trimmed};
 
 /// The format of a body, by its content type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum BodyFormat {
     CloudEvent,
     /// `application/cloudevents-batch+json`: an array of those.
     CloudEventBatch,
+    /// `application/x-ndjson`: an event on each line.
+    JsonLines,
 }
 
 /// The events of a body.
@@ -25,10 +27,15 @@ pub enum BodyFormat {
 pub enum Parsed {
     One(Box<Checked>),
     Many(Vec<Checked>),
+    /// The event of each line that is not blank, with the line's number, counted from 0.
+    Lines(Vec<(usize, Checked)>),
 }
 
-/// Parses a body. Invalid items of an array do not affect the valid ones.
+/// Parses a body. Invalid items of an array, and invalid lines, do not affect the valid ones.
 pub fn parse(body: &Bytes, format: BodyFormat, limits: &Limits) -> Result<Parsed, Refused> {
+    if format == BodyFormat::JsonLines {
+        return lines(body, limits);
+    }
     let text = body_text(body)?;
     let one = match (text.as_bytes().first(), format) {
         (Some(b'{'), BodyFormat::Json | BodyFormat::CloudEvent) => true,
@@ -37,7 +44,7 @@ pub fn parse(body: &Bytes, format: BodyFormat, limits: &Limits) -> Result<Parsed
             well_formed(text)?;
             return Err(Refused::WrongType(
                 match format {
-                    BodyFormat::Json => "expected a JSON object, or an array of them",
+                    BodyFormat::Json | BodyFormat::JsonLines => "expected a JSON object, or an array of them",
                     BodyFormat::CloudEvent => "expected one CloudEvent, a JSON object",
                     BodyFormat::CloudEventBatch => "expected an array of CloudEvents",
                 }
@@ -46,7 +53,7 @@ pub fn parse(body: &Bytes, format: BodyFormat, limits: &Limits) -> Result<Parsed
         }
     };
     let check = |text: &str| match format {
-        BodyFormat::Json => fields::event(body, text, &Fallbacks::default(), limits),
+        BodyFormat::Json | BodyFormat::JsonLines => fields::event(body, text, &Fallbacks::default(), limits),
         BodyFormat::CloudEvent | BodyFormat::CloudEventBatch => cloudevents::structured(body, text, limits),
     };
     if one {
@@ -67,6 +74,45 @@ pub fn parse(body: &Bytes, format: BodyFormat, limits: &Limits) -> Result<Parsed
         limits.check_size(index, item.get())?;
     }
     items.iter().map(|item| check(item.get())).collect::<Result<_, _>>().map(Parsed::Many)
+}
+
+/// Parses an event on each line. A line ends with LF or CR LF, the last one also with the body; blank lines are
+/// skipped.
+fn lines(body: &Bytes, limits: &Limits) -> Result<Parsed, Refused> {
+    let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    let is_blank = |line: &[u8]| line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
+    let lines = || text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !is_blank(line));
+    let count = lines().count();
+    if count == 0 {
+        return Err(Refused::NoLines(limits.batch));
+    }
+    if count > limits.batch {
+        return Err(Refused::TooMany { count, max: limits.batch });
+    }
+    let checked = |(number, line)| match std::str::from_utf8(line) {
+        Ok(text) => {
+            let text = trimmed(text);
+            limits.check_size(number, text)?;
+            Ok((number, checked_line(body, text, limits)?))
+        }
+        Err(error) => {
+            let detail = format!("the line is not UTF-8: invalid byte at position {}", error.valid_up_to());
+            Ok((number, Err(vec![FieldError::new("", detail)])))
+        }
+    };
+    lines().map(checked).collect::<Result<_, _>>().map(Parsed::Lines)
+}
+
+/// Parses the event of one line. A line that is not JSON is an error of its event only.
+fn checked_line(body: &Bytes, text: &str, limits: &Limits) -> Result<Checked, Refused> {
+    match fields::event(body, text, &Fallbacks::default(), limits) {
+        Err(Refused::NotJson(why)) => {
+            // The parser sees one line only, so its line number says nothing.
+            let why = why.replace(" at line 1 column ", " at column ");
+            Ok(Err(vec![FieldError::new("", format!("the line is not JSON: {why}"))]))
+        }
+        checked => checked,
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +182,42 @@ mod tests {
             panic!("one")
         };
         assert_eq!(checked.expect_err("an error")[0].pointer, "/n");
+    }
+
+    #[test]
+    fn lines_are_numbered_from_0_and_blank_ones_skipped() {
+        let body = b"\xef\xbb\xbf{\"user\":\"a\",\"action\":\"b\"}\r\n\n \t\r\n{\"user\":\"a\"\n \xff\n7\n{\"user\":\"c\",\"action\":\"d\"} ";
+        let Ok(Parsed::Lines(lines)) = parse(&Bytes::from_static(body), BodyFormat::JsonLines, &LIMITS) else {
+            panic!("lines")
+        };
+        let found: Vec<(usize, String)> = lines
+            .into_iter()
+            .map(|(number, checked)| match checked {
+                Ok(event) => (number, String::from_utf8(event.value.to_vec()).expect("UTF-8")),
+                Err(errors) => (number, errors[0].detail.clone()),
+            })
+            .collect();
+        let expected = [
+            (0, r#"{"user":"a","action":"b"}"#),
+            (3, "the line is not JSON: EOF while parsing an object at column 11"),
+            (4, "the line is not UTF-8: invalid byte at position 1"),
+            (5, "must be a JSON object with `user` and `action`"),
+            (6, r#"{"user":"c","action":"d"}"#),
+        ];
+        assert_eq!(found, expected.map(|(number, text)| (number, text.to_owned())));
+    }
+
+    #[test]
+    fn bounds_of_lines_are_those_of_arrays() {
+        let refused = |body: &str| {
+            parse(&Bytes::copy_from_slice(body.as_bytes()), BodyFormat::JsonLines, &LIMITS).expect_err("a refusal")
+        };
+        for empty in ["", "\n", " \r\n\t\n", "\u{feff}"] {
+            assert_eq!(refused(empty), Refused::NoLines(500), "{empty:?}");
+        }
+        assert_eq!(refused(&"{}\n\n".repeat(501)), Refused::TooMany { count: 501, max: 500 });
+        let large = format!("{{}}\n\n{{\"x\":\"{}\"}}\n", "x".repeat(40_000));
+        assert!(matches!(refused(&large), Refused::TooLarge { index: 2, .. }));
     }
 
     #[test]
