@@ -128,6 +128,8 @@ pub struct Problem {
     id: Option<EventId>,
     /// What became of each event of an array, as JSON.
     results: Option<Box<RawValue>>,
+    /// Whether the body has what Segment's SDKs look for.
+    for_segment: bool,
     headers: Vec<(&'static str, String)>,
 }
 
@@ -163,6 +165,14 @@ pub struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = ItemResults, nullable = false, required = false)]
     results: Option<&'a RawValue>,
+    /// Of Segment's calls: `type`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    code: Option<Kind>,
+    /// Of Segment's calls: `detail`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     request_id: Option<&'a str>,
@@ -189,7 +199,8 @@ enum Outcome {
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let (errors, headers) = (Vec::new(), Vec::new());
-        let mut problem = Problem { kind, detail: detail.into(), errors, id: None, results: None, headers };
+        let mut problem =
+            Problem { kind, detail: detail.into(), errors, id: None, results: None, for_segment: false, headers };
         if matches!(kind, Kind::Unavailable | Kind::HeldUp | Kind::TooManyRequests) {
             problem.headers.push(("Retry-After", "1".into()));
         }
@@ -244,6 +255,12 @@ impl Problem {
         problem
     }
 
+    /// Adds `code` and `message`, without which Segment's SDK for Python takes a refusal for a broken connection.
+    pub fn for_segment(mut self) -> Self {
+        self.for_segment = true;
+        self
+    }
+
     /// Returns the answer to a WebSocket message: the body, with the headers that a response would have.
     pub fn answer(&self) -> Answer {
         #[derive(Serialize)]
@@ -285,6 +302,8 @@ impl Problem {
             outcome: (self.kind == Kind::Timeout).then_some(Outcome::Unknown),
             id: self.id.as_ref(),
             results: self.results.as_deref(),
+            code: self.for_segment.then_some(self.kind),
+            message: self.for_segment.then_some(&*self.detail),
             request_id,
         }
     }

@@ -73,6 +73,7 @@ table! {
         Page   api::topics::topics;
         Page   api::topics::groups;
         Submit api::events::tutorial;
+        Submit api::segment::call;
         Page   api::events::description;
 
         Probe  api::operations::livez;

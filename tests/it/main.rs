@@ -30,6 +30,7 @@ mod reads;
 mod restart;
 mod retry;
 mod rogues;
+mod segment;
 mod server;
 mod stream;
 mod strict;

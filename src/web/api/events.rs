@@ -63,6 +63,16 @@ impl<'r> EventHead<'r> {
         }
     }
 
+    /// Refuses every content type but `application/json`.
+    pub(super) fn only_json(&self) -> Result<(), Problem> {
+        if self.format().ok() == Some(BodyFormat::Json) {
+            return Ok(());
+        }
+        let given = self.content_type.map_or_else(|| "none".to_owned(), |given| format!("`{given}`"));
+        let detail = format!("expected the content type application/json, not {given}");
+        Err(Problem::new(Kind::UnsupportedType, detail).header("Accept", "application/json"))
+    }
+
     /// Returns the headers of a CloudEvent in binary mode, if the request is one (HTTP protocol binding, section 3).
     /// The content type decides the two other modes.
     fn binary(&self) -> Result<Option<&'r HeaderMap<'r>>, Problem> {
@@ -102,7 +112,7 @@ const ACCEPTED: &str = "application/json, application/cloudevents+json, applicat
 /// The prefix of the content types of CloudEvents in structured and batch mode.
 const CLOUDEVENTS: &str = "application/cloudevents";
 
-fn max_body(ingest: &Ingest) -> usize {
+pub(super) fn max_body(ingest: &Ingest) -> usize {
     ingest.settings().max_body.as_u64() as usize
 }
 
@@ -241,11 +251,7 @@ pub async fn tutorial(
     origin: Origin<'_>,
     body: RequestBody<'_>,
 ) -> Result<Answer, Problem> {
-    if head.format().ok() != Some(BodyFormat::Json) {
-        let given = head.content_type.map_or_else(|| "none".to_owned(), |given| format!("`{given}`"));
-        let detail = format!("expected the content type application/json, not {given}");
-        return Err(Problem::new(Kind::UnsupportedType, detail).header("Accept", "application/json"));
-    }
+    head.only_json()?;
     let bytes = body.plain(max_body(ingest)).await?;
     let events = Events::Body { bytes, format: BodyFormat::Json, shape: Shape::One };
     let submission = origin.submission(events, Ack::All, head.idempotency_key);

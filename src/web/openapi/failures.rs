@@ -92,6 +92,8 @@ failures! {
         BadParameter: "A malformed parameter, one of a single value that appears twice, or a query that is not UTF-8 after \
                        percent-decoding (`bad-parameter`); or not a valid HTTP request (`bad-request`).",
             Problem::new(Kind::BadParameter, "limit must be 1 to 1000, not \"5000\"");
+        UnknownCall: "No call of Segment's protocol.",
+            Problem::new(Kind::NotFound, crate::web::api::segment::UNKNOWN_CALL);
         NotFound: "No such record.",
             Problem::new(Kind::NotFound, "there is no record at partition 1, offset 812");
         UpgradeRequired: "The request is no WebSocket's handshake of version 13.",

@@ -6,6 +6,7 @@ mod fields;
 mod form;
 mod id;
 mod refused;
+pub mod segment;
 mod submitted;
 pub mod time;
 pub mod trace;
