@@ -88,6 +88,10 @@ fn expected(name: &str) -> &'static [&'static str] {
         "one-event" | "api-one" => &["HTTP/1.1 201", "location: /api/v1/events/", "\"offset\":"],
         "batch" => &["HTTP/1.1 201", "\"id\":\"order-977-paid\"", "\"id\":\"order-977-mail\""],
         "api-batch" => &["HTTP/1.1 207", "\"status\":201", "\"pointer\":\"/action\""],
+        "api-ndjson" => &["HTTP/1.1 207", "\"status\":201,\"index\":0", "\"status\":422,\"index\":2"],
+        "api-strict" => {
+            &["HTTP/1.1 422", "preference-applied: handling=strict", "\"status\":424", "\"pointer\":\"/action\""]
+        }
         "api-ack-none" => &["HTTP/1.1 202", "\"id\":"],
         "api-retry" => &["HTTP/1.1 201", "idempotent-replayed: true"],
         "eventsource" => &["\"0-", "{\"topic\":", "\"user\":\"john\""],

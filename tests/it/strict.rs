@@ -76,32 +76,29 @@ fn a_refused_event_refuses_the_whole_strict_request(broker: Broker) {
     let array = |items: &[Value]| ("application/json", json!(items).to_string());
     let (valid, invalid) = (event("valid"), json!({"user": "Ann", "action": " "}));
     let (used, known) = (named("used", "other"), named("used", "first"));
-    // The request; the type of the problem; index and pointer of its first error; the statuses of the results.
-    let cases: [((&str, String), &str, Option<(u64, &str)>, &[u64]); 10] = [
-        (array(&[valid.clone(), invalid.clone()]), "invalid-event", Some((1, "/action")), &[424, 422]),
-        (array(&[json!(7), valid.clone(), invalid.clone()]), "invalid-event", Some((0, "")), &[422, 424, 422]),
-        (array(&[invalid.clone(), invalid.clone()]), "invalid-event", Some((0, "/action")), &[422, 422]),
-        (array(&[valid.clone(), used.clone(), valid.clone()]), "id-reused", None, &[424, 422, 424]),
-        (array(&[used.clone()]), "id-reused", None, &[422]),
-        (array(&[named("new", "a"), named("new", "b"), valid.clone()]), "id-reused", None, &[424, 422, 424]),
+    /// The type of the problem; index and pointer of its first error; the statuses of the results.
+    type Refusal<'a> = (&'a str, Option<(u64, &'a str)>, &'a [u64]);
+    let cases: [((&str, String), Refusal); 10] = [
+        (array(&[valid.clone(), invalid.clone()]), ("invalid-event", Some((1, "/action")), &[424, 422])),
+        (array(&[json!(7), valid.clone(), invalid.clone()]), ("invalid-event", Some((0, "")), &[422, 424, 422])),
+        (array(&[invalid.clone(), invalid.clone()]), ("invalid-event", Some((0, "/action")), &[422, 422])),
+        (array(&[valid.clone(), used.clone(), valid.clone()]), ("id-reused", None, &[424, 422, 424])),
+        (array(&[used.clone()]), ("id-reused", None, &[422])),
+        (array(&[named("new", "a"), named("new", "b"), valid.clone()]), ("id-reused", None, &[424, 422, 424])),
         // The event that is there is said to be there; the request wrote nothing.
-        (array(&[known.clone(), valid.clone(), used.clone()]), "id-reused", None, &[201, 424, 422]),
+        (array(&[known.clone(), valid.clone(), used.clone()]), ("id-reused", None, &[201, 424, 422])),
         // Invalid events are found before any id is looked up.
-        (array(&[known.clone(), invalid.clone()]), "invalid-event", Some((1, "/action")), &[424, 422]),
+        (array(&[known.clone(), invalid.clone()]), ("invalid-event", Some((1, "/action")), &[424, 422])),
         (
             (BATCH, json!([cloud_event("1", &valid), cloud_event("2", &json!({"user": 7}))]).to_string()),
-            "invalid-event",
-            Some((1, "/data/user")),
-            &[424, 422],
+            ("invalid-event", Some((1, "/data/user")), &[424, 422]),
         ),
         (
             ("application/x-ndjson", format!("{valid}\n\n{{\n{valid}\n")),
-            "invalid-event",
-            Some((2, "")),
-            &[424, 422, 424],
+            ("invalid-event", Some((2, "")), &[424, 422, 424]),
         ),
     ];
-    for ((content_type, body), slug, error, expected) in cases {
+    for ((content_type, body), (slug, error, expected)) in cases {
         let answer = strict(&app, content_type, body.clone()).send();
         assert_eq!(answer.status(), 422, "{body}: {}", answer.text());
         assert!(is_applied(&answer), "{body}");

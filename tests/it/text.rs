@@ -176,7 +176,11 @@ fn a_body_or_header_that_is_not_utf8_is_400() {
     // A lone surrogate that JSON escapes is not text either.
     let (status, answer) = send(&app, &[post, json_type], br#"{"user":"\ud800","action":"a"}"#);
     assert!(status == 422 && answer.contains("surrogate"), "{answer}");
-    let (status, _) = send(&app, &[post, b"Content-Type: application/x-ndjson"], body);
+    // In NDJSON it is an error of the line.
+    let (status, answer) =
+        send(&app, &[post, b"Content-Type: application/x-ndjson"], b"{\"user\":\"Jos\xe9\",\"action\":\"a\"}");
+    assert!(status == 422 && answer.contains("not UTF-8"), "{answer}");
+    let (status, _) = send(&app, &[post, b"Content-Type: application/yaml"], body);
     assert_eq!(status, 415);
 
     let required: [&[u8]; 3] = [b"ce-specversion: 1.0", b"ce-type: t", b"ce-source: /s"];

@@ -1,5 +1,6 @@
 """What no JSON schema can say about a request: Schemathesis makes it up, and this makes it right. Wrong requests stay wrong."""
 
+import json
 import re
 
 import schemathesis
@@ -7,6 +8,15 @@ import schemathesis
 CURSOR = re.compile(r"^\d+-\d+(\.\d+-\d+)*$")
 # Any of them makes a request a CloudEvent in binary mode, and then all of them are required.
 BINARY = ["ce-specversion", "ce-id", "ce-source", "ce-type"]
+
+
+@schemathesis.serializer("application/x-ndjson", "application/ndjson", "application/jsonl")
+def lines(context, value):
+    """Writes an item on each line. What is no array stays invalid: no line may be an array."""
+    if isinstance(value, bytes):
+        return value
+    items = value if isinstance(value, list) else [[value]]
+    return "\n".join(json.dumps(item) for item in items).encode()
 
 
 @schemathesis.hook
@@ -34,7 +44,7 @@ def before_call(context, case, kwargs):
         for name in [name for name in headers if name.lower().startswith("ce-")]:
             del headers[name]
     # Bodies are sent as they are.
-    if headers.get("Content-Encoding") == "gzip":
+    if headers.get("Content-Encoding") in ("gzip", "deflate", "zstd"):
         headers["Content-Encoding"] = "identity"
     # The key is of one event.
     if isinstance(case.body, list):
