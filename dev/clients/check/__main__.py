@@ -4,10 +4,10 @@ import signal
 import sys
 import time
 
-from . import metrics, pages, proxies, readers, senders
+from . import metrics, pages, proxies, readers, segment, senders
 from .application import Kafka, binary
 
-CLIENTS = [*readers.READERS, *senders.SENDERS, *proxies.PROXIES, pages.CLIENT, metrics.CLIENT]
+CLIENTS = [*readers.READERS, *senders.SENDERS, *segment.SDKS, *proxies.PROXIES, pages.CLIENT, metrics.CLIENT]
 
 
 class Table:
@@ -60,10 +60,12 @@ def main(words):
 
     following = [name for name in clients if name in readers.READERS]
     sending = [name for name in clients if name in senders.SENDERS]
+    tracking = [name for name in clients if name in segment.SDKS]
     passing_on = [name for name in clients if name in proxies.PROXIES]
     with Kafka() as kafka:
         attempt(following, readers.check, following, kafka.servers)
         attempt(sending, senders.check, sending, kafka.servers)
+        attempt(tracking, segment.check, tracking, kafka)
         attempt([pages.CLIENT], pages.check, kafka.servers)
         attempt(passing_on, proxies.check, passing_on, kafka.servers)
     attempt([metrics.CLIENT], metrics.check)

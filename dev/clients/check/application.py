@@ -164,6 +164,14 @@ class Kafka:
             self.servers = output.strip().splitlines()[-1].removeprefix("KAFKA_BOOTSTRAP_SERVERS=")
         return self
 
+    def kill_and_restart(self):
+        """Kills the broker (SIGKILL) and starts it again; not one of a given cluster."""
+        if self._folder:
+            for command in ["kill", "restart"]:
+                subprocess.run(
+                    [ROOT / "dev/kafka", command, "1", "--dir", self._folder], check=True, stdout=subprocess.DEVNULL
+                )
+
     def __exit__(self, *_):
         if self._folder:
             subprocess.run([ROOT / "dev/kafka", "stop", "--dir", self._folder], check=True)

@@ -1,0 +1,15 @@
+"""Segment's SDK for Python. Usage: send_segment URL COUNT. Ends when all of its messages were taken."""
+
+import sys
+
+from segment.analytics.client import Client
+
+url, count = sys.argv[1], int(sys.argv[2])
+
+# 100 messages a request, gzip, and as patient as the outages that it meets.
+client = Client(
+    "write-key", host=url, max_queue_size=count + 1, upload_size=100, gzip=True, max_retries=100, on_error=print
+)
+for number in range(count):
+    client.track(f"user-{number % 7}", "Clicked", {"number": number})
+client.shutdown()
