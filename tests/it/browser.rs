@@ -173,6 +173,17 @@ fn the_latest_users_and_actions_are_suggested() {
 
 // --- The feed --------------------------------------------------------------------------------------------------------
 
+#[test]
+fn a_beacon_of_the_page_is_an_event() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    let queued =
+        browser.js("return navigator.sendBeacon('/api/v1/events', JSON.stringify({user: 'Ann', action: 'left'}));");
+    assert_eq!(queued, true);
+    browser.wait_for_text("#rows .who", "Ann");
+}
+
 fn two_windows_see_each_others_events(broker: Broker) {
     let app = Application::on(broker).start();
     let (one, other) = (Browser::start(), Browser::start());

@@ -477,6 +477,25 @@ fn a_client_that_is_still_sending_can_read_the_413() {
     }
 }
 
+/// `navigator.sendBeacon` of a string is `text/plain`. Other programs that send it may mean something else.
+#[test]
+fn text_of_a_page_of_this_server_is_json_and_any_other_text_is_refused() {
+    let app = Application::on(Broker::Embedded).start();
+    let own = format!("http://{}", app.address);
+    for (headers, status) in [
+        (&[("Origin", &*own)][..], 201),
+        (&[("Sec-Fetch-Site", "same-origin"), ("Origin", &own)], 201),
+        (&[], 415),
+        (&[("Origin", "http://elsewhere.example")], 403),
+        (&[("Sec-Fetch-Site", "cross-site"), ("Origin", &own)], 403),
+    ] {
+        let request =
+            app.request("POST", "/api/v1/events").body("text/plain;charset=UTF-8", r#"{"user":"a","action":"b"}"#);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+        assert_eq!(request.send().status(), status, "{headers:?}");
+    }
+}
+
 #[test]
 fn another_content_type_or_encoding_is_415() {
     let app = Application::on(Broker::Embedded).start();

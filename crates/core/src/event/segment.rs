@@ -84,7 +84,7 @@ pub fn batch(body: &[u8]) -> Result<Vec<u8>, Refused> {
 }
 
 fn refused(error: &serde_json::Error, expected: &str) -> Refused {
-    if error.is_data() { Refused::WrongType(expected.to_owned().into()) } else { Refused::NotJson(error.to_string()) }
+    if error.is_data() { Refused::WrongType(expected.to_owned()) } else { Refused::NotJson(error.to_string()) }
 }
 
 /// The members of a message. Those that become an event's own are apart.
