@@ -83,7 +83,7 @@ fn a_refused_event_refuses_the_whole_strict_request(broker: Broker) {
         (array(&[json!(7), valid.clone(), invalid.clone()]), ("invalid-event", Some((0, "")), &[422, 424, 422])),
         (array(&[invalid.clone(), invalid.clone()]), ("invalid-event", Some((0, "/action")), &[422, 422])),
         (array(&[valid.clone(), used.clone(), valid.clone()]), ("id-reused", None, &[424, 422, 424])),
-        (array(&[used.clone()]), ("id-reused", None, &[422])),
+        (array(std::slice::from_ref(&used)), ("id-reused", None, &[422])),
         (array(&[named("new", "a"), named("new", "b"), valid.clone()]), ("id-reused", None, &[424, 422, 424])),
         // The event that is there is said to be there; the request wrote nothing.
         (array(&[known.clone(), valid.clone(), used.clone()]), ("id-reused", None, &[201, 424, 422])),
