@@ -10,7 +10,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --bin footfall
+# What `footfall --version` says, because the repository is not copied: --build-arg COMMIT=$(git rev-parse --short HEAD)
+ARG COMMIT
+RUN FOOTFALL_COMMIT=$COMMIT cargo build --release --locked --bin footfall
 
 FROM debian:bookworm-slim
 # The certificates of the public authorities, for TLS to a Kafka cluster.

@@ -5,18 +5,20 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use footfall::config::{self, Settings};
 use footfall::demo::Traffic;
 use footfall::kafka::Options;
 use footfall::telemetry;
 
-use commands::{OutputFormat, check, consume, groups, serve, topics};
+use commands::{OutputFormat, check, consume, describe, groups, serve, topics};
 
 /// User-activity events in, live feed out, on Apache Kafka.
 #[derive(Parser)]
 #[command(
-    version,
+    name = "footfall",
+    version = env!("FOOTFALL_VERSION"),
     about,
     after_help = "Configuration: Rocket.toml, FOOTFALL_<TABLE>__<KEY>, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC.\n\
     `footfall check` shows every value and where it came from."
@@ -64,6 +66,10 @@ enum Command {
     },
     /// Validate the configuration without asking Kafka, and show every value and where it came from
     Check,
+    /// Print a script that completes commands and options in a shell
+    Completions { shell: Shell },
+    /// Print the manual page, in roff
+    Man,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -73,6 +79,11 @@ fn rate(text: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command.unwrap_or(Command::Serve);
+    match command {
+        Command::Completions { shell } => return describe::completions(Cli::command(), shell),
+        Command::Man => return describe::man(Cli::command()),
+        _ => {}
+    }
     let figment = config::figment();
     let settings = match Settings::extract(&figment) {
         Ok(settings) => settings,
@@ -88,5 +99,6 @@ fn main() -> ExitCode {
         }
         Command::Topics { format } => topics::run(&settings, format),
         Command::Groups { format } => groups::run(&settings, format),
+        Command::Completions { .. } | Command::Man => ExitCode::SUCCESS, // printed above, without a configuration
     }
 }

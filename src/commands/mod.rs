@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod consume;
+pub mod describe;
 pub mod groups;
 pub mod serve;
 mod signals;

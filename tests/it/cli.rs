@@ -633,12 +633,33 @@ fn secrets_are_never_printed() {
 
 #[test]
 fn help_lists_commands_and_options() {
-    for command in ["", "serve", "demo", "consume", "topics", "groups", "check"] {
+    for command in ["", "serve", "demo", "consume", "topics", "groups", "check", "completions", "man"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         let name = format!("help {command}").trim_end().replace(' ', "_");
         insta::assert_snapshot!(name, succeeds(&run(&arguments, &[])));
     }
     assert_eq!(succeeds(&run(&["--version"], &[])), format!("footfall {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// Also where no configuration can be read.
+#[test]
+fn completions_and_the_manual_page_have_every_command_and_option() {
+    let wrong = [("FOOTFALL_NONSENSE__X", "1")];
+    let parts = ["serve", "demo", "consume", "topics", "groups", "check", "from-beginning", "rate"];
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let printed = run(&["completions", shell], &wrong);
+        let script = succeeds(&printed);
+        assert!(parts.iter().all(|part| script.contains(part)), "{shell}: {script}");
+    }
+    let printed = run(&["man"], &wrong);
+    let page = succeeds(&printed).replace("\\-", "-");
+    assert!(page.contains(".TH footfall 1"), "{page}");
+    for part in parts.map(|part| {
+        if part.contains("from") || part == "rate" { format!("--{part}") } else { format!(".SS footfall {part}") }
+    }) {
+        assert!(page.contains(&part), "no {part} in {page}");
+    }
+    assert_eq!(page.matches(".SH OPTIONS").count(), 1, "{page}");
 }
 
 #[test]
