@@ -1,5 +1,6 @@
 //! Puts the commit into the version of release builds. In debug builds each commit would compile everything again.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
@@ -14,10 +15,14 @@ fn main() {
     println!("cargo:rustc-env=FOOTFALL_VERSION={version}");
 }
 
-/// The commit of the repository, and `+` if files differ from it; `None` outside of one.
+/// The commit of the repository, and `+` if files differ from it; `None` outside of one, and in a folder of another.
 fn of_repository() -> Option<String> {
+    if !git(&["rev-parse", "--show-prefix"])?.is_empty() {
+        return None;
+    }
     for file in ["HEAD", "logs/HEAD"] {
-        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
+        // A path that does not exist would run this script each time.
+        if let Some(path) = git(&["rev-parse", "--git-path", file]).filter(|path| Path::new(path).exists()) {
             println!("cargo:rerun-if-changed={path}");
         }
     }
