@@ -506,7 +506,8 @@ impl Feed {
         self.shared.waiters.join()
     }
 
-    /// Number of the block after the last one for which the streams were woken.
+    /// Number of the block after the last one for which the streams were woken. A reader step by step waits there; one that
+    /// skips to the newest records sees those that are not announced yet too.
     pub(super) fn announced(&self) -> u64 {
         self.shared.announced.load(Ordering::Acquire)
     }

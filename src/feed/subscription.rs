@@ -79,6 +79,8 @@ pub struct Subscription {
     looked_at: usize,
     /// Whether this subscription helps to measure waves: some of many are enough.
     is_sample: bool,
+    /// Whether it waits for a wave: only then the wave is what wakes its reader.
+    waits: bool,
 }
 
 /// How many matching records wait in the blocks from the next one on, so that each block is counted only once.
@@ -106,6 +108,7 @@ impl Subscription {
             waiting: WaitingEvents::default(),
             looked_at: 0,
             is_sample: fastrand::usize(..SAMPLE) == 0,
+            waits: false,
         };
         subscription.resume(place);
         subscription
@@ -372,12 +375,15 @@ impl Subscription {
 
     /// Ready if there may be more since [`mark_seen`](Self::mark_seen). [`Feed::wake`] wakes the task too.
     pub fn poll_changed(&mut self, cx: &Context<'_>) -> Poll<()> {
-        self.waiter.poll_wave(cx)
+        let wave = self.waiter.poll_wave(cx);
+        self.waits = wave.is_pending();
+        wave
     }
 
     /// Ignores the waves so far: only a later one makes [`poll_changed`](Self::poll_changed) ready.
     pub fn mark_seen(&mut self) {
-        if self.waiter.take_wave() && self.is_sample {
+        let waited = std::mem::take(&mut self.waits);
+        if self.waiter.take_wave() && waited && self.is_sample {
             self.feed.woken();
         }
     }

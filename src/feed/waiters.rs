@@ -8,6 +8,9 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use slab::Slab;
 
+/// How many waiters are woken under one lock.
+const PART: usize = 64;
+
 /// Counts the waves, and wakes the waiters. A channel would do the same, but its receivers enter and leave a list under a
 /// lock for each wave; with many streams that took as long as the rest of their work in user space.
 #[derive(Default)]
@@ -25,7 +28,14 @@ impl Waiters {
 
     /// Wakes every waiter without a wave: each looks again what else it waits for.
     pub fn wake(&self) {
-        self.wakers().iter().for_each(|(_, waker)| waker.wake());
+        // In parts, so that streams that come and go wait for no more than one of them.
+        for from in (0..).step_by(PART) {
+            let wakers = self.wakers();
+            (from..from + PART).filter_map(|key| wakers.get(key)).for_each(|waker| waker.wake());
+            if from + PART >= wakers.capacity() {
+                return;
+            }
+        }
     }
 
     /// Returns a waiter for waves after this call.

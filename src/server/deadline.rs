@@ -52,7 +52,9 @@ impl WriteDeadline {
             // The kernel's own deadline, which counts the same time (`TCP_USER_TIMEOUT`).
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {}
             Poll::Ready(written) => {
-                self.at = None;
+                if self.at.take().is_some() {
+                    self.timer = None;
+                }
                 return Poll::Ready(written);
             }
         }

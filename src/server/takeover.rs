@@ -2,7 +2,7 @@
 //!
 //! hyper keeps a stream's connection only until the response's head has reached the socket. What remains of a stream is
 //! one task with the socket and the source of its chunks; it writes each chunk with one write. A small chunk is copied once on
-//! each thread, for all streams that send it; a large one is not copied.
+//! each thread, for the streams that send it one after the other; a large one is not copied.
 //! Every such response says `Connection: close`, so requests that the client sent behind it are not answered (RFC 9112,
 //! section 9.6): their bytes are discarded.
 
@@ -132,26 +132,28 @@ impl StreamWriter {
 
     /// Sends one chunk.
     async fn send(&mut self, chunk: Bytes) -> io::Result<()> {
-        let rest = match self.framing {
+        // Futures of their own, so that they take memory only while they are needed.
+        let mut written = 0;
+        match self.framing {
             _ if chunk.is_empty() => return Ok(()), // as a chunk it would be the last
-            Framing::Close => Some(chunk),
-            Framing::Chunked if chunk.len() > JOINED => {
-                let size = Bytes::from(format!("{:x}\r\n", chunk.len()));
-                return Box::pin(self.write(size.chain(chunk).chain(&b"\r\n"[..]))).await;
-            }
+            Framing::Close => return Box::pin(self.write(chunk)).await,
+            Framing::Chunked if chunk.len() > JOINED => {}
             Framing::Chunked => {
-                poll_fn(|cx| Poll::Ready(as_chunk(&chunk, |framed| self.write_at_once(cx, framed)))).await?
+                let mut at_once = |cx: &mut Context<'_>| as_chunk(&chunk, |framed| self.write_at_once(cx, framed));
+                match poll_fn(|cx| Poll::Ready(at_once(cx))).await? {
+                    None => return Ok(()),
+                    Some(count) => written = count,
+                }
             }
-        };
-        match rest {
-            None => Ok(()),
-            // A future of its own, so that it takes memory only while it is needed.
-            Some(rest) => Box::pin(self.write(rest)).await,
         }
+        let size = Bytes::from(format!("{:x}\r\n", chunk.len()));
+        let mut rest = size.chain(chunk).chain(&b"\r\n"[..]);
+        rest.advance(written);
+        Box::pin(self.write(rest)).await
     }
 
-    /// Writes what the client takes without waiting. Returns the rest, if there is one.
-    fn write_at_once(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<Option<Bytes>> {
+    /// Writes what the client takes without waiting. Returns how much that was, unless it was all.
+    fn write_at_once(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<Option<usize>> {
         let written = match Pin::new(&mut self.connection).poll_write(cx, bytes) {
             Poll::Ready(written) => written?,
             Poll::Pending => 0,
@@ -159,7 +161,7 @@ impl StreamWriter {
         if written == bytes.len() && Pin::new(&mut self.connection).poll_flush(cx)?.is_ready() {
             return Ok(None);
         }
-        Ok(Some(Bytes::copy_from_slice(&bytes[written..])))
+        Ok(Some(written))
     }
 
     /// Writes all bytes, at the client's pace.
@@ -221,7 +223,8 @@ impl StreamWriter {
 }
 
 thread_local! {
-    /// The last chunk of this thread, and the bytes that send it: all streams of a wave send the same.
+    /// The last chunk of this thread, and the bytes that send it: the streams of a wave send the same, one after the other. It
+    /// keeps the frames of a block, also after the block left the feed, until this thread sends another chunk.
     static LAST: RefCell<(Bytes, Vec<u8>)> = RefCell::default();
 }
 

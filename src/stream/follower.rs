@@ -40,7 +40,9 @@ enum Phase {
     Resolving(Pin<Box<dyn Future<Output = Resolved> + Send>>),
     /// Reading memory, up to the newest record.
     Live(LiveReader),
-    /// Waiting before it reads memory: for its rate, for its turn, or behind memory for a permit to read from Kafka.
+    /// Waiting for its turn to look through more of memory.
+    Queued(Pin<Box<dyn Future<Output = LiveReader> + Send>>),
+    /// Waiting before it reads memory: for its rate, or behind memory for a permit to read from Kafka.
     Waiting(Pin<Box<dyn Future<Output = LiveReader> + Send>>),
     /// Behind memory, reading from Kafka.
     CatchingUp(CatchUp),
@@ -130,10 +132,16 @@ impl FollowerReader {
     }
 
     fn beat(&mut self, beat: &Beat) -> Bytes {
+        // Its client may take long to read this: it must not keep the turn of others meanwhile.
+        if matches!(&self.phase, Phase::Queued(_) | Phase::Live(LiveReader { turn: Some(_), .. })) {
+            self.queue();
+        }
         let place = match &self.phase {
             Phase::Opening(_) | Phase::Resolving(_) => None,
             Phase::Live(live) if !live.frames.is_empty() => None,
-            Phase::Live(_) | Phase::Waiting(_) | Phase::CatchingUp(_) => Some(self.subscription.place()),
+            Phase::Live(_) | Phase::Queued(_) | Phase::Waiting(_) | Phase::CatchingUp(_) => {
+                Some(self.subscription.place())
+            }
         };
         self.last_id.beat(beat, place)
     }
@@ -151,7 +159,7 @@ impl FollowerReader {
             }
             Phase::Live(live) if !live.frames.is_empty() => Some(self.send_part()),
             Phase::Live(_) => return self.poll_memory(cx),
-            Phase::Waiting(live) => {
+            Phase::Queued(live) | Phase::Waiting(live) => {
                 // Memory may have evicted more meanwhile.
                 self.phase = Phase::Live(ready!(live.as_mut().poll(cx)));
                 None
@@ -161,6 +169,15 @@ impl FollowerReader {
                 self.caught_up_to(chunk)
             }
         })
+    }
+
+    fn queue(&mut self) {
+        let labours = self.streams.labours.clone();
+        self.phase = Phase::Queued(Box::pin(async move {
+            yield_now().await;
+            let turn = labours.acquire_owned().await.ok();
+            LiveReader { turn, ..LiveReader::default() }
+        }));
     }
 
     fn wait_for(&mut self, live: impl Future<Output = LiveReader> + Send + 'static) {
@@ -242,12 +259,7 @@ impl FollowerReader {
                 Some(self.send_part())
             }
             Some(Next::Onward) => {
-                let streams = self.streams.clone();
-                self.wait_for(async move {
-                    yield_now().await;
-                    let turn = streams.labours.clone().acquire_owned().await.ok();
-                    LiveReader { turn, ..LiveReader::default() }
-                });
+                self.queue();
                 None
             }
             Some(Next::Behind { to }) => {

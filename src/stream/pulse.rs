@@ -1,6 +1,6 @@
 //! The messages of a stream beside its events: heartbeats, changes of Kafka's state, and the last message.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep_until};
 use utoipa::ToSchema;
 
@@ -126,7 +127,7 @@ impl Pulse {
         if !self.timer.is_elapsed() {
             if !self.timer_runs {
                 // A timer starts with its first poll, and a stream that never waits does not poll it otherwise.
-                self.timer_runs = true;
+                self.timer_runs = has_budget_remaining();
                 let _ = self.timer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             }
             return None;
@@ -143,7 +144,7 @@ impl Pulse {
 
     /// Whether there may be a message beside a heartbeat.
     pub fn has_alert(&self) -> bool {
-        self.alerts.has_changed().unwrap_or(true) // the sender ends with the process
+        self.alerts.has_changed().unwrap_or(false) // the sender ends with the runtime
     }
 
     /// Ready when [`due`](Self::due) may have something.
@@ -153,7 +154,9 @@ impl Pulse {
             let alerted = self.alerted.get_or_insert_with(|| {
                 let mut alerts = alerts.clone();
                 Box::pin(async move {
-                    let _ = alerts.changed().await; // the sender ends with the process
+                    if alerts.changed().await.is_err() {
+                        pending::<()>().await; // the sender has ended with the runtime
+                    }
                 })
             });
             ready!(alerted.as_mut().poll(cx));
@@ -172,7 +175,10 @@ impl Pulse {
         if self.timer_wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) && !self.timer.is_elapsed() {
             return Poll::Pending;
         }
-        (self.timer_runs, self.timer_wakes) = (true, Some(cx.waker().clone()));
+        // Without a budget (tokio's `coop`) the timer only wakes the task, and does not start.
+        if has_budget_remaining() {
+            (self.timer_runs, self.timer_wakes) = (true, Some(cx.waker().clone()));
+        }
         self.timer.as_mut().poll(cx)
     }
 

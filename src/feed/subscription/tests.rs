@@ -509,3 +509,25 @@ fn the_last_records_are_found_by_cursor() {
     let (place, found) = feed.back(&Filter::default(), 2);
     assert_eq!((place.to_string().as_str(), found), ("0-1.1-1", 2));
 }
+
+/// A reader that rests, or whose client is slow, looks at memory at any time after a wave.
+#[test]
+fn only_a_reader_that_waited_measures_a_wave() {
+    let (feed, mut writer) = feed(100);
+    let mut reader = subscribe(&feed, "0-0.1-0");
+    reader.is_sample = true;
+    let mut look = |waits: bool, offset| {
+        if waits {
+            assert!(reader.poll_changed(&Context::from_waker(std::task::Waker::noop())).is_pending());
+        }
+        publish(&mut writer, &[(0, offset)]);
+        std::thread::sleep(Duration::from_millis(20));
+        reader.mark_seen();
+        while reader.read().is_some() {}
+        feed.metrics().pace.get()
+    };
+    // The pace follows with the next wave.
+    assert_eq!((look(false, 0), look(false, 1)), (0.0005, 0.0005));
+    assert_eq!(look(true, 2), 0.0005);
+    assert!(look(true, 3) > 0.01);
+}

@@ -168,6 +168,7 @@ struct TailReader<S> {
 
 impl<S: Sink> TailReader<S> {
     fn run(mut self, stop: &Stop) {
+        let mut is_full = false;
         while !stop.is_requested() {
             if self.cluster.has_changed().unwrap_or(false) || self.positions.is_empty() {
                 self.follow_the_topic();
@@ -188,8 +189,8 @@ impl<S: Sink> TailReader<S> {
                 self.assign();
             }
             // Many fetches per look at the state: it changes seldom.
-            let mut is_full = false;
-            for _ in 0..100 {
+            let looked = Instant::now();
+            loop {
                 let mut wait = self.sink.publish();
                 if wait < Duration::MAX && !is_full {
                     // Records wait to be published together. Let more of them collect, instead of waking for each.
@@ -198,7 +199,7 @@ impl<S: Sink> TailReader<S> {
                 }
                 let count = self.fetch(wait.min(LOOK_UP));
                 is_full = count >= FULL;
-                if count == 0 {
+                if count == 0 || looked.elapsed() >= LOOK_UP {
                     break;
                 }
             }

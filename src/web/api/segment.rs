@@ -10,10 +10,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::events::{EventHead, max_body};
+use crate::bounds::SMALL_BODY;
 use crate::event::BodyFormat;
 use crate::event::segment::{self, Call};
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission};
 use crate::kafka::Connection;
+use crate::limits::HeavyWork;
 use crate::web::answer::Answer;
 use crate::web::body::RequestBody;
 use crate::web::guards::Origin;
@@ -79,6 +81,7 @@ pub async fn call(
     connection: &State<Connection>,
     head: EventHead<'_>,
     origin: Origin<'_>,
+    heavy: &State<HeavyWork>,
     body: RequestBody<'_>,
 ) -> Result<Answer, Problem> {
     let answer = async {
@@ -88,10 +91,12 @@ pub async fn call(
         }
         head.only_json()?;
         let body = body.plain(max_body(ingest)).await?;
-        let bytes = match called {
+        let (limits, is_small) = (ingest.limits(), body.len() <= SMALL_BODY);
+        let convert = move || match called {
             Some(call) => segment::message(&body, call),
-            None => segment::batch(&body),
-        }?;
+            None => segment::batch(&body, &limits),
+        };
+        let bytes = if is_small { convert() } else { heavy.run(origin.client, convert).await? }?;
         let events = Events::Body { bytes: bytes.into(), format: BodyFormat::Json, shape: Shape::Array };
         let submission = Submission { handling: Handling::Strict, ..origin.submission(events, Ack::All, None) };
         receipt::answer(connection.topic(), ingest.submit(submission).await?, Handling::Strict)

@@ -1,12 +1,16 @@
 //! Messages of Segment's protocol (the HTTP Tracking API) as events.
 //!
 //! A message's `messageId` becomes the event's `id`, `userId` or else `anonymousId` its `user`, `event` or else the call's
-//! name its `action`, and `timestamp` its `time`. All other members stay as they are, except `writeKey`, a secret.
+//! name its `action`, and `timestamp` its `time`. All other members stay as they are, except `writeKey`, a secret. Those that
+//! become an event's own count as absent if they are `null` or empty.
 
 use serde_json::value::RawValue;
 
-use super::refused::{Refused, body_text};
+use super::refused::{Limits, Refused, body_text};
 use crate::value::{for_each_member, write_string};
+
+/// Most bytes that a batch may add to its messages: a small body would otherwise become a very large one.
+const SHARED: usize = 1 << 20;
 
 /// What a message reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,19 +59,32 @@ pub fn message(body: &[u8], call: Call) -> Result<Vec<u8>, Refused> {
 ///
 /// # Errors
 ///
-/// Fails if the body is not a JSON object with an array `batch`. A message that is not an object stays as it is.
-pub fn batch(body: &[u8]) -> Result<Vec<u8>, Refused> {
+/// Fails if the body is not a JSON object with one array `batch`, if that has more messages than the limits allow, or if
+/// what it says for all of them has more than 1 MiB in all of them. A message that is not an object stays as it is.
+pub fn batch(body: &[u8], limits: &Limits) -> Result<Vec<u8>, Refused> {
     const EXPECTED: &str = "expected a JSON object with `batch`, an array of messages";
     let text = body_text(body)?;
-    let (mut batch, mut shared) = (None, Vec::new());
+    let (mut batch, mut shared, mut is_double) = (None, Vec::new(), false);
     for_each_member(text, |name, value| match &*name {
-        "batch" => batch = Some(value),
+        "batch" => is_double |= batch.replace(value).is_some(),
         "context" | "integrations" => shared.push((if name == "context" { "context" } else { "integrations" }, value)),
         _ => {}
     })
     .map_err(|error| refused(&error, EXPECTED))?;
     let messages: Option<Vec<&RawValue>> = batch.and_then(|batch| serde_json::from_str(batch.get()).ok());
-    let messages = messages.ok_or_else(|| Refused::WrongType(EXPECTED.into()))?;
+    let messages = messages.filter(|_| !is_double).ok_or_else(|| Refused::WrongType(EXPECTED.into()))?;
+    if messages.len() > limits.batch {
+        return Err(Refused::TooMany { count: messages.len(), max: limits.batch });
+    }
+    let added: usize = shared.iter().map(|(_, value)| value.get().len() * messages.len()).sum();
+    if added > SHARED {
+        let detail = format!(
+            "`context` and `integrations` of the batch have {added} bytes in its {} messages; the maximum is {SHARED}: \
+             shorten them, or put them into the messages that need them",
+            messages.len()
+        );
+        return Err(Refused::WrongType(detail));
+    }
     let mut out = Vec::with_capacity(body.len() + 32 * messages.len());
     out.push(b'[');
     for (index, message) in messages.into_iter().enumerate() {
@@ -106,7 +123,7 @@ impl<'a> Message<'a> {
             let (own, renamed) = match &*name {
                 "messageId" => (&mut message.id, "id"),
                 "userId" => (&mut message.user, "user"),
-                "anonymousId" => (&mut message.anonymous, "anonymousId"),
+                "anonymousId" => (&mut message.anonymous, "user"),
                 "event" => (&mut message.event, "action"),
                 "type" => (&mut message.kind, "type"),
                 "timestamp" => (&mut message.time, "time"),
@@ -132,11 +149,12 @@ impl<'a> Message<'a> {
             out.extend_from_slice(value.as_bytes());
         };
         let name = call.map(|call| format!("\"{}\"", call.name()));
-        let kind = name.as_deref().or(self.kind.map(RawValue::get));
+        let kind = self.kind.map(RawValue::get).or(name.as_deref());
+        let action = self.event.map(RawValue::get).or(name.as_deref()).or(kind);
         let fields = [
             ("id", self.id.map(RawValue::get)),
             ("user", self.user.or(self.anonymous).map(RawValue::get)),
-            ("action", self.event.map(RawValue::get).or(kind)),
+            ("action", action),
             ("time", self.time.map(RawValue::get)),
             ("type", kind),
             ("anonymousId", self.user.and(self.anonymous).map(RawValue::get)),
@@ -161,6 +179,8 @@ impl<'a> Message<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LIMITS: Limits = Limits { event: 32 * 1024, batch: 500, now_ms: 1_795_435_200_000 };
 
     fn text(json: Result<Vec<u8>, Refused>) -> String {
         String::from_utf8(json.expect("events")).expect("UTF-8")
@@ -202,19 +222,32 @@ mod tests {
             {"type":"track","userId":"Ann","event":"A","context":{"ip":2}},
             {"type":"screen","userId":"Ann"}, 7, {}]}"#;
         let expected = r#"[{"user":"Ann","action":"A","type":"track","context":{"ip":2},"integrations":{}},{"user":"Ann","action":"screen","type":"screen","context":{"ip":1},"integrations":{}},7,{"context":{"ip":1},"integrations":{}}]"#;
-        assert_eq!(text(batch(body.as_bytes())), expected);
-        assert_eq!(text(batch(br#"{"batch":[{}]}"#)), "[{}]");
+        assert_eq!(text(batch(body.as_bytes(), &LIMITS)), expected);
+        assert_eq!(text(batch(br#"{"batch":[{}]}"#, &LIMITS)), "[{}]");
     }
 
     #[test]
     fn what_is_no_message_is_refused_with_what_was_expected() {
-        for body in ["[]", "7", "\"x\"", "{}", r#"{"batch":{}}"#, r#"{"batch":null}"#] {
-            let Err(Refused::WrongType(detail)) = batch(body.as_bytes()) else { panic!("{body}") };
+        for body in ["[]", "7", "\"x\"", "{}", r#"{"batch":{}}"#, r#"{"batch":null}"#, r#"{"batch":[{}],"batch":[{}]}"#]
+        {
+            let Err(Refused::WrongType(detail)) = batch(body.as_bytes(), &LIMITS) else { panic!("{body}") };
             assert!(detail.contains("`batch`, an array of messages"), "{detail}");
         }
         assert!(matches!(message(b"[]", Call::Track), Err(Refused::WrongType(_))));
         assert!(matches!(message(b"{", Call::Track), Err(Refused::NotJson(_))));
-        assert!(matches!(batch(b"\xff"), Err(Refused::NotUtf8(_))));
-        assert!(matches!(batch(b" "), Err(Refused::Empty)));
+        assert!(matches!(batch(b"\xff", &LIMITS), Err(Refused::NotUtf8(_))));
+        assert!(matches!(batch(b" ", &LIMITS), Err(Refused::Empty)));
+    }
+
+    #[test]
+    fn a_small_body_does_not_become_a_large_one() {
+        let of = |context: usize, messages: usize| {
+            let messages = vec!["{}"; messages].join(",");
+            batch(format!(r#"{{"context":"{}","batch":[{messages}]}}"#, "x".repeat(context)).as_bytes(), &LIMITS)
+        };
+        assert!(of(2_000, 500).is_ok());
+        assert_eq!(of(2, 501), Err(Refused::TooMany { count: 501, max: 500 }));
+        let Err(Refused::WrongType(detail)) = of(200_000, 500) else { panic!("accepted") };
+        assert!(detail.contains("100001000 bytes in its 500 messages"), "{detail}");
     }
 }
