@@ -338,12 +338,12 @@ fn fill(app: &Application) {
 
 /// Follows the stream as an ordinary client, until it has the end of the topic and all is over.
 fn follow(mut stream: Subscription, over: &AtomicBool) -> Follower {
-    let first = stream.frame(Instant::now() + PATIENCE);
-    let place = stream.last_event_id().to_owned();
+    // Not the stream's own last id: that is of all that has arrived, which may be more.
+    let place = match stream.frame(Instant::now() + PATIENCE) {
+        Some(Frame::Message(message)) if message.event == "position" => message.last_event_id,
+        _ => panic!("the stream does not begin with its position"),
+    };
     let mut follower = Follower::from(&place);
-    if let Some(Frame::Message(message)) = first {
-        follower.take(&message);
-    }
     let mut quiet = 0;
     while quiet < 3 {
         match stream.frame(Instant::now() + Duration::from_millis(500)) {
