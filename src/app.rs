@@ -15,6 +15,7 @@ use crate::ingest::{Ingest, UndecidedIds};
 use crate::kafka::{Cluster, Connection, ConnectionError, History, Inspector, Producer, Tail, Uncommitted};
 use crate::lifecycle::Parts;
 use crate::limits::HeavyWork;
+use crate::rejects::Rejects;
 use crate::search::Searches;
 use crate::server::{ClientAuthorities, Tls, TlsFiles};
 use crate::stats::Stats;
@@ -70,10 +71,12 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     let inspector = Arc::new(Inspector::new(&connection, &cluster, sizes));
     let held_up = Box::new(cluster.held_up());
     let reads = kafka::Reads::new(history);
+    let rejects = Arc::new(Rejects::default());
     let streams = Streams::new(
         feed.clone(),
         reads.clone(),
         cluster.state(),
+        rejects.news(),
         connection.is_embedded(),
         closing.clone(),
         settings.feed.clone(),
@@ -89,6 +92,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         kafka: cluster.state(),
         lag: tail.lag(),
         held_up,
+        rejects: rejects.clone(),
         reads: Box::new(move || [&held.0.held()[..], &[("catch_up", held.1.held())]].concat()),
     };
     let metrics = Arc::new(telemetry::Metrics::new(sources, &connections));
@@ -104,10 +108,10 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         .manage(Arc::new(streams))
         .manage(searches)
         .manage(heavy)
-        .manage(Arc::new(web::Overviews::new(stats)))
+        .manage(Arc::new(web::Overviews::new(stats, rejects.clone())))
         .manage(metrics.clone())
         .manage(requests.clone());
-    let rocket = web::mount(rocket, metrics, settings.log.requests);
+    let rocket = web::mount(rocket, metrics, rejects, settings.log.requests);
     let parts = Parts {
         producer,
         ingest,

@@ -18,6 +18,7 @@ mod ingest;
 pub mod kafka;
 mod lifecycle;
 mod limits;
+mod rejects;
 mod search;
 mod server;
 pub mod stats;

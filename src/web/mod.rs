@@ -17,6 +17,7 @@ mod problem;
 mod query;
 mod receipt;
 mod refusal;
+mod rejects;
 mod request_log;
 mod routes;
 mod trace;
@@ -31,6 +32,7 @@ use rocket::shield::Shield;
 use rocket::{Build, Rocket, catchers};
 use utoipa::OpenApi;
 
+use crate::rejects::Rejects;
 use crate::telemetry::Metrics;
 
 pub use pages::form::form_bytes;
@@ -38,13 +40,15 @@ pub use pages::overview::Overviews;
 
 /// Adds routes, catchers and fairings to a Rocket that manages the parts. `log_requests` is whether each request gets a
 /// line in the log. Rocket does not launch if a handler uses the `State` of a part that is not managed.
-pub fn mount(rocket: Rocket<Build>, metrics: Arc<Metrics>, log_requests: bool) -> Rocket<Build> {
+pub fn mount(rocket: Rocket<Build>, metrics: Arc<Metrics>, rejects: Arc<Rejects>, log_requests: bool) -> Rocket<Build> {
     rocket
+        .attach(rejects::NoteRejects(rejects.clone()))
         .attach(request_log::RequestLog { metrics, lines: log_requests })
         .attach(pages::error::ErrorPages)
         // Our headers replace Rocket's own.
         .attach(Shield::new())
         .attach(headers::Security)
+        .manage(rejects)
         .manage(openapi::Description::new(|| openapi::text(routes::Operations::openapi())))
         .mount("/", routes::routes())
         .mount("/", refusal::routes())

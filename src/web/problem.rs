@@ -2,6 +2,8 @@
 //!
 //! Names no page: for browsers, `pages/error.rs` replaces the JSON by a page.
 
+use std::collections::HashSet;
+
 use rocket::Request;
 use rocket::http::{ContentType, Header, Status};
 use rocket::response::{Responder, Result};
@@ -12,6 +14,7 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::answer::Answer;
+use super::rejects::Refusal;
 use super::trace::Trace;
 use crate::event::{EventId, FieldError, Refused};
 use crate::ingest::{Failure, SubmitError, Verdict};
@@ -34,6 +37,13 @@ macro_rules! kinds {
             fn facts(self) -> (u16, &'static str, bool) {
                 match self {
                     $(Kind::$kind => ($status, $title, $retryable)),+
+                }
+            }
+
+            /// The `type` of its problems.
+            pub fn slug(self) -> &'static str {
+                match self {
+                    $(Kind::$kind => $slug),+
                 }
             }
         }
@@ -288,6 +298,19 @@ impl Problem {
 
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// Returns what the list of rejects keeps: the first of its errors, and the number of events that have errors.
+    pub fn refusal(&self) -> Refusal {
+        let first = self.errors.first();
+        let indexes: HashSet<usize> = self.errors.iter().map(|error| error.index).collect();
+        Refusal {
+            kind: self.kind,
+            detail: first.map_or_else(|| self.detail.clone(), |error| error.detail.clone()),
+            index: first.map(|error| error.index),
+            pointer: first.map(|error| error.pointer.clone()),
+            events: indexes.len().max(1),
+        }
     }
 
     pub fn body<'a>(&'a self, request_id: Option<&'a str>) -> ProblemBody<'a> {

@@ -14,6 +14,7 @@ use super::method_not_allowed::not_allowed;
 use super::pages::progress::{FailureMessage, ProgressMessage};
 use super::receipt::{Queued, Receipt};
 use super::{api, assets, pages};
+use crate::rejects::Rejected;
 use crate::stream::{Bye, Status};
 
 macro_rules! table {
@@ -40,6 +41,7 @@ macro_rules! table {
                 ProgressMessage,
                 Queued,
                 Receipt,
+                Rejected,
                 Status,
             )),
         )]
@@ -59,6 +61,7 @@ table! {
         Page   pages::record::record;
         Page   pages::user::page;
         Long   pages::user::count;
+        Page   pages::rejects::page;
         Page   pages::kafka::page;
 
         Submit api::events::submit;
@@ -70,6 +73,7 @@ table! {
         Long   api::ws::socket;
         Page   api::users::user;
         Page   api::stats::stats;
+        Page   api::rejects::rejects;
         Page   api::topics::topics;
         Page   api::topics::groups;
         Submit api::events::tutorial;

@@ -3,6 +3,7 @@
 pub mod events;
 pub mod history;
 pub mod operations;
+pub mod rejects;
 pub mod segment;
 pub mod stats;
 pub mod stream;
