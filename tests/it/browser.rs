@@ -740,7 +740,7 @@ fn every_page_state_fits_the_window_and_is_accessible() {
         let counted = app.get("/api/v1/stats").expect(200).json()["last_24h"]["events"].as_u64();
         (counted >= Some(day.len() as u64)).then_some(())
     });
-    for path in ["/history", "/history?user=nobody", "/overview", "/kafka", "/nothing-there"] {
+    for path in ["/history", "/history?user=nobody", "/overview", "/rejects", "/kafka", "/nothing-there"] {
         browser.open(&app, path);
         look(&browser, &path[1..].replace(['?', '='], "-"));
     }
@@ -840,7 +840,17 @@ fn every_page_is_small_and_stable_and_loads_nothing_from_third_parties() {
     feed.records(events.len()); // later rows would move the others
     let record = format!("/events/{}/{}", first["partition"], first["offset"]);
     let browser = Browser::start();
-    for path in ["/", "/history", &record, "/users/user-1", "/overview", "/kafka", "/?user=nobody", "/nothing-there"] {
+    for path in [
+        "/",
+        "/history",
+        &record,
+        "/users/user-1",
+        "/overview",
+        "/rejects",
+        "/kafka",
+        "/?user=nobody",
+        "/nothing-there",
+    ] {
         browser.open(&app, path);
         // The script has started, and its requests are answered.
         browser.wait_for("the script has run", || browser.count("html.scripted") == 1);

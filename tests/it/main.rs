@@ -27,6 +27,7 @@ mod readiness;
 mod reading;
 mod readme;
 mod reads;
+mod rejects;
 mod restart;
 mod retry;
 mod rogues;
