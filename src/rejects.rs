@@ -43,6 +43,22 @@ pub struct Reject {
     pub excerpt: String,
 }
 
+/// Why a submission was refused, or events of it.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// Status, type and title of the problem.
+    pub status: u16,
+    pub kind: &'static str,
+    pub title: &'static str,
+    pub detail: String,
+    /// Index of the first refused event.
+    pub index: Option<usize>,
+    /// JSON Pointer into that event.
+    pub pointer: Option<String>,
+    /// How many events were refused.
+    pub events: usize,
+}
+
 /// `event: rejected`. How many submissions were refused, and the latest.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct Rejected {

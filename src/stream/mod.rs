@@ -120,8 +120,8 @@ impl Streams {
         }
     }
 
-    /// Returns a receiver that changes with Kafka's state, at most every [`REJECTS_EVERY`] with the rejects, and to true when the process is asked to end. The streams that
-    /// wait for records are woken as well.
+    /// Returns a receiver that changes with Kafka's state, with the rejects at most every [`REJECTS_EVERY`], and to true when
+    /// the process is asked to end. The streams that wait for records are woken as well.
     fn alerts(&self) -> watch::Receiver<bool> {
         let make = || {
             let (alert, alerts) = watch::channel(self.closing.is_cancelled());

@@ -7,7 +7,8 @@ use rocket::request::Request;
 use rocket::response::{self, Responder, Response};
 use serde::Serialize;
 
-use super::rejects::Refusal;
+use super::rejects;
+use crate::rejects::Refusal;
 
 pub struct Answer {
     status: u16,
@@ -58,9 +59,7 @@ impl Answer {
 
 impl<'r> Responder<'r, 'static> for Answer {
     fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
-        if let Some(refusal) = self.refusal {
-            refusal.note(request);
-        }
+        rejects::note(request, self.refusal);
         let mut builder = Response::build();
         builder.status(Status::new(self.status)).header(ContentType::JSON);
         for (name, value) in self.headers {

@@ -14,12 +14,13 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::answer::Answer;
-use super::rejects::Refusal;
+use super::rejects;
 use super::trace::Trace;
 use crate::event::{EventId, FieldError, Refused};
 use crate::ingest::{Failure, SubmitError, Verdict};
 use crate::kafka::{HistoryError, InspectError, ReadError};
 use crate::limits::HeavyWorkError;
+use crate::rejects::Refusal;
 use crate::search::SearchError;
 use crate::stream::OpenError;
 
@@ -300,17 +301,24 @@ impl Problem {
         &self.detail
     }
 
-    /// Returns what the list of rejects keeps: the first of its errors, and the number of events that have errors.
-    pub fn refusal(&self) -> Refusal {
+    /// Returns what the list of rejects keeps: the first of its errors, and the number of events that have errors. `None` if
+    /// the same request may succeed later, or if the server is to blame.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let (status, title, retryable) = self.kind.facts();
+        if retryable || status >= 500 {
+            return None;
+        }
         let first = self.errors.first();
         let indexes: HashSet<usize> = self.errors.iter().map(|error| error.index).collect();
-        Refusal {
-            kind: self.kind,
+        Some(Refusal {
+            status,
+            kind: self.kind.slug(),
+            title,
             detail: first.map_or_else(|| self.detail.clone(), |error| error.detail.clone()),
             index: first.map(|error| error.index),
             pointer: first.map(|error| error.pointer.clone()),
             events: indexes.len().max(1),
-        }
+        })
     }
 
     pub fn body<'a>(&'a self, request_id: Option<&'a str>) -> ProblemBody<'a> {
@@ -459,6 +467,7 @@ impl<'r> Responder<'r, 'static> for Problem {
         for (name, value) in &self.headers {
             response.set_header(Header::new(*name, value.clone()));
         }
+        rejects::note(request, self.refusal());
         request.local_cache(|| Some(self));
         Ok(response)
     }

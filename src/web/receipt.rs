@@ -8,10 +8,10 @@ use utoipa::ToSchema;
 use super::answer::Answer;
 use super::openapi;
 use super::problem::{self, Kind, Problem, status};
-use super::rejects::Refusal;
 use crate::bounds::ERRORS;
 use crate::event::{EventId, time};
 use crate::ingest::{Failure, Handling, Verdict, Verdicts, Written};
+use crate::rejects::Refusal;
 
 /// Approximate bytes of the result of one event of an array.
 const RESULT: usize = 200;
@@ -221,7 +221,7 @@ impl Items {
         let places = 0..self.verdicts.len();
         let mut refused = places.filter_map(|place| {
             let (place, problem) = self.problem(place)?;
-            Some((place, Refusal::of(&problem)?))
+            Some((place, problem.refusal()?))
         });
         let (place, first) = refused.next()?;
         Some(Refusal { index: Some(self.index(place)), events: 1 + refused.count(), ..first })

@@ -7,15 +7,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rocket::fairing::{Fairing, Info, Kind as FairingKind};
+use rocket::fairing::{Fairing, Info, Kind};
 use rocket::http::RawStr;
 use rocket::{Request, Response};
 
-use super::problem::{Kind, Problem};
 use super::views::cut;
 use crate::bounds::{Address, SMALL_BODY};
 use crate::event::time;
-use crate::rejects::{Reject, Rejects};
+use crate::rejects::{Refusal, Reject, Rejects};
 use crate::server;
 
 /// Most characters of a path, of an error's text and of a pointer.
@@ -32,35 +31,14 @@ const SHORT_CHARS: usize = 24;
 const SECRETS: [&str; 8] =
     ["password", "passwd", "secret", "token", "apikey", "authorization", "writekey", "credentials"];
 
-/// Why a submission was refused, or events of it.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    pub kind: Kind,
-    pub detail: String,
-    /// Index of the first refused event.
-    pub index: Option<usize>,
-    /// JSON Pointer into that event.
-    pub pointer: Option<String>,
-    /// How many events were refused.
-    pub events: usize,
-}
-
-impl Refusal {
-    /// Returns the refusal of a problem; `None` if the same request may succeed later, or if the server is to blame.
-    pub fn of(problem: &Problem) -> Option<Self> {
-        if problem.kind.retryable() || problem.kind.status() >= 500 {
-            return None;
-        }
-        Some(problem.refusal())
-    }
-
-    /// Notes it with the request that is answered.
-    pub fn note(self, request: &Request<'_>) {
-        request.local_cache(|| Noted(Some(self)));
+/// Notes with a request why it is refused, if it is a submission.
+pub fn note(request: &Request<'_>, refusal: Option<Refusal>) {
+    if server::method(request) == "POST" && refusal.is_some() {
+        request.local_cache(|| Noted(refusal));
     }
 }
 
-/// The refusal of an answer that is no problem.
+/// The refusal of the answer to a request.
 struct Noted(Option<Refusal>);
 
 /// The start of a request's body, or all of a small one, as handlers read it: decompressed.
@@ -93,15 +71,11 @@ pub struct NoteRejects(pub Arc<Rejects>);
 #[rocket::async_trait]
 impl Fairing for NoteRejects {
     fn info(&self) -> Info {
-        Info { name: "Rejects", kind: FairingKind::Response }
+        Info { name: "Rejects", kind: Kind::Response }
     }
 
     async fn on_response<'r>(&self, request: &'r Request<'_>, _: &mut Response<'r>) {
-        if server::method(request) != "POST" {
-            return;
-        }
-        let noted = request.local_cache(|| Noted(None)).0.clone();
-        let Some(refusal) = noted.or_else(|| Refusal::of(Problem::of(request)?)) else { return };
+        let Some(refusal) = request.local_cache(|| Noted(None)).0.clone() else { return };
         let mut body = BodyStart::of(request).get();
         if body.is_empty() {
             // No handler read it.
@@ -119,14 +93,14 @@ impl Fairing for NoteRejects {
 
 /// Adds a refused submission. `body` is at least its start.
 pub fn add(rejects: &Rejects, route: &str, client: Address, refusal: Refusal, body: &[u8]) {
-    let Refusal { kind, detail, index, pointer, events } = refusal;
+    let Refusal { status, kind, title, detail, index, pointer, events } = refusal;
     rejects.add(Reject {
         time: time::format_ms(time::now_ms()),
         route: cut(route, ROUTE_CHARS),
         client: client.network(),
-        status: kind.status(),
-        kind: kind.slug(),
-        title: kind.title(),
+        status,
+        kind,
+        title,
         detail: cut(&detail, DETAIL_CHARS),
         pointer: pointer.map(|pointer| cut(&pointer, POINTER_CHARS)),
         index,

@@ -21,11 +21,12 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("lifecycle", &["bounds", "ingest", "kafka", "rocket", "server", "web"]),
     ("limits", &["bounds"]),
     ("main", &["*"]),
+    ("rejects", &[]),
     ("search", &["bounds", "event", "feed", "kafka", "limits"]),
     ("server", &["bounds", "rocket"]),
     ("stats", &["event", "kafka"]),
-    ("stream", &["bounds", "config", "event", "feed", "kafka", "limits"]),
-    ("telemetry", &["config", "feed", "ingest", "kafka", "rocket", "server"]),
+    ("stream", &["bounds", "config", "event", "feed", "kafka", "limits", "rejects"]),
+    ("telemetry", &["config", "feed", "ingest", "kafka", "rejects", "rocket", "server"]),
     (
         "web",
         &[
@@ -36,6 +37,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "ingest",
             "kafka",
             "limits",
+            "rejects",
             "rocket",
             "search",
             "server",

@@ -40,7 +40,7 @@ use crate::feed::Dialect;
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError};
 use crate::kafka::Connection;
 use crate::limits::HeavyWork;
-use crate::rejects::Rejects;
+use crate::rejects::{Refusal, Rejects};
 use crate::server::body;
 use crate::stream::{Follower, Streams};
 use crate::web::answer::Answer;
@@ -49,7 +49,7 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt;
-use crate::web::rejects::{self, Refusal};
+use crate::web::rejects;
 
 /// Most posts of one socket in flight; beyond that the socket is not read.
 const POSTS: usize = 16;
@@ -543,7 +543,7 @@ impl Post {
                 let refusal = answer.refusal().cloned().map(Box::new);
                 (answer, refusal)
             }
-            Err(problem) => (problem.answer(), Refusal::of(&problem).map(Box::new)),
+            Err(problem) => (problem.answer(), problem.refusal().map(Box::new)),
         };
         Answered { message: say("receipt", self.reference.as_deref(), &answer), refusal }
     }
@@ -577,7 +577,7 @@ fn unknown(kind: &str) -> Problem {
 
 /// Answers a message that posts no events.
 fn refusal(reference: Option<&str>, problem: &Problem) -> Answered {
-    Answered { message: say("problem", reference, &problem.answer()), refusal: Refusal::of(problem).map(Box::new) }
+    Answered { message: say("problem", reference, &problem.answer()), refusal: problem.refusal().map(Box::new) }
 }
 
 /// Makes a message of an answer: status and headers become members before those of the body.

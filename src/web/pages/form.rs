@@ -16,13 +16,14 @@ use crate::bounds::Address;
 use crate::event::{EventId, FieldError, parse_form};
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
 use crate::kafka::Connection;
+use crate::rejects::Refusal;
 use crate::web::answer::Answer;
 use crate::web::body::RequestBody;
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt::Receipt;
-use crate::web::rejects::Refusal;
+use crate::web::rejects;
 
 /// Most bytes of a form beside its event, so that the error for an event that is slightly too large appears beside its
 /// field.
@@ -133,9 +134,7 @@ pub struct RefusedForm {
 
 impl<'r> Responder<'r, 'static> for RefusedForm {
     fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
-        if let Some(refusal) = self.refusal {
-            refusal.note(request);
-        }
+        rejects::note(request, self.refusal);
         let mut response = self.page.respond_to(request)?;
         if let Some(after) = self.retry_after {
             response.set_header(Header::new("Retry-After", after));
@@ -268,6 +267,6 @@ async fn refused(
     Ok(Submitted::Refused(Box::new(RefusedForm {
         page: page.render(parameters, form, None, status).await?,
         retry_after: problem.retry_after().map(str::to_owned),
-        refusal: Refusal::of(problem),
+        refusal: problem.refusal(),
     })))
 }
