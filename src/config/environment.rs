@@ -1,4 +1,4 @@
-//! Settings from environment variables: `FOOTFALL_<TABLE>__<KEY>`, `KAFKA_BOOTSTRAP_SERVERS` and `KAFKA_TOPIC`.
+//! Settings from environment variables: `FOOTFALL_<TABLE>__<KEY>`, and a few with shorter names.
 
 use rocket::figment::providers::Env;
 use rocket::figment::util::nest;
@@ -8,14 +8,18 @@ use rocket::figment::{Metadata, Profile, Provider};
 use super::table::SettingKind;
 use super::{InvalidConfig, key};
 
-/// Two variables without the prefix, and the settings that they set.
-const ALIASES: [(&str, &str); 2] =
-    [("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers"), ("KAFKA_TOPIC", "kafka.topic")];
+/// Variables with shorter names, and the settings that they set.
+const ALIASES: [(&str, &str); 3] = [
+    ("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers"),
+    ("KAFKA_TOPIC", "kafka.topic"),
+    ("FOOTFALL_BASE_PATH", "http.base_path"),
+];
 
 /// The variables as providers of settings, in the order in which a later one wins.
 pub(super) fn providers() -> impl Iterator<Item = Variables> {
     let aliases = ALIASES.map(|(variable, key)| Variables(Env::raw().only(&[variable]).map(move |_| key.into())));
-    std::iter::once(Variables(Env::prefixed("FOOTFALL_").split("__"))).chain(aliases)
+    let ours = Env::prefixed("FOOTFALL_").ignore(&["BASE_PATH"]).split("__");
+    std::iter::once(Variables(ours)).chain(aliases)
 }
 
 /// The variable beside `FOOTFALL_<TABLE>__<KEY>` that sets a key.

@@ -12,6 +12,7 @@ use rocket::request::Request;
 use rocket::response::{self, Responder, Response};
 
 use super::problem::{Kind, Problem};
+use crate::base_path::base_path;
 
 struct File {
     name: &'static str,
@@ -78,10 +79,11 @@ fn content_hash(bytes: &[u8]) -> String {
 
 /// Returns the address that changes with the content, such as `/static/app.1f2e3d4c.css`.
 pub fn address(name: &str) -> String {
+    let base = base_path();
     let hash = FILES.iter().position(|file| file.name == name).map(|index| &made()[index].hash);
     match (name.rsplit_once('.'), hash) {
-        (Some((stem, extension)), Some(hash)) => format!("/static/{stem}.{hash}.{extension}"),
-        _ => format!("/static/{name}"),
+        (Some((stem, extension)), Some(hash)) => format!("{base}/static/{stem}.{hash}.{extension}"),
+        _ => format!("{base}/static/{name}"),
     }
 }
 
@@ -93,7 +95,7 @@ pub struct Asset {
 #[get("/static/<name>")]
 pub fn hashed(name: &str) -> Result<Asset, Problem> {
     let plain = |index: &usize| FILES[*index].name == name;
-    let hashed = |index: &usize| address(FILES[*index].name).strip_prefix("/static/") == Some(name);
+    let hashed = |index: &usize| address(FILES[*index].name).rsplit('/').next() == Some(name);
     let found = |wanted: &dyn Fn(&usize) -> bool| (0..FILES.len()).find(|index| wanted(index));
     if let Some(index) = found(&hashed) {
         return Ok(Asset { index, immutable: true });

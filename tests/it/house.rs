@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 /// part of the core that nearly all folders name.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("app", &["*"]),
+    ("base_path", &[]),
     ("bounds", &[]),
     ("commands", &["*"]),
-    ("config", &["bounds", "event", "hosts", "rocket"]),
+    ("config", &["base_path", "bounds", "event", "hosts", "rocket"]),
     ("demo", &["event", "ingest"]),
     ("feed", &["bounds", "event"]),
     ("follow", &["event", "feed", "ingest", "kafka", "stats"]),
@@ -22,13 +23,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("limits", &["bounds"]),
     ("main", &["*"]),
     ("search", &["bounds", "event", "feed", "kafka", "limits"]),
-    ("server", &["bounds", "rocket"]),
+    ("server", &["base_path", "bounds", "rocket"]),
     ("stats", &["event", "kafka"]),
     ("stream", &["bounds", "config", "event", "feed", "kafka", "limits"]),
     ("telemetry", &["config", "feed", "ingest", "kafka", "rocket", "server"]),
     (
         "web",
         &[
+            "base_path",
             "bounds",
             "event",
             "feed",

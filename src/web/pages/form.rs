@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::Html;
 use super::live::{self, FormError, SendForm};
+use crate::base_path::base_path;
 use crate::bounds::Address;
 use crate::event::{EventId, FieldError, parse_form};
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
@@ -191,7 +192,7 @@ pub async fn submit(
             sent.add("sent", &format!("{}-{}", at.partition, at.offset));
             sent.add("as", &typed.user);
             let and = if filters.is_empty() { "" } else { "&" };
-            let to = format!("/?{filters}{and}{}", sent.text());
+            let to = format!("{}/?{filters}{and}{}", base_path(), sent.text());
             return Ok(Submitted::Redirect(Box::new(Redirect::to(to))));
         }
         Ok(Verdict::Written { id, at, .. }) => {

@@ -5,6 +5,7 @@ use rocket::{State, get};
 
 use super::ROWS;
 use super::progress::SearchProgress;
+use crate::base_path::base_path;
 use crate::bounds::{Address, FIRST_LOOK};
 use crate::event::Record;
 use crate::feed::{Cursor, Frames};
@@ -87,7 +88,7 @@ impl HistoryPage {
         }
         if let Some(next) = &page.end.next {
             let left = limit - self.rows.len();
-            self.next = Some(format!("/history?{}", rest(&parameters, newest_first, next, limit)));
+            self.next = Some(format!("{}/history?{}", base_path(), rest(&parameters, newest_first, next, limit)));
             if left > 0 {
                 let rest = rest(&parameters, newest_first, next, left);
                 self.search = Some(Search { scanned: page.end.scanned, total: page.total(), rest });

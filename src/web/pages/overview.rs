@@ -18,6 +18,7 @@ use tokio::select;
 use tokio::time::sleep;
 
 use super::{Html, html};
+use crate::base_path::base_path;
 use crate::bounds::Address;
 use crate::feed::{Dialect, Frames};
 use crate::server::body;
@@ -263,7 +264,7 @@ impl ShownStats {
             "Action" => {
                 let mut query = QueryBuilder::default();
                 query.add("action", name);
-                Some(format!("/?{}", query.text()))
+                Some(format!("{}/?{}", base_path(), query.text()))
             }
             _ => user_page(name),
         }

@@ -10,6 +10,7 @@ use rocket::{State, get};
 
 use super::progress::SearchProgress;
 use super::{Html, ROWS, html};
+use crate::base_path::base_path;
 use crate::bounds::{Address, FIRST_LOOK, MERGE_BYTES};
 use crate::event::Record;
 use crate::event::time::parse_ms;
@@ -71,7 +72,12 @@ struct Action {
 impl Found {
     /// An action as a template for the page's script.
     fn blank(&self) -> Action {
-        Action { name: String::new(), events: 0, share: 0, address: format!("/history?{}", self.filters) }
+        Action {
+            name: String::new(),
+            events: 0,
+            share: 0,
+            address: format!("{}/history?{}", base_path(), self.filters),
+        }
     }
 
     fn first_seen(&self) -> Option<Stamp> {
@@ -180,7 +186,7 @@ async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) ->
     let action = |(name, events): (&str, u64)| {
         let mut address = QueryBuilder::default();
         address.add("action", name);
-        let address = format!("/history?{filters}&{}", address.text());
+        let address = format!("{}/history?{filters}&{}", base_path(), address.text());
         Action { name: cut(name, usize::MAX), events, share: events * 100 / most, address }
     };
     let actions = counts.actions.iter().map(|one| action((&one.action, one.events))).collect();
