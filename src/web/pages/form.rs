@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 
 use super::Html;
 use super::live::{self, FormError, SendForm};
-use crate::base_path::base_path;
 use crate::bounds::Address;
 use crate::event::{EventId, FieldError, parse_form};
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
@@ -23,6 +22,7 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt::Receipt;
+use crate::web::views::live_page;
 
 /// Most bytes of a form beside its event, so that the error for an event that is slightly too large appears beside its
 /// field.
@@ -192,7 +192,7 @@ pub async fn submit(
             sent.add("sent", &format!("{}-{}", at.partition, at.offset));
             sent.add("as", &typed.user);
             let and = if filters.is_empty() { "" } else { "&" };
-            let to = format!("{}/?{filters}{and}{}", base_path(), sent.text());
+            let to = live_page(format_args!("{filters}{and}{}", sent.text()));
             return Ok(Submitted::Redirect(Box::new(Redirect::to(to))));
         }
         Ok(Verdict::Written { id, at, .. }) => {

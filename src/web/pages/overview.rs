@@ -18,7 +18,6 @@ use tokio::select;
 use tokio::time::sleep;
 
 use super::{Html, html};
-use crate::base_path::base_path;
 use crate::bounds::Address;
 use crate::feed::{Dialect, Frames};
 use crate::server::body;
@@ -27,7 +26,7 @@ use crate::stream::Streams;
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::Parameters;
-use crate::web::views::{BrokerStatus, PageFrame, count_of, rate, thousands, user_page};
+use crate::web::views::{BrokerStatus, PageFrame, count_of, live_page, rate, thousands, user_page};
 
 /// Time between two snapshots: each takes a moment, and nobody reads faster.
 const EVERY: Duration = Duration::from_secs(1);
@@ -264,7 +263,7 @@ impl ShownStats {
             "Action" => {
                 let mut query = QueryBuilder::default();
                 query.add("action", name);
-                Some(format!("{}/?{}", base_path(), query.text()))
+                Some(live_page(query.text()))
             }
             _ => user_page(name),
         }

@@ -8,7 +8,7 @@ mod format;
 mod frame;
 mod row;
 
-pub use address::user_page;
+pub use address::{history_page, live_page, user_page};
 pub use first_event::SNIPPETS;
 pub use footfall_core::query_string::Filters;
 pub use format::{Stamp, count_of, cut, duration, is_text, rate, sentence, size, thousands};
