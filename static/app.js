@@ -16,7 +16,7 @@ if (rows) {
   showTimes(rows);
   showRecords(rows);
 }
-// Of the document, because a page replaces parts of itself.
+// One listener for all buttons, because the live page replaces those of its empty state.
 addEventListener('click', async ({ target }) => {
   const button = target.closest('[data-copy]');
   if (!button) return;

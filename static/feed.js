@@ -215,7 +215,7 @@ class Feed {
     const link = document.createElement('a');
     link.href = at(`/events/${partition}/${offset}`);
     link.textContent = `partition ${partition}, offset ${offset}`;
-    place.replaceChildren('Your first event is in Kafka · ', link);
+    place.replaceChildren('The first event is in Kafka · ', link);
     place.hidden = false;
   }
 
