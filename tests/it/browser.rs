@@ -99,7 +99,8 @@ fn a_rejected_event_stays_in_the_form_with_the_reason() {
 #[test]
 fn a_slow_form_shows_sending_and_a_second_send_writes_one_event() {
     let kafka = Kafka::start();
-    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "2s").start();
+    // Long enough to see what the form says until then, also on a busy machine.
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "5s").start();
     let browser = Browser::start();
     browser.open_live(&app, "/");
     browser.send("Ann", "before");
