@@ -97,6 +97,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     };
     let metrics = Arc::new(telemetry::Metrics::new(sources, &connections));
     let (limits, reuse_port) = (limits(&figment, &settings), settings.http.reuse_port);
+    settings.http.base_path.serve();
     let rocket = rocket::custom(figment)
         .manage(settings.http.hosts)
         .manage(web::Https(tls.is_some()))

@@ -8,6 +8,7 @@
 //! [`rocket()`] in `app.rs` is the one place where the parts are put together; `lifecycle.rs` serves them and ends them.
 
 mod app;
+mod base_path;
 mod bounds;
 pub mod config;
 pub mod demo;

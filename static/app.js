@@ -3,12 +3,11 @@
 
 import { showRecords } from './record.js';
 import { showTimes } from './time.js';
-import { $ } from './words.js';
+import { $, showBase } from './words.js';
 
 document.documentElement.classList.add('scripted');
 
-// The server may not know the address under which this browser reaches it.
-for (const base of document.querySelectorAll('.base')) base.textContent = location.origin;
+showBase(document);
 // A page restored from the back/forward cache shows the filters of its address, not what was typed before leaving it.
 addEventListener('pageshow', ({ persisted }) => persisted && $('filters')?.reset());
 
@@ -17,10 +16,13 @@ if (rows) {
   showTimes(rows);
   showRecords(rows);
 }
-for (const button of document.querySelectorAll('[data-copy]')) {
-  const { copies } = await import('./copy.js');
-  copies(button, () => $(button.dataset.copy).textContent);
-}
+// One listener for all buttons, because the live page replaces those of its empty state.
+addEventListener('click', async ({ target }) => {
+  const button = target.closest('[data-copy]');
+  if (!button) return;
+  const { copyBy } = await import('./copy.js');
+  copyBy(button, $(button.dataset.copy).textContent);
+});
 const overview = $('overview');
 if (overview) {
   const { startOverview } = await import('./overview.js');

@@ -16,12 +16,9 @@ export async function copy(text) {
   }
 }
 
-/** Makes a button copy the text that `text()` returns. */
-export function copies(button, text) {
-  const label = button.textContent;
-  button.addEventListener('click', async () => {
-    button.textContent = (await copy(text())) ? 'Copied' : 'Not copied';
-    setTimeout(() => (button.textContent = label), 2000);
-  });
-  return button;
+/** Copies a text for a button, which says for a moment whether it was copied. */
+export async function copyBy(button, text) {
+  button.dataset.label ??= button.textContent;
+  button.textContent = (await copy(text)) ? 'Copied' : 'Not copied';
+  setTimeout(() => (button.textContent = button.dataset.label), 2000);
 }

@@ -4,7 +4,7 @@
 import { Backlog } from './backlog.js';
 import { Stream } from './stream.js';
 import { clockTime, duration, localTimes } from './time.js';
-import { $, events, number, write } from './words.js';
+import { $, at, events, number, showBase, write } from './words.js';
 
 const MOST_ROWS = 500;
 // Rows added per animation frame; more would make the page stutter.
@@ -201,10 +201,24 @@ class Feed {
     localTimes(rows, this.list);
     this.list.prepend(...rows);
     while (this.list.childElementCount > MOST_ROWS) this.list.lastElementChild.remove();
+    if (!$('empty').hidden) this.#first(rows);
     $('empty').hidden = true;
     $('older').hidden = false;
     this.#unsaid += rows.length - gaps.length;
     suggest(rows);
+  }
+
+  /** The empty page turns into its first event, with the receipt. */
+  #first(rows) {
+    const row = rows.findLast(({ id }) => id);
+    const place = $('first');
+    if (!row || !place || this.filters.size) return;
+    const [, partition, offset] = row.id.split('-');
+    const link = document.createElement('a');
+    link.href = at(`/events/${partition}/${offset}`);
+    link.textContent = `partition ${partition}, offset ${offset}`;
+    place.replaceChildren('The first event is in Kafka · ', link);
+    place.hidden = false;
   }
 
   /** `37 events not shown (this tab was hidden for 12 s) · show them`. */
@@ -214,7 +228,7 @@ class Feed {
     row.textContent = `${count == null ? 'Some events' : upTo + events(count)} not shown${why ? ` (${why})` : ''}`;
     if (gone || !from || !to || from === to) return;
     const link = document.createElement('a');
-    link.href = `/history?${new URLSearchParams([['from', from], ['to', to], ...this.filters])}`;
+    link.href = at(`/history?${new URLSearchParams([['from', from], ['to', to], ...this.filters])}`);
     link.textContent = 'show them';
     row.append(' · ', link);
   }
@@ -377,10 +391,11 @@ class Feed {
     this.#backlog.clear();
     this.list.classList.remove('dated');
     this.list.replaceChildren(...fresh.children);
+    $('first').hidden = true;
     localTimes(this.list.children, this.list);
     const place = $('filters').contains(document.activeElement) ? document.activeElement : null;
     for (const id of ['empty', 'older', 'clear']) $(id).replaceWith(page.getElementById(id));
-    for (const base of $('empty').querySelectorAll('.base')) base.textContent = location.origin;
+    showBase($('empty'));
     for (const chip of $('filters').querySelectorAll('.chip')) chip.remove();
     $('filters')
       .querySelector('button')
@@ -398,7 +413,7 @@ class Feed {
   }
 }
 
-const address = (filters) => (filters.size ? `/?${filters}` : '/');
+const address = (filters) => at(filters.size ? `/?${filters}` : '/');
 
 /** The filters in a query string, without its other parameters. */
 function filtersOf(query) {

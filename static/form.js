@@ -1,6 +1,6 @@
 // Sends the form without a reload: the input stays, the answer appears beside it.
 
-import { $, hex, sentence } from './words.js';
+import { $, at, hex, sentence } from './words.js';
 
 // How long to wait for an answer beyond the server's own deadline for Kafka's acknowledgement.
 const BEYOND_DEADLINE = 10_000;
@@ -120,7 +120,7 @@ function showReceipt(receipt) {
   const place = $('receipt');
   if (!receipt) return place.replaceChildren();
   const link = document.createElement('a');
-  link.href = `/events/${receipt.partition}/${receipt.offset}`;
+  link.href = at(`/events/${receipt.partition}/${receipt.offset}`);
   link.textContent = `partition ${receipt.partition}, offset ${receipt.offset}`;
   place.replaceChildren('Saved to Kafka · ', link, ` · ${receipt.ms} ms`);
 }

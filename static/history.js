@@ -1,7 +1,7 @@
 // Continues a search that the page itself did not complete: shows matches as they are found, and can be stopped.
 
 import { Search } from './search.js';
-import { $, events, number } from './words.js';
+import { $, at, events, number } from './words.js';
 
 export function startSearch(box, rows) {
   const more = $('next').querySelector('a');
@@ -36,7 +36,7 @@ export function startSearch(box, rows) {
   });
   const start = () => {
     $('next').hidden = true;
-    search.start(`/history/search?${query}`, query.get(bound), bound === 'to');
+    search.start(at(`/history/search?${query}`), query.get(bound), bound === 'to');
   };
   more.addEventListener('click', (event) => {
     if (found >= limit || event.ctrlKey || event.metaKey || event.shiftKey) return;

@@ -2,7 +2,7 @@
 
 import { patch } from './patch.js';
 import { clockTime } from './time.js';
-import { $, write } from './words.js';
+import { $, at, write } from './words.js';
 
 export function startOverview(part) {
   const say = (text) => write($('moving'), text);
@@ -12,7 +12,7 @@ export function startOverview(part) {
     source?.close();
     source = null;
     if (document.hidden) return;
-    source = new EventSource('/stream/overview');
+    source = new EventSource(at('/stream/overview'));
     source.onopen = () => say('Live');
     source.onmessage = ({ data }) => {
       const fresh = part.cloneNode(false);

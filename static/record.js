@@ -1,9 +1,9 @@
 // Shows the full record under its row; fetches it when the row is opened.
 
-import { copies } from './copy.js';
+import { copyBy } from './copy.js';
 import { members, pretty } from './json.js';
 import { exactTime } from './time.js';
-import { hex, number } from './words.js';
+import { at, hex, number } from './words.js';
 
 // Characters shown of a value; Copy copies all of it.
 const MOST_SHOWN = 200_000;
@@ -19,7 +19,7 @@ async function show(details) {
   details.loading = true;
   link.textContent = 'Loading the record…';
   try {
-    const answer = await fetch(`/api/v1${link.pathname}`, {
+    const answer = await fetch(at(`/api/v1${link.pathname.slice(at('').length)}`), {
       headers: { Accept: 'application/json' },
       signal: AbortSignal.timeout(10_000),
     });
@@ -78,7 +78,7 @@ function detail(json, address, details) {
     const only = element('a', `Filter: ${name} = ${match.length > 24 ? `${match.slice(0, 24)}…` : match}`);
     only.className = 'button';
     // The page of a user has no filters.
-    const place = location.pathname.startsWith('/users/') ? '/history' : location.pathname;
+    const place = location.pathname.startsWith(at('/users/')) ? at('/history') : location.pathname;
     only.href = `${place}?${new URLSearchParams({ [name]: match })}`;
     buttons.append(only);
   }
@@ -107,7 +107,8 @@ function read(base64) {
 function copier(label, text) {
   const button = element('button', label);
   button.type = 'button';
-  return copies(button, () => text);
+  button.addEventListener('click', () => copyBy(button, text));
+  return button;
 }
 
 function element(name, text = '') {

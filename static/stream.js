@@ -3,6 +3,8 @@
 // EventSource reconnects by itself after a broken connection (and sends Last-Event-ID), but gives up after any answer other
 // than 200. Then this class retries, with growing delays.
 
+import { at } from './words.js';
+
 const RETRY = 3000; // the server's `retry:`
 const LONGEST_WAIT = 30_000;
 const HIDDEN_FOR = 5000;
@@ -49,7 +51,7 @@ export class Stream {
     if (this.state.kind === 'resting') this.#say({ kind: 'connecting', since: Date.now() });
     const query = new URLSearchParams(this.filters);
     if (this.cursor) query.set('after', this.cursor);
-    const source = new EventSource(`/stream?${query}`);
+    const source = new EventSource(at(`/stream?${query}`));
     this.#source = source;
     source.onopen = () => {
       this.#heard = Date.now();
@@ -111,7 +113,7 @@ export class Stream {
     const state = this.state;
     let why = null;
     try {
-      const answer = await fetch('/livez', { cache: 'no-store', signal: AbortSignal.timeout(5000) });
+      const answer = await fetch(at('/livez'), { cache: 'no-store', signal: AbortSignal.timeout(5000) });
       if (!answer.ok) why = `the server answered ${answer.status}`;
     } catch {
       why = navigator.onLine ? 'the server is unreachable' : 'this computer is offline';

@@ -12,6 +12,17 @@ export const sentence = (text) => `${text.slice(0, 1).toUpperCase()}${text.slice
 /** Bytes as hexadecimal numbers of two digits. */
 export const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'));
 
+// The base path of the server, from the address of this file: `/footfall/static/words.js`.
+const base = new URL('..', import.meta.url).pathname.slice(0, -1);
+
+/** The address of a path of the server, such as `/footfall/history` for `/history`. */
+export const at = (path) => base + path;
+
+/** Shows where the server is in elements of the class `base`: it may not know the address under which this browser reaches it. */
+export function showBase(within) {
+  for (const place of within.querySelectorAll('.base')) place.textContent = location.origin + base;
+}
+
 /** The element with this id. */
 export const $ = (id) => document.getElementById(id);
 

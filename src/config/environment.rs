@@ -1,4 +1,4 @@
-//! Settings from environment variables: `FOOTFALL_<TABLE>__<KEY>`, `KAFKA_BOOTSTRAP_SERVERS` and `KAFKA_TOPIC`.
+//! Settings from environment variables: `FOOTFALL_<TABLE>__<KEY>`, and a few with shorter names.
 
 use rocket::figment::providers::Env;
 use rocket::figment::util::nest;
@@ -8,14 +8,22 @@ use rocket::figment::{Metadata, Profile, Provider};
 use super::table::SettingKind;
 use super::{InvalidConfig, key};
 
-/// Two variables without the prefix, and the settings that they set.
-const ALIASES: [(&str, &str); 2] =
-    [("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers"), ("KAFKA_TOPIC", "kafka.topic")];
+/// How the names of Footfall's variables begin.
+const OURS: &str = "FOOTFALL_";
+
+/// Variables with shorter names, and the settings that they set.
+const ALIASES: [(&str, &str); 3] = [
+    ("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers"),
+    ("KAFKA_TOPIC", "kafka.topic"),
+    ("FOOTFALL_BASE_PATH", "http.base_path"),
+];
 
 /// The variables as providers of settings, in the order in which a later one wins.
 pub(super) fn providers() -> impl Iterator<Item = Variables> {
     let aliases = ALIASES.map(|(variable, key)| Variables(Env::raw().only(&[variable]).map(move |_| key.into())));
-    std::iter::once(Variables(Env::prefixed("FOOTFALL_").split("__"))).chain(aliases)
+    let is_alias = |key: &str| ALIASES.iter().any(|(alias, _)| alias.strip_prefix(OURS) == Some(key));
+    let ours = Env::prefixed(OURS).filter(move |key| !is_alias(&key.as_str().to_ascii_uppercase())).split("__");
+    std::iter::once(Variables(ours)).chain(aliases)
 }
 
 /// The variable beside `FOOTFALL_<TABLE>__<KEY>` that sets a key.
@@ -75,7 +83,7 @@ fn merge(into: &mut Dict, from: Dict) {
 pub(super) fn refuse_illegible() -> Result<(), InvalidConfig> {
     for (name, value) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        let is_ours = ["FOOTFALL_", "ROCKET_"].iter().any(|prefix| name.starts_with(prefix))
+        let is_ours = [OURS, "ROCKET_"].iter().any(|prefix| name.starts_with(prefix))
             || ALIASES.iter().any(|(alias, _)| *alias == name);
         if is_ours && value.to_str().is_none() {
             return Err(InvalidConfig(format!("the environment variable {name} is not UTF-8")));

@@ -7,6 +7,7 @@ use rocket::figment::value::Value;
 use serde::{Deserialize, Deserializer};
 
 use super::table::{settings, unit};
+use crate::base_path::BasePath;
 use crate::hosts::Hosts;
 
 settings! {
@@ -20,6 +21,11 @@ settings! {
         /// name at Footfall's address and read everything through a visitor's browser (DNS rebinding).
         #[serde(deserialize_with = "hosts")]
         pub hosts: Hosts = Hosts::default();
+        /// The path under which clients reach Footfall, such as `/footfall`, if a proxy serves other applications under the
+        /// same name. It is in every address that Footfall writes. Requests are served with it and without it, so the
+        /// proxy may remove it or leave it.
+        #[serde(deserialize_with = "base_path")]
+        pub base_path: BasePath = BasePath::default();
         /// How long a client may take from the first to the last byte of a request's head (its request line and headers),
         /// and from connecting to the first byte. After that the answer is 408; a client that has sent nothing gets none.
         #[serde(with = "unit")]
@@ -43,6 +49,10 @@ settings! {
         /// takes over without a refused connection. Any process of the same user may then listen on the port.
         pub reuse_port: bool = false;
     }
+}
+
+fn base_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BasePath, D::Error> {
+    BasePath::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
 /// Reads a list of names, or one text with commas between them.

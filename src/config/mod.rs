@@ -1,9 +1,9 @@
 //! The settings: a file for each table with its struct, defaults, description and checks.
 //!
-//! Values come from `Rocket.toml`, then from `FOOTFALL_<TABLE>__<KEY>`, then from `KAFKA_BOOTSTRAP_SERVERS` and `KAFKA_TOPIC`;
-//! the later one wins. A variable of a text setting is that text, whatever it looks like: a password may be `0123`, `true` or
-//! `[x]`. [`Settings::extract`] refuses an unknown key, a wrong unit or a contradiction with one line that says which key, where
-//! it was set and what was expected.
+//! Values come from `Rocket.toml`, then from `FOOTFALL_<TABLE>__<KEY>`, then from `KAFKA_BOOTSTRAP_SERVERS`, `KAFKA_TOPIC` and
+//! `FOOTFALL_BASE_PATH`; the later one wins. A variable of a text setting is that text, whatever it looks like: a password may
+//! be `0123`, `true` or `[x]`. [`Settings::extract`] refuses an unknown key, a wrong unit or a contradiction with one line that
+//! says which key, where it was set and what was expected.
 //!
 //! `Rocket.toml` and the tables of `docs/configuration.md` are generated from the descriptions in [`TABLES`] and [`ROCKET`].
 //! After a change of one: `UPDATE=1 cargo test --lib config::reference`.

@@ -11,6 +11,7 @@ use rocket::data::ByteUnit;
 use rocket::figment::value::{Num, Value};
 
 use super::secret::{Property, Secret};
+use crate::base_path::BasePath;
 use crate::event::time::parse_duration;
 use crate::hosts::Hosts;
 
@@ -71,7 +72,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Text: String, Option<PathBuf>, super::LogFormat;
+    Text: String, Option<PathBuf>, super::LogFormat, BasePath;
     Secret: Secret;
     Duration: Duration;
     Size: ByteUnit;

@@ -24,6 +24,7 @@ use super::state::{BusyConnection, ConnectionPhase};
 use super::takeover::{Framing, Next};
 use super::transport::Refusing;
 use super::{Limits, ServerMetrics};
+use crate::base_path::without_base;
 
 /// Bytes to read at once from a Rocket body without a known size.
 const CHUNK: usize = 64 * 1024;
@@ -182,7 +183,7 @@ async fn exchange(
 ) {
     let refused = known.refusal.is_some();
     let method = request::rocket_method(&head.method).filter(|_| !refused).unwrap_or(rocket::http::Method::Connect);
-    let path = if head.uri.path().starts_with('/') { head.uri.path() } else { "/" };
+    let path = if head.uri.path().starts_with('/') { without_base(head.uri.path()) } else { "/" };
     let mut request = application.client.req(method, Origin::new(path, head.uri.query())).remote(remote);
     // If the target is in absolute form, its host replaces the header's (RFC 9112, section 3.2.2).
     let absolute = head.uri.scheme().and(head.uri.authority()).map(|authority| authority.as_str());

@@ -12,6 +12,7 @@ use rocket::request::Request;
 use rocket::response::{self, Responder, Response};
 
 use super::problem::{Kind, Problem};
+use crate::base_path::base_path;
 
 struct File {
     name: &'static str,
@@ -78,10 +79,15 @@ fn content_hash(bytes: &[u8]) -> String {
 
 /// Returns the address that changes with the content, such as `/static/app.1f2e3d4c.css`.
 pub fn address(name: &str) -> String {
+    format!("{}/static/{}", base_path(), with_hash(name))
+}
+
+/// Returns `app.1f2e3d4c.css` for `app.css`.
+fn with_hash(name: &str) -> String {
     let hash = FILES.iter().position(|file| file.name == name).map(|index| &made()[index].hash);
     match (name.rsplit_once('.'), hash) {
-        (Some((stem, extension)), Some(hash)) => format!("/static/{stem}.{hash}.{extension}"),
-        _ => format!("/static/{name}"),
+        (Some((stem, extension)), Some(hash)) => format!("{stem}.{hash}.{extension}"),
+        _ => name.to_owned(),
     }
 }
 
@@ -93,7 +99,7 @@ pub struct Asset {
 #[get("/static/<name>")]
 pub fn hashed(name: &str) -> Result<Asset, Problem> {
     let plain = |index: &usize| FILES[*index].name == name;
-    let hashed = |index: &usize| address(FILES[*index].name).strip_prefix("/static/") == Some(name);
+    let hashed = |index: &usize| with_hash(FILES[*index].name) == name;
     let found = |wanted: &dyn Fn(&usize) -> bool| (0..FILES.len()).find(|index| wanted(index));
     if let Some(index) = found(&hashed) {
         return Ok(Asset { index, immutable: true });

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::answer::Answer;
 use super::openapi;
 use super::problem::{self, Kind, Problem, status};
+use crate::base_path::base_path;
 use crate::bounds::ERRORS;
 use crate::event::{EventId, time};
 use crate::ingest::{Failure, Handling, Verdict, Verdicts, Written};
@@ -126,7 +127,7 @@ pub fn answer(topic: &str, verdicts: Verdicts, handling: Handling) -> Result<Ans
 fn one(topic: &str, verdict: Verdict) -> Result<Answer, Problem> {
     match verdict {
         Verdict::Written { id, at, replayed } => {
-            let location = format!("/api/v1/events/{}/{}", at.partition, at.offset);
+            let location = format!("{}/api/v1/events/{}/{}", base_path(), at.partition, at.offset);
             // A retry gets the same body as the first attempt.
             let answer = Answer::json(201, &Receipt::new(topic, id, at)).header("Location", location);
             Ok(if replayed { answer.header("Idempotent-Replayed", "true") } else { answer })

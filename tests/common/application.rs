@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::acl::User;
 use super::http::{Request, Response};
 use super::kafka::{self, Broker};
+use super::nginx;
 use super::socket::Socket;
 use super::sse::{Frame, Subscription};
 use super::topic::Topic;
@@ -138,6 +139,7 @@ impl Builder {
         if let Some(servers) = &self.servers {
             command.env("KAFKA_BOOTSTRAP_SERVERS", servers);
         }
+        command.env("FOOTFALL_BASE_PATH", nginx::base_path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let output = || match self.output {
             Output::FullDisk => File::create("/dev/full").expect("a device").into(),
@@ -191,7 +193,7 @@ pub fn command_after(folder: &Path, before: &str) -> Command {
     command
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }

@@ -1,7 +1,9 @@
 //! A real headless Chromium, driven over WebDriver.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::application::{Application, signal};
+use super::nginx::{Nginx, base_path};
 use super::wait::{PATIENCE, within};
 
 /// A browser with one window. It ends with the test.
@@ -25,6 +28,8 @@ pub struct Browser {
     client: Client,
     /// In the order of opening.
     tabs: RefCell<Vec<WindowHandle>>,
+    /// In front of the applications, if the browser reaches them so.
+    fronts: RefCell<HashMap<SocketAddr, Nginx>>,
     _driver: Driver,
 }
 
@@ -124,7 +129,7 @@ impl Browser {
             .block_on(ClientBuilder::new(HttpConnector::new()).capabilities(capabilities).connect(&driver.address))
             .expect("a browser");
         let first = runtime.block_on(client.window()).expect("a window");
-        Browser { runtime, client, tabs: RefCell::new(vec![first]), _driver: driver }
+        Browser { runtime, client, tabs: RefCell::new(vec![first]), fronts: RefCell::default(), _driver: driver }
     }
 
     #[track_caller]
@@ -134,8 +139,19 @@ impl Browser {
 
     #[track_caller]
     pub fn open(&self, app: &Application, path: &str) {
-        self.run(self.client.goto(&format!("http://{}{path}", app.address)));
+        self.run(self.client.goto(&format!("http://{}{}{path}", self.host(app), base_path())));
         self.wait_until_loaded();
+    }
+
+    /// The host and port at which the browser reaches an application.
+    #[track_caller]
+    pub fn host(&self, app: &Application) -> SocketAddr {
+        let mut fronts = self.fronts.borrow_mut();
+        if let Some(front) = fronts.get(&app.address) {
+            return front.address;
+        }
+        let Some(front) = Nginx::in_front_of(app.address) else { return app.address };
+        fronts.entry(app.address).or_insert(front).address
     }
 
     /// Waits until the event `load` is over. A form that is sent before that replaces the page's entry in the browser's
@@ -167,10 +183,12 @@ impl Browser {
         self.run(self.client.back());
     }
 
-    /// Path, query and fragment.
+    /// Path, query and fragment, without the base path.
     #[track_caller]
     pub fn location(&self) -> String {
-        self.js("return location.pathname + location.search + location.hash").as_str().expect("text").to_owned()
+        let whole = self.js("return location.pathname + location.search + location.hash");
+        let whole = whole.as_str().expect("text");
+        whole.strip_prefix(base_path()).unwrap_or_else(|| panic!("{whole} is not under the base path")).to_owned()
     }
 
     /// Returns the result of a script.
@@ -214,6 +232,11 @@ impl Browser {
     #[track_caller]
     pub fn press_enter(&self) {
         self.press(&Key::Enter.to_string());
+    }
+
+    #[track_caller]
+    pub fn press_right(&self) {
+        self.press(&Key::Right.to_string());
     }
 
     #[track_caller]

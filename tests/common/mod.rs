@@ -8,6 +8,7 @@ pub mod cursor;
 pub mod http;
 pub mod kafka;
 pub mod ledger;
+pub mod nginx;
 pub mod process;
 pub mod proxy;
 pub mod python;

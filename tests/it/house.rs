@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 /// part of the core that nearly all folders name.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("app", &["*"]),
+    ("base_path", &[]),
     ("bounds", &[]),
     ("commands", &["*"]),
-    ("config", &["bounds", "event", "hosts", "rocket"]),
+    ("config", &["base_path", "bounds", "event", "hosts", "rocket"]),
     ("demo", &["event", "ingest"]),
     ("feed", &["bounds", "event"]),
     ("follow", &["event", "feed", "ingest", "kafka", "stats"]),
@@ -23,13 +24,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("main", &["*"]),
     ("rejects", &[]),
     ("search", &["bounds", "event", "feed", "kafka", "limits"]),
-    ("server", &["bounds", "rocket"]),
+    ("server", &["base_path", "bounds", "rocket"]),
     ("stats", &["event", "kafka"]),
     ("stream", &["bounds", "config", "event", "feed", "kafka", "limits", "rejects"]),
     ("telemetry", &["config", "feed", "ingest", "kafka", "rejects", "rocket", "server"]),
     (
         "web",
         &[
+            "base_path",
             "bounds",
             "event",
             "feed",

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod base_path;
 mod browser;
 mod chaos;
 mod cli;

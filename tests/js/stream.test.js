@@ -58,6 +58,8 @@ Date.now = () => now;
 
 mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
 const { Stream } = await import('../../static/stream.js');
+// The server's base path, as far as the scripts can know here: the folder above theirs.
+const base = new URL('../..', import.meta.url).pathname.slice(0, -1);
 
 function start(cursor = 'c0', filters = {}) {
   return new Stream(cursor, filters, {
@@ -87,7 +89,7 @@ beforeEach(() => {
 
 test('the stream is asked for after the cursor, with the filters', () => {
   start('p0=5', { user: 'Ann', action: 'log in' });
-  assert.equal(last().url, '/stream?user=Ann&action=log+in&after=p0%3D5');
+  assert.equal(last().url, `${base}/stream?user=Ann&action=log+in&after=p0%3D5`);
   assert.equal(kind(), 'connecting');
   last().open();
   assert.equal(kind(), 'live');
@@ -132,7 +134,7 @@ test('after a refusal it tries again at the last cursor, later each time and hal
     assert.equal(sources.length, before, `it came back before half of ${longest} ms`);
     mock.timers.tick(longest / 2 + 1);
     assert.equal(sources.length, before + 1, `it did not come back within ${longest} ms`);
-    assert.equal(last().url, '/stream?after=c1');
+    assert.equal(last().url, `${base}/stream?after=c1`);
   }
 });
 
@@ -166,7 +168,7 @@ test('a computer that slept reconnects at the cursor', () => {
   assert.equal(sources.length, 1);
   now += 30_001;
   mock.timers.tick(1000);
-  assert.deepEqual([sources.length, open().length, last().url], [2, 1, '/stream?after=c1']);
+  assert.deepEqual([sources.length, open().length, last().url], [2, 1, `${base}/stream?after=c1`]);
 });
 
 test('after `bye` it comes back within one and a half seconds, without a word of loss', () => {
@@ -178,7 +180,7 @@ test('after `bye` it comes back within one and a half seconds, without a word of
   assert.equal(sources.length, 1);
   mock.timers.tick(1301);
   assert.equal(sources.length, 2);
-  assert.equal(last().url, '/stream?after=c9');
+  assert.equal(last().url, `${base}/stream?after=c9`);
   assert.ok(states.every((state) => state.kind !== 'lost'));
 });
 
@@ -192,7 +194,7 @@ test('a hidden page keeps its connection for five seconds, then gives it back, a
   mock.timers.tick(1);
   assert.deepEqual([open().length, kind()], [0, 'resting']);
   hide(false);
-  assert.deepEqual([open().length, last().url, kind()], [1, '/stream?after=c1', 'connecting']);
+  assert.deepEqual([open().length, last().url, kind()], [1, `${base}/stream?after=c1`, 'connecting']);
 });
 
 test('a page that is shown again within five seconds keeps its connection', () => {
@@ -215,7 +217,7 @@ test('a page that starts hidden opens nothing before it is shown', () => {
 test('other filters start another stream and end the one before', () => {
   const stream = start('c1', { user: 'Ann' });
   stream.restart('c5', { user: 'Bob' });
-  assert.deepEqual([open().length, last().url], [1, '/stream?user=Bob&after=c5']);
+  assert.deepEqual([open().length, last().url], [1, `${base}/stream?user=Bob&after=c5`]);
 });
 
 test('other filters on a hidden page wait until it is shown', () => {
@@ -224,7 +226,7 @@ test('other filters on a hidden page wait until it is shown', () => {
   stream.restart('c5', { user: 'Bob' });
   assert.equal(open().length, 0);
   hide(false);
-  assert.equal(last().url, '/stream?user=Bob&after=c5');
+  assert.equal(last().url, `${base}/stream?user=Bob&after=c5`);
 });
 
 test('a stream that lost its server says what the server answers', async () => {

@@ -4,10 +4,11 @@ import signal
 import sys
 import time
 
-from . import metrics, pages, proxies, readers, segment, senders
+from . import first_event, metrics, pages, proxies, readers, segment, senders
 from .application import Kafka, binary
 
-CLIENTS = [*readers.READERS, *senders.SENDERS, *segment.SDKS, *proxies.PROXIES, pages.CLIENT, metrics.CLIENT]
+CLIENTS = [*readers.READERS, *senders.SENDERS, *segment.SDKS, *proxies.PROXIES]
+CLIENTS += [pages.CLIENT, first_event.CLIENT, metrics.CLIENT]
 
 
 class Table:
@@ -68,6 +69,7 @@ def main(words):
         attempt(tracking, segment.check, tracking, kafka)
         attempt([pages.CLIENT], pages.check, kafka.servers)
         attempt(passing_on, proxies.check, passing_on, kafka.servers)
+    attempt([first_event.CLIENT], first_event.check)
     attempt([metrics.CLIENT], metrics.check)
 
     for client in clients:

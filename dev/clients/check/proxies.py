@@ -1,5 +1,5 @@
-"""Footfall behind nginx, Caddy and HAProxy, with the configurations of examples/proxy: the same checks over plain HTTP and
-over TLS with HTTP/2."""
+"""Footfall behind nginx, Caddy and HAProxy, with the configurations of examples/proxy: the same checks over plain HTTP,
+over TLS with HTTP/2, and under a path."""
 
 import asyncio
 import json
@@ -36,16 +36,17 @@ def _program(name):
 
 
 class Proxy:
-    """A proxy with its file from examples/proxy, of which only ports, paths and the address of Footfall are changed."""
+    """A proxy with its file from examples/proxy, of which only ports, paths of files and the address of Footfall are
+    changed. With a base path, its file is the one in the folder `path`."""
 
-    def __init__(self, name, file, command, application):
-        self.name = name
+    def __init__(self, name, file, command, application, base=""):
+        self.name, self.base = name, base
         self.plain, self.secure = free_port(), free_port()
         self.folder = tempfile.TemporaryDirectory(prefix="footfall-proxy-")
         folder = Path(self.folder.name)
         self.ca = folder / "feed.example.com.crt"
         self._make_certificate(folder)
-        text = (ROOT / "examples/proxy" / file).read_text()
+        text = (ROOT / "examples/proxy" / ("path" if base else "") / file).read_text()
         for old, new in [
             ("127.0.0.1:8000", f"127.0.0.1:{application.port}"),
             ("/etc/ssl/", f"{folder}/"),
@@ -143,10 +144,11 @@ class Side:
         self.proxy, self.scheme = proxy, scheme
         self.port = proxy.secure if scheme == "https" else proxy.plain
         self.origin = f"{scheme}://{HOST}:{self.port}"
+        self.base = proxy.base
 
     def command(self, path, *more):
         resolve = ["--resolve", f"{HOST}:{self.port}:127.0.0.1", "--noproxy", "*", "--cacert", str(self.proxy.ca)]
-        return ["curl", "-sS", "--max-time", str(PATIENCE), *resolve, *more, self.origin + path]
+        return ["curl", "-sS", "--max-time", str(PATIENCE), *resolve, *more, self.origin + self.base + path]
 
     def curl(self, path, *more):
         return subprocess.run(self.command(path, *more), capture_output=True, text=True)
@@ -193,7 +195,7 @@ def _pages(side, _):
     page = side.status("/")
     if page != ("200 2" if side.scheme == "https" else "200 1.1"):
         return f"the page was answered {page}"
-    if f"{side.origin}<" not in side.curl("/").stdout:
+    if f"{side.origin}{side.base}<" not in side.curl("/").stdout:
         return "the page does not show its own address"
     form = side.status("/events", "-H", f"Origin: {side.origin}", "-d", "user=Ann&action=form")
     foreign = side.status("/events", "-H", "Origin: https://elsewhere.example", "-d", "user=Ann&action=form")
@@ -242,7 +244,7 @@ def _streams(side, _):
 def _sockets(side, _):
     async def talk():
         context = create_default_context(cafile=side.proxy.ca) if side.scheme == "https" else None
-        address = f"{'wss' if context else 'ws'}://127.0.0.1:{side.port}/api/v1/ws"
+        address = f"{'wss' if context else 'ws'}://127.0.0.1:{side.port}{side.base}/api/v1/ws"
         options = {"headers": {"Host": f"{HOST}:{side.port}"}}
         if context:
             options |= {"ssl": context, "server_hostname": HOST}
@@ -297,18 +299,26 @@ CHECKS = {
     "an export, and one that is cut off": _exports,
 }
 
+# Scheme and base path.
+WAYS = [
+    ("http", "", "HTTP"),
+    ("https", "", "HTTPS, HTTP/2"),
+    ("https", "/footfall", "under a path"),
+]
+
 
 def check(names, kafka, report):
     for name in names:
         file, command, _ = PROXIES[name]
         version = _version(name)
         settings = {"feed.heartbeat": "200ms", "http.hosts": HOST, "log.format": "json"}
-        for scheme, how in [("http", "HTTP"), ("https", "HTTPS, HTTP/2")]:
+        for scheme, base, how in WAYS:
             # Each with an application of its own, because the last check kills it.
-            with Application(kafka, environment={"ROCKET_IP_HEADER": "X-Real-IP"}, **settings) as application:
+            environment = {"ROCKET_IP_HEADER": "X-Real-IP", "FOOTFALL_BASE_PATH": base}
+            with Application(kafka, environment=environment, **settings) as application:
                 # More than the kernel's and the proxy's buffers hold of an export.
                 for _ in range(100):
                     application.post([{"user": "Ann", "action": "old", "text": "x" * 20_000}] * 20)
-                with Proxy(name, file, command, application) as proxy:
+                with Proxy(name, file, command, application, base) as proxy:
                     for what, attempt in CHECKS.items():
                         report(name, version, f"{how}: {what}", attempt(Side(proxy, scheme), application))

@@ -21,6 +21,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
+use crate::base_path::base_path;
 pub use answers::*;
 pub use failures::*;
 pub use parameters::*;
@@ -60,7 +61,7 @@ fn document(operations: OpenApi) -> Value {
                         one that is not there, except for `verbose` and `strict`, which need no value.",
         "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
     });
-    document["servers"] = json!([{"url": "/"}]);
+    document["servers"] = json!([{"url": if base_path().is_empty() { "/" } else { base_path() }}]);
     document["security"] = json!([]);
     document["tags"] = json!([{"name": "events"}, {"name": "streams"}, {"name": "operations"}, {"name": "pages"}]);
     for (path, methods) in members(&mut document["paths"]) {

@@ -24,6 +24,7 @@ use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt::Receipt;
 use crate::web::rejects;
+use crate::web::views::live_page;
 
 /// Most bytes of a form beside its event, so that the error for an event that is slightly too large appears beside its
 /// field.
@@ -211,7 +212,7 @@ pub async fn submit(
             sent.add("sent", &format!("{}-{}", at.partition, at.offset));
             sent.add("as", &typed.user);
             let and = if filters.is_empty() { "" } else { "&" };
-            let to = format!("/?{filters}{and}{}", sent.text());
+            let to = live_page(format_args!("{filters}{and}{}", sent.text()));
             return Ok(Submitted::Redirect(Box::new(Redirect::to(to))));
         }
         Ok(Verdict::Written { id, at, .. }) => {

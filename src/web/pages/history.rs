@@ -16,7 +16,9 @@ use crate::web::long_answer::{LongBody, Streamed, Whole};
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
-use crate::web::views::{BrokerStatus, Filters, PageFrame, Row, RowUser, event_html, sentence, thousands};
+use crate::web::views::{
+    BrokerStatus, Filters, PageFrame, Row, RowUser, event_html, history_page, sentence, thousands,
+};
 
 /// A bounded piece of the topic, `GET /history`.
 #[derive(Template)]
@@ -87,7 +89,7 @@ impl HistoryPage {
         }
         if let Some(next) = &page.end.next {
             let left = limit - self.rows.len();
-            self.next = Some(format!("/history?{}", rest(&parameters, newest_first, next, limit)));
+            self.next = Some(history_page(rest(&parameters, newest_first, next, limit)));
             if left > 0 {
                 let rest = rest(&parameters, newest_first, next, left);
                 self.search = Some(Search { scanned: page.end.scanned, total: page.total(), rest });

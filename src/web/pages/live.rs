@@ -46,7 +46,7 @@ struct LivePage {
     receipt: Option<Receipt>,
     /// Most milliseconds until the server answers.
     deadline_ms: u128,
-    /// Scheme and authority as the browser used them, for the `curl` line: `http://127.0.0.1:8000`.
+    /// Scheme, authority and base path as the browser used them, for the `curl` line: `http://127.0.0.1:8000`.
     base: String,
 }
 

@@ -15,6 +15,7 @@ use askama::Template;
 use rocket::http::{ContentType, Status};
 use rocket::request::{FromRequest, Outcome, Request};
 
+use crate::base_path::base_path;
 use crate::hosts::Authority;
 use crate::kafka::{ClusterState, Connection, describe_troubles};
 use crate::web::guards::{self, KafkaState};
@@ -65,7 +66,7 @@ fn surround(connection: &Connection, kafka: &KafkaState) -> PageFrame {
     }
 }
 
-/// Scheme and authority as the browser used them.
+/// Scheme, authority and base path as the browser used them.
 pub struct Base(pub String);
 
 #[rocket::async_trait]
@@ -82,7 +83,7 @@ impl Base {
         let host = access::host(request);
         let scheme = if is_https(request, host.as_ref()) { "https" } else { "http" };
         let host = host.map_or_else(|| "127.0.0.1:8000".to_owned(), |host| host.to_string());
-        Base(format!("{scheme}://{host}"))
+        Base(format!("{scheme}://{host}{}", base_path()))
     }
 }
 

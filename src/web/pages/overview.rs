@@ -27,7 +27,7 @@ use crate::stream::Streams;
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::Parameters;
-use crate::web::views::{BrokerStatus, PageFrame, count_of, rate, thousands, user_page};
+use crate::web::views::{BrokerStatus, PageFrame, count_of, live_page, rate, thousands, user_page};
 
 /// Time between two snapshots: each takes a moment, and nobody reads faster.
 const EVERY: Duration = Duration::from_secs(1);
@@ -270,7 +270,7 @@ impl ShownStats {
             "Action" => {
                 let mut query = QueryBuilder::default();
                 query.add("action", name);
-                Some(format!("/?{}", query.text()))
+                Some(live_page(query.text()))
             }
             _ => user_page(name),
         }

@@ -22,7 +22,8 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::views::{
-    BrokerStatus, Filters, PageFrame, Row, RowUser, Stamp, count_of, cut, event_html, sentence, thousands, user_page,
+    BrokerStatus, Filters, PageFrame, Row, RowUser, Stamp, count_of, cut, event_html, history_page, sentence,
+    thousands, user_page,
 };
 
 #[derive(Template)]
@@ -71,7 +72,7 @@ struct Action {
 impl Found {
     /// An action as a template for the page's script.
     fn blank(&self) -> Action {
-        Action { name: String::new(), events: 0, share: 0, address: format!("/history?{}", self.filters) }
+        Action { name: String::new(), events: 0, share: 0, address: history_page(&self.filters) }
     }
 
     fn first_seen(&self) -> Option<Stamp> {
@@ -180,7 +181,7 @@ async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) ->
     let action = |(name, events): (&str, u64)| {
         let mut address = QueryBuilder::default();
         address.add("action", name);
-        let address = format!("/history?{filters}&{}", address.text());
+        let address = history_page(format_args!("{filters}&{}", address.text()));
         Action { name: cut(name, usize::MAX), events, share: events * 100 / most, address }
     };
     let actions = counts.actions.iter().map(|one| action((&one.action, one.events))).collect();

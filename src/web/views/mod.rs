@@ -3,11 +3,13 @@
 //! Nothing here reads from Kafka or knows HTTP.
 
 mod address;
+mod first_event;
 mod format;
 mod frame;
 mod row;
 
-pub use address::user_page;
+pub use address::{history_page, live_page, user_page};
+pub use first_event::SNIPPETS;
 pub use footfall_core::query_string::Filters;
 pub use format::{Stamp, count_of, cut, duration, is_text, rate, sentence, size, thousands};
 pub use frame::{BrokerStatus, PageFrame};
