@@ -432,7 +432,7 @@ function showRejected({ count, latest }) {
   notice.hidden = !latest;
   if (!latest) return;
   const link = document.createElement('a');
-  link.href = '/rejects';
+  link.href = at('/rejects');
   link.textContent = `${number(count)} rejected`;
   const { route, status, title, pointer, detail } = latest;
   notice.replaceChildren(link, ` · the latest: ${route}, ${status} ${title}: ${pointer ? `${pointer} ` : ''}${detail}`);

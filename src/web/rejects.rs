@@ -127,8 +127,8 @@ fn item(body: &[u8], index: usize) -> Option<&[u8]> {
 fn excerpt(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(BODY_START)]);
     let (mut out, mut rest) = (String::new(), &*text);
-    // The last word, if it may be the name of a member, and whether it named the value that follows.
-    let (mut name, mut is_value_of_secret) = (String::new(), false);
+    // The last word, if it may be the name of a member, and the secret whose value follows.
+    let (mut name, mut secret) = (String::new(), Secret::default());
     while let Some(first) = rest.chars().next() {
         if out.len() > EXCERPT {
             break;
@@ -136,11 +136,7 @@ fn excerpt(bytes: &[u8]) -> String {
         let length = match first {
             '"' => string_length(rest),
             _ if is_delimiter(first) => {
-                match first {
-                    ':' | '=' => is_value_of_secret |= is_secret(&name),
-                    ',' | '&' | '{' | '}' | '[' | ']' => is_value_of_secret = false,
-                    _ => {}
-                }
+                secret.pass(first, &name);
                 out.push(if first.is_control() { ' ' } else { first });
                 rest = &rest[first.len_utf8()..];
                 continue;
@@ -151,8 +147,8 @@ fn excerpt(bytes: &[u8]) -> String {
         let bare = word.strip_prefix('"').unwrap_or(word);
         let bare = bare.strip_suffix('"').unwrap_or(bare);
         match first {
-            '"' if is_value_of_secret => out += "\"…\"",
-            _ if is_value_of_secret => out.push('…'),
+            '"' if secret.is_open() => out += "\"…\"",
+            _ if secret.is_open() => out.push('…'),
             '"' => out += &format!("\"{}\"", shortened(bare)),
             _ => out += &shortened(bare),
         }
@@ -164,6 +160,39 @@ fn excerpt(bytes: &[u8]) -> String {
         out.push('…');
     }
     out
+}
+
+/// Whether the text that is read belongs to the value of a secret. The value of a member may be an object or an array.
+#[derive(Default)]
+struct Secret {
+    /// How many brackets are open.
+    depth: usize,
+    /// How many were open at the secret's name.
+    since: Option<usize>,
+}
+
+impl Secret {
+    fn is_open(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Reads a delimiter, after a word that may be a name.
+    fn pass(&mut self, delimiter: char, name: &str) {
+        match delimiter {
+            ':' | '=' if !self.is_open() && is_secret(name) => self.since = Some(self.depth),
+            '{' | '[' => self.depth += 1,
+            '}' | ']' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+        let is_end = match delimiter {
+            ',' | '&' => self.since.is_some_and(|since| self.depth <= since),
+            '}' | ']' => self.since.is_some_and(|since| self.depth < since),
+            _ => false,
+        };
+        if is_end {
+            self.since = None;
+        }
+    }
 }
 
 /// The bytes of a JSON string at the start of a text, with its quotes; all of the text if the string does not end.
@@ -212,6 +241,10 @@ mod tests {
             (
                 r#"{"api_key":"k1","writeKey": "w1","a":2}"#.to_owned(),
                 r#"{"api_key":"…","writeKey": "…","a":2}"#.to_owned(),
+            ),
+            (
+                r#"{"token":{"a":["x",{"b":1}]},"c":3}"#.to_owned(),
+                r#"{"token":{"…":["…",{"…":…}]},"c":3}"#.to_owned(),
             ),
             ("Authorization: Bearer abc".to_owned(), "Authorization: … …".to_owned()),
             ("password=p&a=1".to_owned(), "password=…&a=1".to_owned()),

@@ -769,6 +769,9 @@ fn every_page_state_fits_the_window_and_is_accessible() {
         let counted = app.get("/api/v1/stats").expect(200).json()["last_24h"]["events"].as_u64();
         (counted >= Some(day.len() as u64)).then_some(())
     });
+    app.request("POST", "/api/events").json(&json!({"user": "Ann"})).send().expect(404);
+    let wrong = json!([{"user": "Ann", "action": "login"}, {"user": "Ann", "note": "x".repeat(1000), "n": vec![7; 200]}]);
+    app.post(&wrong).expect(207);
     for path in ["/history", "/history?user=nobody", "/overview", "/rejects", "/kafka", "/nothing-there"] {
         browser.open(&app, path);
         look(&browser, &path[1..].replace(['?', '='], "-"));
