@@ -242,10 +242,7 @@ mod tests {
                 r#"{"api_key":"k1","writeKey": "w1","a":2}"#.to_owned(),
                 r#"{"api_key":"…","writeKey": "…","a":2}"#.to_owned(),
             ),
-            (
-                r#"{"token":{"a":["x",{"b":1}]},"c":3}"#.to_owned(),
-                r#"{"token":{"…":["…",{"…":…}]},"c":3}"#.to_owned(),
-            ),
+            (r#"{"token":{"a":["x",{"b":1}]},"c":3}"#.to_owned(), r#"{"token":{"…":["…",{"…":…}]},"c":3}"#.to_owned()),
             ("Authorization: Bearer abc".to_owned(), "Authorization: … …".to_owned()),
             ("password=p&a=1".to_owned(), "password=…&a=1".to_owned()),
         ] {

@@ -770,7 +770,8 @@ fn every_page_state_fits_the_window_and_is_accessible() {
         (counted >= Some(day.len() as u64)).then_some(())
     });
     app.request("POST", "/api/events").json(&json!({"user": "Ann"})).send().expect(404);
-    let wrong = json!([{"user": "Ann", "action": "login"}, {"user": "Ann", "note": "x".repeat(1000), "n": vec![7; 200]}]);
+    let wrong =
+        json!([{"user": "Ann", "action": "login"}, {"user": "Ann", "note": "x".repeat(1000), "n": vec![7; 200]}]);
     app.post(&wrong).expect(207);
     for path in ["/history", "/history?user=nobody", "/overview", "/rejects", "/kafka", "/nothing-there"] {
         browser.open(&app, path);

@@ -117,7 +117,7 @@ impl Typed {
 }
 
 /// The answer to the form: a page or a redirect to one, or JSON if the page's script sends the form.
-#[derive(Responder)]
+#[derive(rocket::Responder)]
 pub enum Submitted {
     Redirect(Box<Redirect>),
     Refused(Box<RefusedForm>),
