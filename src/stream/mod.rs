@@ -37,7 +37,7 @@ use pace::Pace;
 const STRICT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Least time between two reports of rejects to the pages: each wakes all streams.
-const REJECTS_EVERY: Duration = Duration::from_millis(250);
+const REJECTS_EVERY: Duration = Duration::from_millis(500);
 
 /// The parts that all streams share.
 pub struct Streams {

@@ -31,6 +31,16 @@ impl RejectsPage {
             _ => all,
         }
     }
+
+    /// `2026-11-27 12:00:00.120`, in UTC.
+    fn clock(&self, reject: &Reject) -> String {
+        reject.time.replace('T', " ").replace('Z', "")
+    }
+
+    /// The place of an event that is not the only one, or the first.
+    fn place(&self, reject: &Reject) -> Option<usize> {
+        reject.index.filter(|index| *index > 0)
+    }
 }
 
 /// The latest refused submissions, and why
