@@ -26,7 +26,7 @@ pub struct RequestBody<'r> {
     client: Address,
     /// Decompresses large bodies.
     heavy: &'r HeavyWork,
-    /// Keeps the start of what was read.
+    /// Keeps the start of the body: at first as it was sent, then decompressed.
     start: &'r BodyStart,
 }
 
@@ -35,12 +35,16 @@ impl<'r> FromRequest<'r> for RequestBody<'r> {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let (bytes, start) = (server::take_body(request), BodyStart::of(request));
+        if let Ok(bytes) = &bytes {
+            start.keep(bytes);
+        }
         guards::part(request.rocket().state().map(|heavy| RequestBody {
-            bytes: server::take_body(request),
+            bytes,
             encoding: request.headers().get("Content-Encoding").collect::<Vec<_>>().join(","),
             client: Address::new(request.client_ip()),
             heavy,
-            start: BodyStart::of(request),
+            start,
         }))
     }
 }
@@ -49,7 +53,6 @@ impl RequestBody<'_> {
     /// Returns the body as it was sent, or a problem if it has more than `limit` bytes.
     pub fn read(self, limit: usize) -> Result<Bytes, Problem> {
         let raw = self.bytes.map_err(|unread| unread_problem(&unread, limit))?;
-        self.start.keep(&raw);
         if raw.len() > limit { Err(too_large(limit)) } else { Ok(raw) }
     }
 

@@ -42,7 +42,7 @@ fn every_door_lists_what_it_refuses_and_why() {
             None,
             None,
         ),
-        (post("/api/v1/events").body("image/png", "x"), "/api/v1/events", 415, "unsupported-type", None, None),
+        (post("/api/v1/events").body("image/png", "a picture"), "/api/v1/events", 415, "unsupported-type", None, None),
         (post("/api/v1/events?ack=2").json(&event), "/api/v1/events", 400, "bad-parameter", None, None),
         (
             post("/api/v1/events").json(&json!({"user": "Ann"})),
@@ -130,6 +130,7 @@ fn every_door_lists_what_it_refuses_and_why() {
     }
     let excerpts: Vec<Value> = rejects(&app).into_iter().map(|reject| reject["excerpt"].clone()).collect();
     assert!(excerpts.contains(&json!(r#"{"user":"Bob"}"#)), "the event of an array or a line, alone: {excerpts:?}");
+    assert!(excerpts.contains(&json!("a picture")), "a body that was not parsed: {excerpts:?}");
     assert!(app.metric(r#"footfall_rejects_total{reason="invalid-event"}"#).is_some_and(|count| count > 5.0));
     assert!(app.get("/rejects").expect(200).text().contains("POST /api/events"));
     assert!(app.get("/overview").expect(200).text().contains(r#"<a href="/rejects">16</a>"#));
