@@ -9,10 +9,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{InvalidConfig, Settings, TlsSettings};
+use crate::ephemeral::Ephemeral;
 use crate::feed::{Feed, Frames};
 use crate::follow::TailSink;
 use crate::ingest::{Ingest, UndecidedIds};
-use crate::kafka::{Cluster, Connection, ConnectionError, History, Inspector, Producer, Tail, Uncommitted};
+use crate::kafka::{
+    Cluster, Connection, ConnectionError, History, Inspector, Producer, Tail, TopicEmptier, Uncommitted,
+};
 use crate::lifecycle::Parts;
 use crate::limits::HeavyWork;
 use crate::rejects::Rejects;
@@ -70,8 +73,10 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     let sizes = Box::new(move || sizes.mean_sizes(SIZED));
     let inspector = Arc::new(Inspector::new(&connection, &cluster, sizes));
     let held_up = Box::new(cluster.held_up());
-    let reads = kafka::Reads::new(history);
     let rejects = Arc::new(Rejects::default());
+    let emptier = if settings.ephemeral { TopicEmptier::new(&connection, &cluster, &history) } else { None };
+    let ephemeral = emptier.map(|emptier| Ephemeral::new(emptier, cluster.state(), ingest.clone(), rejects.clone()));
+    let reads = kafka::Reads::new(history);
     let streams = Streams::new(
         feed.clone(),
         reads.clone(),
@@ -112,6 +117,10 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         .manage(Arc::new(web::Overviews::new(stats, rejects.clone())))
         .manage(metrics.clone())
         .manage(requests.clone());
+    let rocket = match ephemeral {
+        Some(ephemeral) => rocket.manage(ephemeral),
+        None => rocket,
+    };
     let rocket = web::mount(rocket, metrics, rejects, settings.log.requests);
     let parts = Parts {
         producer,

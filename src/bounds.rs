@@ -203,7 +203,7 @@ pub const CLOSE: Duration = Duration::from_millis(300);
 /// How long a process that shares its address with another waits until it can accept events, before it accepts connections
 /// nevertheless; and how often it looks.
 pub const READY: Duration = Duration::from_secs(10);
-pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Returns how many connections may be open: the descriptors that the process may have (`ulimit -n`), less some for Kafka
 /// clients and files, or `wanted` if that is less. 0 wants as many as possible.

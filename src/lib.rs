@@ -12,6 +12,7 @@ mod base_path;
 mod bounds;
 pub mod config;
 pub mod demo;
+mod ephemeral;
 pub mod feed;
 mod follow;
 mod hosts;

@@ -119,6 +119,13 @@ impl Rejects {
         });
     }
 
+    /// Forgets all rejects and their number. The counter of the metrics never decreases.
+    pub fn clear(&self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.clear();
+        self.news.send_replace(Rejected::default());
+    }
+
     /// Returns the latest rejects, newest first, and how many there were since the process started.
     pub fn latest(&self, most: usize) -> (Vec<Arc<Reject>>, u64) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

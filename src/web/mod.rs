@@ -32,6 +32,7 @@ use rocket::shield::Shield;
 use rocket::{Build, Rocket, catchers};
 use utoipa::OpenApi;
 
+use crate::ephemeral::Ephemeral;
 use crate::rejects::Rejects;
 use crate::telemetry::Metrics;
 
@@ -41,6 +42,7 @@ pub use pages::overview::Overviews;
 /// Adds routes, catchers and fairings to a Rocket that manages the parts. `log_requests` is whether each request gets a
 /// line in the log. Rocket does not launch if a handler uses the `State` of a part that is not managed.
 pub fn mount(rocket: Rocket<Build>, metrics: Arc<Metrics>, rejects: Arc<Rejects>, log_requests: bool) -> Rocket<Build> {
+    let is_ephemeral = rocket.state::<Ephemeral>().is_some();
     rocket
         .attach(rejects::NoteRejects(rejects.clone()))
         .attach(request_log::RequestLog { metrics, lines: log_requests })
@@ -50,7 +52,7 @@ pub fn mount(rocket: Rocket<Build>, metrics: Arc<Metrics>, rejects: Arc<Rejects>
         .attach(headers::Security)
         .manage(rejects)
         .manage(openapi::Description::new(|| openapi::text(routes::Operations::openapi())))
-        .mount("/", routes::routes())
+        .mount("/", routes::routes(is_ephemeral))
         .mount("/", refusal::routes())
         .register("/", catchers![catcher::catch])
 }

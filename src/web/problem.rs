@@ -16,6 +16,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::answer::Answer;
 use super::rejects;
 use super::trace::Trace;
+use crate::ephemeral::ForgetError;
 use crate::event::{EventId, FieldError, Refused};
 use crate::ingest::{Failure, SubmitError, Verdict};
 use crate::kafka::{HistoryError, InspectError, ReadError};
@@ -444,6 +445,16 @@ impl From<OpenError> for Problem {
             OpenError::AddressFull(_) | OpenError::Full(_) | OpenError::Unchecked => {
                 Problem::new(Kind::Unavailable, error.to_string())
             }
+        }
+    }
+}
+
+impl From<ForgetError> for Problem {
+    fn from(error: ForgetError) -> Self {
+        match error {
+            ForgetError::History(error) => error.into(),
+            ForgetError::NotReady => Problem::new(Kind::Unavailable, error.to_string()),
+            ForgetError::Failed => Problem::new(Kind::Internal, error.to_string()),
         }
     }
 }

@@ -90,9 +90,13 @@ table! {
     }
 }
 
-/// Returns every route behind the access check, and the routes that answer 405.
-pub fn routes() -> Vec<Route> {
-    let table = table();
+/// Returns every route behind the access check, and the routes that answer 405. A test double (`is_ephemeral`) has one more.
+pub fn routes(is_ephemeral: bool) -> Vec<Route> {
+    let mut table = table();
+    if is_ephemeral {
+        // Not in the description, which is that of every other process.
+        table.extend(rocket::routes![api::ephemeral::forget].into_iter().map(|route| (RouteKind::Submit, route)));
+    }
     let mut paths: BTreeMap<String, (RouteKind, Vec<&str>)> = BTreeMap::new();
     for (kind, route) in &table {
         let (_, allow) = paths.entry(route.uri.path().to_owned()).or_insert((*kind, Vec::new()));

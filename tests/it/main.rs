@@ -14,6 +14,7 @@ mod cloudevents;
 mod codings;
 mod demo;
 mod description;
+mod ephemeral;
 mod faults;
 mod foreign;
 mod form;

@@ -302,14 +302,18 @@ impl<S: Sink> TailReader<S> {
             self.check_caught_up();
         } else if topic.id != self.topic_id {
             self.sink.topic_deleted(); // before the old client ends, which takes a moment
-            tracing::warn!(kafka.topic = &*self.topic, "the topic was deleted and recreated");
             self.positions = vec![0; count];
             self.topic_id = topic.id;
-            // A client that knew the old topic does not fetch from the new one (librdkafka 2.12 keeps its leader
-            // epochs).
-            match Fetcher::new(&self.config, self.context.clone()) {
-                Ok(fetcher) => self.fetcher = Arc::new(fetcher),
-                Err(error) => tracing::error!(error = %error, "cannot create a consumer for the recreated topic"),
+            if topic.starts.is_empty() {
+                tracing::warn!(kafka.topic = &*self.topic, "the topic was deleted and recreated");
+                // A client that knew the old topic does not fetch from the new one (librdkafka 2.12 keeps its leader
+                // epochs).
+                match Fetcher::new(&self.config, self.context.clone()) {
+                    Ok(fetcher) => self.fetcher = Arc::new(fetcher),
+                    Err(error) => tracing::error!(error = %error, "cannot create a consumer for the recreated topic"),
+                }
+            } else {
+                tracing::info!(kafka.topic = &*self.topic, "the topic was emptied");
             }
             self.out_of_range = None;
             self.start_over();
@@ -475,7 +479,10 @@ impl<S: Sink> TailReader<S> {
 
     fn watermarks_within(&self, partitions: &[i32], within: Duration) -> Option<Vec<(i64, i64)>> {
         match topics::watermarks(self.fetcher.consumer(), &self.topic, partitions, within) {
-            Ok(marks) => Some(marks),
+            Ok(marks) => Some(match self.cluster.borrow().topic() {
+                Some(topic) => partitions.iter().zip(marks).map(|(n, marks)| topic.marks(*n, marks)).collect(),
+                None => marks,
+            }),
             Err(error) => {
                 tracing::debug!(kafka.topic = &*self.topic, error = %error, "no watermarks");
                 std::thread::sleep(LOOK_UP);

@@ -1,5 +1,6 @@
 //! The API for programs.
 
+pub mod ephemeral;
 pub mod events;
 pub mod history;
 pub mod operations;
