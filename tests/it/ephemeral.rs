@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 use crate::common::application::{command, signal};
 use crate::common::http::{Request, Response};
 use crate::common::wait::eventually;
-use crate::common::{Application, Broker, Subscription};
+use crate::common::{Application, Broker, Subscription, python};
 
 /// A test double, started as a test of another project starts it. Killed when the test is over.
 struct Double {
@@ -184,4 +185,18 @@ fn other_processes_forget_nothing() {
     let app = Application::on(Broker::Embedded).start();
     let answer = app.request("DELETE", "/api/v1/events").send().expect(405);
     assert_eq!(answer.header("Allow"), Some("GET, HEAD, POST"));
+}
+
+#[test]
+fn the_example_for_pytest_passes() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tracking/test_tracking.py");
+    let mut pytest = python::command();
+    pytest.args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]).arg(example);
+    // Where Python is; Footfall would refuse it as a setting.
+    pytest.env_remove("FOOTFALL_TEST_PYTHON").env("FOOTFALL", env!("CARGO_BIN_EXE_footfall"));
+    // The plugins of other packages take a second to load.
+    pytest.env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1");
+    let ran = pytest.output().expect("Python can be run");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("2 passed"), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
 }

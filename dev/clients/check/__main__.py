@@ -4,11 +4,11 @@ import signal
 import sys
 import time
 
-from . import first_event, metrics, pages, proxies, readers, segment, senders
+from . import first_event, metrics, pages, proxies, readers, segment, senders, tracking
 from .application import Kafka, binary
 
 CLIENTS = [*readers.READERS, *senders.SENDERS, *segment.SDKS, *proxies.PROXIES]
-CLIENTS += [pages.CLIENT, first_event.CLIENT, metrics.CLIENT]
+CLIENTS += [pages.CLIENT, first_event.CLIENT, tracking.CLIENT, metrics.CLIENT]
 
 
 class Table:
@@ -61,15 +61,16 @@ def main(words):
 
     following = [name for name in clients if name in readers.READERS]
     sending = [name for name in clients if name in senders.SENDERS]
-    tracking = [name for name in clients if name in segment.SDKS]
+    by_sdk = [name for name in clients if name in segment.SDKS]
     passing_on = [name for name in clients if name in proxies.PROXIES]
     with Kafka() as kafka:
         attempt(following, readers.check, following, kafka.servers)
         attempt(sending, senders.check, sending, kafka.servers)
-        attempt(tracking, segment.check, tracking, kafka)
+        attempt(by_sdk, segment.check, by_sdk, kafka)
         attempt([pages.CLIENT], pages.check, kafka.servers)
         attempt(passing_on, proxies.check, passing_on, kafka.servers)
     attempt([first_event.CLIENT], first_event.check)
+    attempt([tracking.CLIENT], tracking.check)
     attempt([metrics.CLIENT], metrics.check)
 
     for client in clients:
