@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::application::{command, signal};
+use crate::common::application::{command, remove_settings, signal};
 use crate::common::http::{Request, Response};
 use crate::common::wait::eventually;
 use crate::common::{Application, Broker, Subscription, python};
@@ -192,10 +192,9 @@ fn the_example_for_pytest_passes() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tracking/test_tracking.py");
     let mut pytest = python::command();
     pytest.args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]).arg(example);
-    // Where Python is; Footfall would refuse it as a setting.
-    pytest.env_remove("FOOTFALL_TEST_PYTHON").env("FOOTFALL", env!("CARGO_BIN_EXE_footfall"));
+    remove_settings(&mut pytest);
     // The plugins of other packages take a second to load.
-    pytest.env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1");
+    pytest.env("FOOTFALL", env!("CARGO_BIN_EXE_footfall")).env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1");
     let ran = pytest.output().expect("Python can be run");
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success() && said.contains("2 passed"), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
