@@ -80,6 +80,7 @@ impl Tail {
             config,
             context,
             topic: connection.topic.clone(),
+            embedded: connection.is_embedded(),
             topic_id: TopicId::default(),
             positions: Vec::new(),
             reached: reached.clone(),
@@ -120,6 +121,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_millis(500);
 /// How often the tail looks at the cluster's state and at `stop`, at least.
 const LOOK_UP: Duration = Duration::from_millis(100);
+/// How long the embedded broker may take to answer, before it is asked again.
+const NEAR: Duration = Duration::from_millis(20);
 
 /// How long the tail lets records collect, at most.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -134,6 +137,7 @@ struct TailReader<S> {
     config: ClientConfig,
     context: TailContext,
     topic: Arc<str>,
+    embedded: bool,
     topic_id: TopicId,
     /// The next offset of every partition, [`UNKNOWN`] where it is not known; empty until the first start.
     positions: Vec<i64>,
@@ -284,7 +288,7 @@ impl<S: Sink> TailReader<S> {
         if self.positions.is_empty() {
             let led = topic.led();
             self.started_ms = now_ms();
-            let Some(marks) = self.watermarks(&led) else { return };
+            let Some(marks) = self.first_marks(&led) else { return };
             (self.positions, self.ends) = (vec![UNKNOWN; count], vec![0; count]);
             self.unknown = (0..count as i32).collect();
             for (partition, (low, high)) in led.into_iter().zip(marks) {
@@ -340,6 +344,14 @@ impl<S: Sink> TailReader<S> {
         }
         self.report_unread();
         self.check_caught_up();
+    }
+
+    /// Returns the first and next offset of these partitions at the start. While its connections open, librdkafka 2.12
+    /// sometimes takes half a second to answer. The embedded broker, which is near, is asked again instead.
+    fn first_marks(&self, partitions: &[i32]) -> Option<Vec<(i64, i64)>> {
+        let soon = || topics::watermarks(self.fetcher.consumer(), &self.topic, partitions, NEAR).ok();
+        let attempts = if self.embedded { 5 } else { 0 };
+        (0..attempts).find_map(|_| soon()).or_else(|| self.watermarks(partitions))
     }
 
     /// Returns where reading of a partition with these bounds starts.
