@@ -20,6 +20,7 @@ mod ingest;
 pub mod kafka;
 mod lifecycle;
 mod limits;
+mod origins;
 mod rejects;
 mod search;
 mod server;
@@ -28,7 +29,7 @@ mod stream;
 pub mod telemetry;
 mod web;
 
-pub use app::{BuildError, load_tls, rocket};
+pub use app::{BuildError, check_tracker, load_tls, rocket};
 pub use lifecycle::{Parts, ServeError};
 pub use server::{Tls, inherited_socket};
 

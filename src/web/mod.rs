@@ -6,6 +6,7 @@ mod api;
 mod assets;
 mod body;
 mod catcher;
+mod cors;
 mod guards;
 mod headers;
 mod long_answer;
@@ -25,12 +26,12 @@ pub mod views;
 
 pub use access::Https;
 pub use refusal::{speaks_https, too_many_connections};
+pub use routes::is_taken;
 
 use std::sync::Arc;
 
 use rocket::shield::Shield;
 use rocket::{Build, Rocket, catchers};
-use utoipa::OpenApi;
 
 use crate::ephemeral::Ephemeral;
 use crate::rejects::Rejects;
@@ -40,9 +41,17 @@ pub use pages::form::form_bytes;
 pub use pages::overview::Overviews;
 
 /// Adds routes, catchers and fairings to a Rocket that manages the parts. `log_requests` is whether each request gets a
-/// line in the log. Rocket does not launch if a handler uses the `State` of a part that is not managed.
-pub fn mount(rocket: Rocket<Build>, metrics: Arc<Metrics>, rejects: Arc<Rejects>, log_requests: bool) -> Rocket<Build> {
+/// line in the log; `tracker` is the path of the tracker's script. Rocket does not launch if a handler uses the `State` of a
+/// part that is not managed.
+pub fn mount(
+    rocket: Rocket<Build>,
+    metrics: Arc<Metrics>,
+    rejects: Arc<Rejects>,
+    log_requests: bool,
+    tracker: &str,
+) -> Rocket<Build> {
     let is_ephemeral = rocket.state::<Ephemeral>().is_some();
+    let script = tracker.to_owned();
     rocket
         .attach(rejects::NoteRejects(rejects.clone()))
         .attach(request_log::RequestLog { metrics, lines: log_requests })
@@ -51,8 +60,9 @@ pub fn mount(rocket: Rocket<Build>, metrics: Arc<Metrics>, rejects: Arc<Rejects>
         .attach(Shield::new())
         .attach(headers::Security)
         .manage(rejects)
-        .manage(openapi::Description::new(|| openapi::text(routes::Operations::openapi())))
-        .mount("/", routes::routes(is_ephemeral))
+        .attach(cors::Cors)
+        .manage(openapi::Description::new(move || openapi::text(routes::description(&script))))
+        .mount("/", routes::routes(tracker, is_ephemeral))
         .mount("/", refusal::routes())
         .register("/", catchers![catcher::catch])
 }
