@@ -14,7 +14,7 @@ use super::method_not_allowed::not_allowed;
 use super::pages::progress::{FailureMessage, ProgressMessage};
 use super::receipt::{Queued, Receipt};
 use super::{api, assets, pages};
-use crate::stream::{Bye, Status};
+use crate::stream::{Bye, Heartbeat, Status};
 
 macro_rules! table {
     (described { $($kind:ident $($handler:ident)::+;)+ } bare { $($bare_kind:ident $($bare:ident)::+;)+ }) => {
@@ -36,6 +36,7 @@ macro_rules! table {
                 Dropped,
                 FailureMessage,
                 Gap,
+                Heartbeat,
                 Position,
                 ProgressMessage,
                 Queued,

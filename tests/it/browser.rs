@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::common::nginx::base_path;
 use crate::common::wait::eventually;
 use crate::common::{
-    Application, Broker, Browser, Kafka, NewRecord, Topic, assert_same_set, on_every_broker, on_three_brokers,
+    Application, Broker, Browser, Kafka, NewRecord, Proxy, Topic, Weather, assert_same_set, on_every_broker, on_three_brokers,
 };
 use serde_json::{Value, json};
 
@@ -569,6 +569,35 @@ fn a_lost_server_is_shown_and_the_feed_resumes() {
     browser.wait_for_text("#connection", "live");
     browser.wait_for_rows(15);
     assert_same_set(sent, browser.rows());
+}
+
+#[test]
+fn a_proxy_that_buffers_the_stream_is_shown_until_it_does_not() {
+    let app = Application::on(Broker::Embedded)
+        .env("FOOTFALL_FEED__HEARTBEAT", "300ms")
+        .env("FOOTFALL_FEED__RETRY", "100ms")
+        .start();
+    let browser = Browser::start();
+    let proxy = Proxy::to(browser.host(&app));
+    let reconnect_through = |weather| {
+        proxy.set(Weather::Refuse);
+        browser.wait_for_text("#connection", "reconnecting");
+        proxy.set(weather);
+    };
+    let shown = || browser.text("#proxy-notice");
+    // The first events pass; then about eight heartbeats are a clump.
+    proxy.set(Weather::Buffer(700));
+    browser.open_at(proxy.address(), "/");
+    browser.wait_for_text("#connection", "live");
+    browser.wait_for_text("#proxy-notice", "A proxy buffers this stream");
+    browser.wait_for_text("#proxy-notice", &format!("{}/stream", base_path()));
+    assert_eq!(browser.count("#dot.warn"), 1);
+    reconnect_through(Weather::Fair);
+    browser.wait_for("no notice", || shown().is_none());
+    assert_eq!(browser.count("#dot.good"), 1);
+    // Nothing of the stream arrives.
+    reconnect_through(Weather::Buffer(1 << 20));
+    browser.wait_for_text("#proxy-notice", "A proxy buffers this stream");
 }
 
 #[test]
