@@ -24,7 +24,7 @@ export class Stream {
   #tries = 0;
   #heard = Date.now();
   #ticked = Date.now();
-  // When the server was asked for a stream of which nothing has arrived.
+  // When the stream of which nothing has arrived was requested, or its head arrived; 0 if there is none.
   #requested = 0;
   #suspecting = false;
 
@@ -66,7 +66,7 @@ export class Stream {
     this.#request(Date.now());
     source.onopen = () => {
       this.#heard = Date.now();
-      this.buffering.opened(this.#heard);
+      this.#request(this.#heard);
       this.#say({ kind: 'live', since: Date.now() });
     };
     source.onmessage = (event) => this.on.event(event.data, ...this.#advance(event));
@@ -94,7 +94,8 @@ export class Stream {
         this.#lost('the server refused the stream', wait);
       } else {
         this.#lost('the connection broke', RETRY);
-        this.#request(Date.now() + RETRY);
+        // When EventSource tries again is not known.
+        this.#requested = 0;
       }
       this.#ask();
     };
@@ -118,7 +119,7 @@ export class Stream {
     this.#requested = 0;
   }
 
-  /** Notes that the browser requests a stream at this time. */
+  /** Notes that there is a stream of which nothing has arrived. */
   #request(now) {
     this.#requested = now;
     this.buffering.opened(now);

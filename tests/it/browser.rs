@@ -579,12 +579,6 @@ fn a_proxy_that_buffers_the_stream_is_shown_until_it_does_not() {
         .start();
     let browser = Browser::start();
     let proxy = Proxy::to(browser.host(&app));
-    let reconnect_through = |weather| {
-        proxy.set(Weather::Refuse);
-        browser.wait_for_text("#connection", "reconnecting");
-        proxy.set(weather);
-    };
-    let shown = || browser.text("#proxy-notice");
     // The first events pass; then about eight heartbeats are a clump.
     proxy.set(Weather::Buffer(700));
     browser.open_at(proxy.address(), "/");
@@ -592,11 +586,14 @@ fn a_proxy_that_buffers_the_stream_is_shown_until_it_does_not() {
     browser.wait_for_text("#proxy-notice", "A proxy buffers this stream");
     browser.wait_for_text("#proxy-notice", &format!("{}/stream", base_path()));
     assert_eq!(browser.count("#dot.warn"), 1);
-    reconnect_through(Weather::Fair);
-    browser.wait_for("no notice", || shown().is_none());
+    proxy.set(Weather::Refuse);
+    browser.wait_for_text("#connection", "reconnecting");
+    proxy.restore();
+    browser.wait_for("no notice", || browser.text("#proxy-notice").is_none());
     assert_eq!(browser.count("#dot.good"), 1);
     // Nothing of the stream arrives.
-    reconnect_through(Weather::Buffer(1 << 20));
+    proxy.set(Weather::Buffer(1 << 20));
+    browser.open_at(proxy.address(), "/");
     browser.wait_for_text("#proxy-notice", "A proxy buffers this stream");
 }
 
