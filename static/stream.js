@@ -66,7 +66,8 @@ export class Stream {
     this.#request(Date.now());
     source.onopen = () => {
       this.#heard = Date.now();
-      this.#request(this.#heard);
+      // Otherwise the time counts from the request.
+      if (!this.#requested) this.#request(this.#heard);
       this.#say({ kind: 'live', since: Date.now() });
     };
     source.onmessage = (event) => this.on.event(event.data, ...this.#advance(event));

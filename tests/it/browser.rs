@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::common::nginx::base_path;
 use crate::common::wait::eventually;
 use crate::common::{
-    Application, Broker, Browser, Kafka, NewRecord, Proxy, Topic, Weather, assert_same_set, on_every_broker, on_three_brokers,
+    Application, Broker, Browser, Kafka, NewRecord, Proxy, Topic, Weather, assert_same_set, on_every_broker,
+    on_three_brokers,
 };
 use serde_json::{Value, json};
 

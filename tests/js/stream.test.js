@@ -247,6 +247,8 @@ async function second() {
   await new Promise(setImmediate);
 }
 
+const heartbeat = (elapsed) => last().control('heartbeat', `{"elapsed_ms":${elapsed}}`, '');
+
 async function seconds(count) {
   for (let n = 0; n < count; n += 1) await second();
 }
@@ -259,6 +261,11 @@ test('a stream of which nothing arrives although the server answers is buffered 
     await seconds(7);
     assert.deepEqual(buffering, [], 'too early');
     await seconds(2);
+    assert.deepEqual(buffering, [true]);
+    // The head, if it was held back too, comes with the first clump.
+    await seconds(6);
+    if (!opens) last().open();
+    for (const elapsed of [5, 10, 15, 15.1, 15.2, 15.3]) heartbeat(elapsed * 1000);
     assert.deepEqual(buffering, [true]);
   }
 });
@@ -280,7 +287,6 @@ test('heartbeats in clumps are a proxy, and on time they are none', async () => 
   start();
   last().open();
   last().control('status', '{"broker":"up"}', 'c1');
-  const heartbeat = (elapsed) => last().control('heartbeat', `{"elapsed_ms":${elapsed}}`, '');
   for (let clump = 1; clump <= 3; clump += 1) {
     assert.deepEqual(buffering, []);
     await seconds(10);
