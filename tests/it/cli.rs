@@ -633,7 +633,7 @@ fn secrets_are_never_printed() {
 
 #[test]
 fn help_lists_commands_and_options() {
-    for command in ["", "serve", "demo", "consume", "topics", "groups", "check", "completions", "man"] {
+    for command in ["", "serve", "demo", "send", "tail", "consume", "topics", "groups", "check", "completions", "man"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         let name = format!("help {command}").trim_end().replace(' ', "_");
         insta::assert_snapshot!(name, succeeds(&run(&arguments, &[])));
@@ -641,11 +641,17 @@ fn help_lists_commands_and_options() {
     assert_eq!(succeeds(&run(&["--version"], &[])), format!("footfall {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+#[test]
+fn the_variables_of_send_and_tail_are_not_settings() {
+    let printed = run(&["check"], &[("FOOTFALL_URL", "http://127.0.0.1:1"), ("FOOTFALL_TOKEN", "secret")]);
+    assert_eq!(succeeds(&printed), succeeds(&run(&["check"], &[])));
+}
+
 /// Also where no configuration can be read.
 #[test]
 fn completions_and_the_manual_page_have_every_command_and_option() {
     let wrong = [("FOOTFALL_NONSENSE__X", "1")];
-    let parts = ["serve", "demo", "consume", "topics", "groups", "check", "from-beginning", "rate"];
+    let parts = ["serve", "demo", "send", "tail", "consume", "topics", "groups", "check", "from-beginning", "rate"];
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let printed = run(&["completions", shell], &wrong);
         let script = succeeds(&printed);
