@@ -232,7 +232,7 @@ def check(names, kafka, report, count):
             run, records = runs[name], written[_slug(name)]
             times = Counter(number for number, _ in records)
             lost, twice = count - len(times), sum(1 for each in times.values() if each > 1)
-            what = f"{count} events, an answer lost, the broker killed, Footfall restarted"
+            what = f"{count} events, {'an answer lost, ' if run.is_cut else ''}the broker killed, Footfall restarted"
             problem = problems[name] or _wrong(name, run, records)
             if lost or twice:
                 problem = f"{lost} lost, {twice} twice. {problem or ''}"
