@@ -30,7 +30,7 @@ macro_rules! written_by_hand {
 // A type for each schema that handlers and other types name.
 written_by_hand! {
     CloudEvent CloudEvents Event EventLines Events From Name OverviewEvent Page PageStreamEvent QueuedOrResults ReceiptOrResults Record
-    SearchEvent StreamEvent Time
+    SearchEvent StreamEvent Time Tracked
 }
 
 /// All schemas that are written by hand, by name.
