@@ -19,7 +19,7 @@ use super::pages::progress::{FailureMessage, ProgressMessage};
 use super::receipt::{Queued, Receipt};
 use super::{api, assets, pages};
 use crate::rejects::Rejected;
-use crate::stream::{Bye, Status};
+use crate::stream::{Bye, Heartbeat, Status};
 
 macro_rules! table {
     (described { $($kind:ident $($handler:ident)::+;)+ } bare { $($bare_kind:ident $($bare:ident)::+;)+ }) => {
@@ -41,6 +41,7 @@ macro_rules! table {
                 Dropped,
                 FailureMessage,
                 Gap,
+                Heartbeat,
                 Position,
                 ProgressMessage,
                 Queued,
