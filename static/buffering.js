@@ -3,9 +3,10 @@
 // A heartbeat says how long ago the server opened the stream. Arrival minus that time is a heartbeat's delay, plus the
 // difference of two clocks, which is the same for all heartbeats of a connection: only differences of delays count.
 
-// A heartbeat is late if it took so much longer than the fastest one of its connection. A clump ends as long a silence.
+// A heartbeat is late if it took so much longer than the fastest one within WITHIN. A clump ends as long a silence.
 const LATE = 2000;
-// So many late clumps within this time are a proxy; a lost packet or a change of the network makes one.
+// So many late clumps within this time, with heartbeats on time between them, are a proxy. A lost packet makes one, and so
+// does a change of the network after which all heartbeats take longer.
 const CLUMPS = 3;
 const WITHIN = 60_000;
 // Heartbeats that belong to one clump arrive within this time.
@@ -17,11 +18,12 @@ const ON_TIME = 5;
 export class Buffering {
   buffers = false;
   #ticked;
-  #heard = 0;
-  #fastest = Infinity;
+  #received = 0;
+  // When the latest clump began.
+  #clump = -Infinity;
   #heartbeats = 0;
-  // The clumps of the last minute: when each began, and the longest delay in it.
-  #clumps = [];
+  // Those of the last minute: when each arrived, its delay, and whether it belongs to a clump.
+  #latest = [];
 
   constructor(now, changed) {
     this.#ticked = now;
@@ -30,28 +32,25 @@ export class Buffering {
 
   /** A new connection: its heartbeats have nothing to do with those before. */
   opened(now) {
-    this.#heard = now;
-    this.#forget();
+    this.#received = now;
+    this.#clear();
   }
 
   /** Notes that a message of any kind arrived. */
-  heard(now) {
-    if (now - this.#heard >= LATE) this.#clumps.push({ start: now, delay: -Infinity });
-    this.#heard = now;
+  received(now) {
+    if (now - this.#received >= LATE) this.#clump = now;
+    this.#received = now;
   }
 
   /** Notes a heartbeat, which the server sent when the stream was open for `elapsed`. */
   heartbeat(elapsed, now) {
-    this.heard(now);
-    if (this.#stood(now) || !Number.isFinite(elapsed)) return this.#forget();
-    const delay = now - elapsed;
+    this.received(now);
+    if (this.#stood(now) || !Number.isFinite(elapsed)) return this.#clear();
     this.#heartbeats += 1;
-    this.#fastest = Math.min(this.#fastest, delay);
     // Without a silence before it, a late heartbeat was behind many bytes on a slow line.
-    const clump = this.#clumps.at(-1);
-    if (clump && now - clump.start <= TOGETHER) clump.delay = Math.max(clump.delay, delay);
-    this.#clumps = this.#clumps.filter(({ start }) => start > now - WITHIN);
-    const late = this.#clumps.filter((clump) => clump.delay > this.#fastest + LATE).length;
+    this.#latest.push({ at: now, delay: now - elapsed, clumped: now - this.#clump <= TOGETHER });
+    this.#latest = this.#latest.filter(({ at }) => at > now - WITHIN);
+    const late = this.#lateClumps();
     if (late >= CLUMPS) this.#say(true);
     else if (late === 0 && this.#heartbeats >= ON_TIME) this.#say(false);
   }
@@ -65,18 +64,29 @@ export class Buffering {
   tick(now) {
     const stood = this.#stood(now);
     this.#ticked = now;
-    if (stood) this.#forget();
+    if (stood) this.#clear();
     return stood;
+  }
+
+  #lateClumps() {
+    const fastest = this.#latest.reduce((least, { delay }) => Math.min(least, delay), Infinity);
+    let [clumps, onTime] = [0, true];
+    for (const { delay, clumped } of this.#latest) {
+      const late = delay > fastest + LATE;
+      if (late && clumped && onTime) clumps += 1;
+      onTime = !late || (onTime && !clumped);
+    }
+    return clumps;
   }
 
   #stood(now) {
     return now - this.#ticked > LATE || now < this.#ticked;
   }
 
-  #forget() {
-    this.#fastest = Infinity;
+  #clear() {
+    this.#clump = -Infinity;
     this.#heartbeats = 0;
-    this.#clumps = [];
+    this.#latest = [];
   }
 
   #say(buffers) {

@@ -105,7 +105,7 @@ export class Stream {
   /** Notes an event's cursor; returns the cursors before and after the event. */
   #advance(event) {
     this.#heard = Date.now();
-    this.buffering.heard(this.#heard);
+    this.buffering.received(this.#heard);
     this.#requested = 0;
     this.#tries = 0;
     const from = this.cursor;

@@ -18,7 +18,7 @@ function play(sent, arrives, { stalls = [], between = [] } = {}) {
   const happens = (second) => stalls.find(([from, to]) => second > from && second < to)?.[1] ?? second;
   const all = [
     ...sent.map((second) => [happens(arrives(second)), () => buffering.heartbeat(second * 1000, clock(now))]),
-    ...between.map((second) => [second, () => buffering.heard(clock(second))]),
+    ...between.map((second) => [second, () => buffering.received(clock(second))]),
   ];
   const end = Math.max(...all.map(([second]) => second));
   for (let second = 1; second <= end; second += 1) {
@@ -52,6 +52,14 @@ test('clumps are a proxy, whatever their interval', () => {
 test('a slow network delays all heartbeats alike, or each by a little', () => {
   const slow = play(heartbeats(600), (sent) => sent + 3 + (sent % 1.5)).said;
   assert.deepEqual(slow, []);
+});
+
+test('a network that becomes slower delays all heartbeats from then on', () => {
+  for (const shift of [3, 10]) {
+    assert.deepEqual(play(heartbeats(600), (sent) => sent + (sent > 100 ? shift : 0)).said, [], `${shift} s`);
+  }
+  const back = play(heartbeats(600), (sent) => sent + (sent > 100 && sent < 300 ? 3 : 0)).said;
+  assert.deepEqual(back, []);
 });
 
 test('two interruptions of the network within a minute are not yet a proxy', () => {
