@@ -82,11 +82,11 @@ impl Sink for TailSink {
     }
 
     fn topic_deleted(&mut self) {
-        self.ingest.topic_recreated();
+        self.ingest.topic_recreated(&[]);
     }
 
     fn restart(&mut self, positions: &[i64]) {
-        self.ingest.topic_recreated(); // drops ids that a post to the old topic added meanwhile
+        self.ingest.topic_recreated(positions); // drops ids that a post to the old topic added meanwhile
         self.writer.restart(positions);
         self.filling.cancel();
         self.stats.clear();

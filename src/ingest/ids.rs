@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::Written;
@@ -29,6 +29,8 @@ pub struct Ids {
     most: usize,
     age: Duration,
     shards: [Mutex<Memory>; SHARDS],
+    /// By partition: the offset at which the topic starts, if it was recreated.
+    starts: RwLock<Vec<i64>>,
 }
 
 #[derive(Default)]
@@ -115,7 +117,14 @@ pub struct Undecided {
 impl Ids {
     pub fn new(source: &str, most: usize, age: Duration) -> Self {
         let hashers = [RandomState::new(), RandomState::new()];
-        Ids { source: source.to_owned(), hashers, most: most.div_ceil(SHARDS), age, shards: Default::default() }
+        Ids {
+            source: source.to_owned(),
+            hashers,
+            most: most.div_ceil(SHARDS),
+            age,
+            shards: Default::default(),
+            starts: RwLock::default(),
+        }
     }
 
     /// Returns the key of an event: its source together with its id (CloudEvents 1.0.2, section "Required Attributes").
@@ -149,9 +158,14 @@ impl Ids {
         }
     }
 
-    /// Notes that the event of an id is in Kafka.
+    /// Notes that the event of an id is in Kafka. If it was written before the topic was emptied, nobody finds it, and the
+    /// id is free again.
     pub fn settle(&self, key: IdHash, written: Written) {
-        if let Some(entry) = self.lock(key).entries.get_mut(&key) {
+        let mut memory = self.lock(key);
+        let starts = self.starts.read().unwrap_or_else(PoisonError::into_inner);
+        if starts.get(written.partition as usize).is_some_and(|start| written.offset < *start) {
+            memory.release(key);
+        } else if let Some(entry) = memory.entries.get_mut(&key) {
             entry.state = IdState::Known(written);
         }
     }
@@ -172,8 +186,10 @@ impl Ids {
     }
 
     /// Forgets what was written to the old topic after the topic was recreated. Events in flight stay, and events that
-    /// may still be in flight stay in doubt.
-    pub fn topic_recreated(&self) {
+    /// may still be in flight stay in doubt. The new topic has no offsets before `starts`.
+    pub fn topic_recreated(&self, starts: &[i64]) {
+        // First, so that what is settled meanwhile is either compared with it or forgotten below.
+        *self.starts.write().unwrap_or_else(PoisonError::into_inner) = starts.to_vec();
         for shard in &self.shards {
             let mut memory = shard.lock().unwrap_or_else(PoisonError::into_inner);
             memory.entries.retain(|_, entry| {
@@ -469,7 +485,7 @@ mod tests {
                         model.0.retain(|(_, other, _, expected)| *other != id || *expected != Expected::Doubtful || since_ms != 7);
                     }
                     Step::TopicRecreated => {
-                        ids.topic_recreated();
+                        ids.topic_recreated(&[]);
                         model.0.retain(|(.., expected)| !matches!(expected, Expected::Known(_)));
                     }
                     Step::Observe(id, value) => {
@@ -500,6 +516,16 @@ mod tests {
             ids.release(ids.key(None, &format!("id-{id}")));
         }
         assert_eq!(claim(&ids, 0, 0), Expected::Known(written));
+    }
+
+    #[test]
+    fn an_id_whose_event_was_written_before_the_topic_was_emptied_is_free() {
+        let ids = memory();
+        (0..2).for_each(|id| _ = claim(&ids, id, 0));
+        ids.topic_recreated(&[5]);
+        let written = |offset| Written { partition: 0, offset, time_ms: 0 };
+        (0..2).for_each(|id| ids.settle(ids.key(None, &format!("id-{id}")), written(4 + i64::from(id))));
+        assert_eq!([0, 1].map(|id| claim(&ids, id, 0)), [Expected::New, Expected::Known(written(5))]);
     }
 
     #[test]

@@ -178,11 +178,12 @@ impl Ingest {
     }
 
     /// Drops the receipts of the old topic after the topic was recreated: a retry must not get them.
-    pub fn topic_recreated(&self) {
+    /// It has no offsets before `starts`, one for each partition.
+    pub fn topic_recreated(&self, starts: &[i64]) {
         *self.reading.write().unwrap_or_else(PoisonError::into_inner) = None;
         // Without transactions nothing is read behind one.
         self.read_behind.store(!self.history.has_transactions(), Ordering::Relaxed);
-        self.ids.topic_recreated();
+        self.ids.topic_recreated(starts);
     }
 
     pub fn is_closing(&self) -> bool {
