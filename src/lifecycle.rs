@@ -48,6 +48,8 @@ pub enum ServeError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("some accepted events were not delivered to Kafka in time")]
     Undelivered,
+    #[error("events are not accepted: {0}")]
+    NotReady(String),
 }
 
 impl Parts {
@@ -89,6 +91,12 @@ impl Parts {
                 () = &mut stop => stopped = true,
                 () = self.accepts_events() => {}
             }
+            if !stopped
+                && announce.is_some()
+                && let Some(why) = self.ingest.unavailable()
+            {
+                return Err(ServeError::NotReady(why));
+            }
         }
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let (address, socket) = (format!("{scheme}://{}", listener.address()), listener.origin());
@@ -104,10 +112,10 @@ impl Parts {
         };
         let server = listener.serve(answers, self.connections.clone()).map_err(unusable)?;
         tracing::info!(address, socket, "listening");
-        if let Some(announce) = announce {
-            announce(&address);
-        }
         if !stopped {
+            if let Some(announce) = announce {
+                announce(&address);
+            }
             stop.await;
         }
         self.end(server).await

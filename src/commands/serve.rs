@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use footfall::config::Settings;
 use footfall::demo::Traffic;
 use rocket::figment::Figment;
-use tokio::sync::oneshot;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tracing_appender::non_blocking::WorkerGuard;
 
 use super::signals::asked_to_end;
@@ -23,6 +24,11 @@ pub fn run(figment: Figment, settings: Settings, traffic: Option<Traffic>, logs:
         Ok(inherited) => inherited,
         Err(error) => return misconfigured(format_args!("LISTEN_FDS: {error}")),
     };
+    if settings.ephemeral && inherited.is_some() {
+        return misconfigured(
+            "LISTEN_FDS: contradicts --ephemeral, which opens a socket of its own; remove one of the two",
+        );
+    }
     rocket::async_main(async move {
         let (embedded, ephemeral) = (settings.kafka.embedded(), settings.ephemeral);
         let (rocket, parts) = match footfall::rocket(figment, settings) {
@@ -68,23 +74,22 @@ fn announce(url: &str) {
 }
 
 /// Resolves when the standard input ends, if it is a pipe or a socket: then the program that has started this process has
-/// ended, or wants this process to end.
+/// ended, or wants this process to end. Reads nothing: the input may be a script that another program reads.
 async fn input_closed() {
-    let input = File::from(match io::stdin().as_fd().try_clone_to_owned() {
-        Ok(input) => input,
-        Err(_) => return pending().await,
-    });
-    let kind = input.metadata().map(|metadata| metadata.file_type());
-    if !kind.is_ok_and(|kind| kind.is_fifo() || kind.is_socket()) {
-        return pending().await;
-    }
-    let (ended, end) = oneshot::channel();
-    let read = move || {
-        let _ = io::copy(&mut &input, &mut io::sink());
-        let _ = ended.send(()); // fails if the process ends already
+    let input = async {
+        let input = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
+        let kind = input.metadata().ok()?.file_type();
+        let input = AsyncFd::with_interest(input, Interest::READABLE).ok();
+        let input = input.filter(|_| kind.is_fifo() || kind.is_socket())?;
+        loop {
+            let mut readable = input.readable().await.ok()?;
+            if readable.ready().is_read_closed() {
+                return Some(());
+            }
+            readable.clear_ready();
+        }
     };
-    match std::thread::Builder::new().name("input".into()).spawn(read) {
-        Ok(_) => drop(end.await),
-        Err(_) => pending().await,
+    if input.await.is_none() {
+        pending().await
     }
 }
