@@ -39,8 +39,18 @@ pub struct Reject {
     pub index: Option<usize>,
     /// How many events of the request were refused; 1 if its events could not be counted.
     pub events: usize,
-    /// The start of the refused event or of the body, with long strings shortened.
-    pub excerpt: String,
+    /// The media type of the body.
+    #[schema(required)]
+    pub content_type: Option<String>,
+    /// The length of the body; null if it did not arrive as a whole.
+    #[schema(required)]
+    pub bytes: Option<usize>,
+    /// The start of the refused event or of the body, with long strings shortened and without secrets; null if it is not JSON
+    /// or a form, or is large.
+    #[schema(required)]
+    pub excerpt: Option<String>,
+    /// Whether `excerpt` is the refused event of several alone; otherwise it is the start of the body.
+    pub excerpt_is_event: bool,
 }
 
 /// Why a submission was refused, or events of it.
@@ -53,6 +63,8 @@ pub struct Refusal {
     pub detail: String,
     /// Index of the first refused event.
     pub index: Option<usize>,
+    /// Whether the request has several events, of which this is one.
+    pub is_item: bool,
     /// JSON Pointer into that event.
     pub pointer: Option<String>,
     /// How many events were refused.
@@ -98,8 +110,7 @@ pub struct Rejects {
 impl Rejects {
     /// Adds a reject, and drops the oldest one beyond [`KEPT`].
     pub fn add(&self, reject: Reject) {
-        let reason = reject.kind.trim_start_matches("/problems/");
-        self.counter.get_or_create(&ReasonLabel { reason }).inc();
+        self.count(reject.kind);
         let latest = Latest {
             route: reject.route.clone(),
             status: reject.status,
@@ -117,6 +128,12 @@ impl Rejects {
             news.count += 1;
             news.latest = Some(latest);
         });
+    }
+
+    /// Counts a refused submission for the metrics only.
+    pub fn count(&self, kind: &'static str) {
+        let reason = kind.trim_start_matches("/problems/");
+        self.counter.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// Forgets all rejects and their number. The counter of the metrics never decreases.

@@ -13,7 +13,7 @@ use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use super::guards;
 use super::problem::{Kind, Problem};
-use super::rejects::BodyStart;
+use super::rejects::{BodyKept, Sent};
 use crate::bounds::{self, Address};
 use crate::limits::HeavyWork;
 use crate::server::{self, LATE_BODY, Unread};
@@ -26,8 +26,8 @@ pub struct RequestBody<'r> {
     client: Address,
     /// Decompresses large bodies.
     heavy: &'r HeavyWork,
-    /// Keeps the start of the body: at first as it was sent, then decompressed.
-    start: &'r BodyStart,
+    /// Keeps the body for the list of rejects: at first as it was sent, then decompressed.
+    kept: &'r BodyKept,
 }
 
 #[rocket::async_trait]
@@ -35,16 +35,14 @@ impl<'r> FromRequest<'r> for RequestBody<'r> {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
-        let (bytes, start) = (server::take_body(request), BodyStart::of(request));
-        if let Ok(bytes) = &bytes {
-            start.keep(bytes);
-        }
+        let (bytes, kept) = (server::take_body(request), BodyKept::of(request));
+        kept.keep(bytes.as_ref().map(Sent::new).unwrap_or_default());
         guards::part(request.rocket().state().map(|heavy| RequestBody {
             bytes,
             encoding: request.headers().get("Content-Encoding").collect::<Vec<_>>().join(","),
             client: Address::new(request.client_ip()),
             heavy,
-            start,
+            kept,
         }))
     }
 }
@@ -59,13 +57,13 @@ impl RequestBody<'_> {
     /// Returns the body decompressed (RFC 9110, section 8.4). `limit` bounds it before and after that.
     pub async fn plain(self, limit: usize) -> Result<Bytes, Problem> {
         let Some(coding) = Coding::of(&self.encoding)? else { return self.read(limit) };
-        let (client, heavy, start) = (self.client, self.heavy, self.start);
+        let (client, heavy, kept) = (self.client, self.heavy, self.kept);
         let raw = self.read(limit)?;
         let plain = match raw.len() <= bounds::SMALL_COMPRESSED {
             true => coding.decode(&raw, limit),
             false => heavy.run(client, move || coding.decode(&raw, limit)).await?,
         }?;
-        start.keep(&plain);
+        kept.keep(Sent::new(&plain));
         Ok(plain)
     }
 }

@@ -7,6 +7,7 @@ mod assets;
 mod body;
 mod catcher;
 mod cors;
+mod excerpt;
 mod guards;
 mod headers;
 mod long_answer;

@@ -2,8 +2,6 @@
 //!
 //! Names no page: for browsers, `pages/error.rs` replaces the JSON by a page.
 
-use std::collections::HashSet;
-
 use rocket::Request;
 use rocket::http::{ContentType, Header, Status};
 use rocket::response::{Responder, Result};
@@ -92,6 +90,11 @@ impl Kind {
         self.facts().2
     }
 
+    /// Whether it is the fault of what was sent: the same request never succeeds.
+    fn is_refusal(self) -> bool {
+        !self.retryable() && self.status() < 500
+    }
+
     fn of_failure(failure: &Failure) -> Self {
         match failure {
             Failure::IdReused => Kind::IdReused,
@@ -100,6 +103,15 @@ impl Kind {
             Failure::Refused(_) => Kind::Refused,
             Failure::Withheld => Kind::Withheld,
         }
+    }
+}
+
+/// Whether an event is refused for good.
+pub fn is_refused(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Written { .. } | Verdict::Queued { .. } => false,
+        Verdict::Invalid(_) => true,
+        Verdict::Failed { failure, .. } => Kind::of_failure(failure).is_refusal(),
     }
 }
 
@@ -140,6 +152,8 @@ pub struct Problem {
     id: Option<EventId>,
     /// What became of each event of an array, as JSON.
     results: Option<Box<RawValue>>,
+    /// Of an array: the index of the first refused event, and how many were refused.
+    refused: Option<Box<(usize, usize)>>,
     /// Whether the body has what Segment's SDKs look for.
     for_segment: bool,
     headers: Vec<(&'static str, String)>,
@@ -211,8 +225,16 @@ enum Outcome {
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let (errors, headers) = (Vec::new(), Vec::new());
-        let mut problem =
-            Problem { kind, detail: detail.into(), errors, id: None, results: None, for_segment: false, headers };
+        let mut problem = Problem {
+            kind,
+            detail: detail.into(),
+            errors,
+            id: None,
+            results: None,
+            refused: None,
+            for_segment: false,
+            headers,
+        };
         if matches!(kind, Kind::Unavailable | Kind::HeldUp | Kind::TooManyRequests) {
             problem.headers.push(("Retry-After", "1".into()));
         }
@@ -237,6 +259,7 @@ impl Problem {
     pub fn all_invalid(verdicts: Vec<(usize, Verdict)>) -> Self {
         let detail = format!("{} events, none of them valid", verdicts.len());
         let mut problem = Problem::new(Kind::InvalidEvent, detail);
+        problem.refused = verdicts.first().map(|(index, _)| Box::new((*index, verdicts.len())));
         for (index, verdict) in verdicts {
             if let Verdict::Invalid(errors) = verdict {
                 problem = problem.with_errors(index, errors);
@@ -252,8 +275,9 @@ impl Problem {
     }
 
     /// The problem of a whole array: that of one of its events, with a sentence before it, and with what became of each
-    /// event, as JSON.
-    pub fn of_array(mut self, sentence: &str, results: Box<RawValue>) -> Self {
+    /// event, as JSON. `refused` is the place of that event, and how many were refused.
+    pub fn of_array(mut self, sentence: &str, results: Box<RawValue>, refused: (usize, usize)) -> Self {
+        self.refused = Some(refused.into());
         self.detail = format!("{sentence}: {}", self.detail);
         self.results = Some(results);
         self
@@ -302,23 +326,27 @@ impl Problem {
         &self.detail
     }
 
-    /// Returns what the list of rejects keeps: the first of its errors, and the number of events that have errors. `None` if
-    /// the same request may succeed later, or if the server is to blame.
+    /// Returns what the list of rejects keeps: the first of its errors. `None` if the same request may succeed later, or if
+    /// the server is to blame.
     pub fn refusal(&self) -> Option<Refusal> {
-        let (status, title, retryable) = self.kind.facts();
-        if retryable || status >= 500 {
+        if !self.kind.is_refusal() {
             return None;
         }
+        let (status, title, _) = self.kind.facts();
         let first = self.errors.first();
-        let indexes: HashSet<usize> = self.errors.iter().map(|error| error.index).collect();
+        let (index, events) = match self.refused.as_deref() {
+            Some((index, events)) => (Some(*index), *events),
+            None => (first.map(|error| error.index), 1),
+        };
         Some(Refusal {
             status,
             kind: self.kind.slug(),
             title,
             detail: first.map_or_else(|| self.detail.clone(), |error| error.detail.clone()),
-            index: first.map(|error| error.index),
+            index,
+            is_item: self.refused.is_some(),
             pointer: first.map(|error| error.pointer.clone()),
-            events: indexes.len().max(1),
+            events,
         })
     }
 

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::answer::Answer;
 use super::openapi;
-use super::problem::{self, Kind, Problem, status};
+use super::problem::{self, Kind, Problem, is_refused, status};
 use crate::base_path::base_path;
 use crate::bounds::ERRORS;
 use crate::event::{EventId, time};
@@ -201,15 +201,15 @@ impl Items {
             None => (0, Problem::new(Kind::Unavailable, "another event of the request was refused")),
         };
         let index = self.index(place);
-        let count = self.verdicts.len();
+        let (count, refused) = (self.verdicts.len(), (index, self.refused()));
         let results = RawValue::from_string(serde_json::to_string(&self.results(topic)).unwrap_or_default());
         let results = results.unwrap_or_default();
         if written == 0 {
-            return Err(problem.of_array(&format!("nothing was written, because of event {index}"), results));
+            return Err(problem.of_array(&format!("nothing was written, because of event {index}"), results, refused));
         }
         let sentence =
             format!("{written} of {count} events are written or may be; send the request again. Event {index}");
-        Err(Problem::new(Kind::Unavailable, problem.detail()).of_array(&sentence, results))
+        Err(Problem::new(Kind::Unavailable, problem.detail()).of_array(&sentence, results, refused))
     }
 
     /// Returns the problem of an item, with its place, unless it succeeded.
@@ -224,13 +224,14 @@ impl Items {
 
     /// Returns why items were refused for good: the first of them, and how many there are.
     fn refusal(&self) -> Option<Refusal> {
-        let places = 0..self.verdicts.len();
-        let mut refused = places.filter_map(|place| {
-            let (place, problem) = self.problem(place)?;
-            Some((place, problem.refusal()?))
-        });
-        let (place, first) = refused.next()?;
-        Some(Refusal { index: Some(self.index(place)), events: 1 + refused.count(), ..first })
+        let first = self.verdicts.iter().position(is_refused)?;
+        let (place, problem) = self.problem(first)?;
+        Some(Refusal { index: Some(self.index(place)), is_item: true, events: self.refused(), ..problem.refusal()? })
+    }
+
+    /// Returns how many items were refused for good.
+    fn refused(&self) -> usize {
+        self.verdicts.iter().filter(|verdict| is_refused(verdict)).count()
     }
 
     /// Returns what became of each item. All together have no more errors than [`ERRORS`], and each invalid one at least

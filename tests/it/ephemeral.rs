@@ -1,6 +1,6 @@
 //! `footfall serve --ephemeral`, the test double for tracking.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -25,11 +25,16 @@ struct Double {
 impl Double {
     #[track_caller]
     fn start() -> Self {
+        Double::with_input(Stdio::piped())
+    }
+
+    #[track_caller]
+    fn with_input(input: Stdio) -> Self {
         let folder = TempDir::with_prefix("footfall-").expect("a temporary folder");
         let mut command = command(folder.path());
         // The double takes a port of its own, whatever is configured.
         command.args(["serve", "--ephemeral"]).env("ROCKET_PORT", "1").env("ROCKET_ADDRESS", "0.0.0.0");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("the binary can be run");
         let input = child.stdin.take();
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -60,7 +65,7 @@ impl Double {
     }
 
     #[track_caller]
-    fn forget(&self) {
+    fn delete(&self) {
         assert!(self.request("DELETE", "/api/v1/events").send().expect(204).body.is_empty());
     }
 
@@ -98,18 +103,32 @@ fn it_ends_with_the_program_that_started_it() {
     assert_eq!(double.end(), (Some(0), String::new()));
 }
 
+/// The input may be a script, of which the shell that started the double reads the rest.
 #[test]
-fn it_forgets_events_rejects_and_ids() {
+fn it_leaves_its_input_to_others() {
+    let (mut script, mut writer) = pipe().expect("a pipe");
+    let double = Double::with_input(script.try_clone().expect("another end").into());
+    writer.write_all(b"the rest").expect("room in the pipe");
+    double.post(&json!({"user": "Ann", "action": "login"}), 201);
+    drop(writer);
+    assert_eq!(double.end(), (Some(0), String::new()));
+    let mut rest = String::new();
+    script.read_to_string(&mut rest).expect("text");
+    assert_eq!(rest, "the rest");
+}
+
+#[test]
+fn it_deletes_events_rejects_and_ids() {
     let double = Double::start();
     let event = json!({"id": "once", "user": "Ann", "action": "login"});
     for round in 1..=3 {
         let receipt = double.post(&event, 201);
-        assert_eq!(receipt.header("Idempotent-Replayed"), None, "round {round}: the id was forgotten");
+        assert_eq!(receipt.header("Idempotent-Replayed"), None, "round {round}: the id was deleted");
         let old = format!("/api/v1/events/{}/{}", receipt.json()["partition"], receipt.json()["offset"]);
         double.request("GET", &old).send().expect(200);
         double.post(&json!({"user": "Ann"}), 422);
         assert_eq!((double.list("events").len(), double.list("rejects").len()), (1, 1), "round {round}");
-        double.forget();
+        double.delete();
         assert_eq!((double.list("events"), double.list("rejects")), (vec![], vec![]), "round {round}");
         double.request("GET", &old).send().expect(404);
         let count = |target: &str, pointer: &str| {
@@ -120,21 +139,21 @@ fn it_forgets_events_rejects_and_ids() {
         assert_eq!(count("/api/v1/stats", "/last_24h/events"), 0, "round {round}");
         assert_eq!(count("/api/v1/topics", "/topics/0/records"), 0, "round {round}");
     }
-    double.forget();
-    double.forget();
+    double.delete();
+    double.delete();
     double.request("DELETE", "/api/v1/events?user=Ann").send().expect(400);
     let put = double.request("PUT", "/api/v1/events").send().expect(405);
     assert_eq!(put.header("Allow"), Some("DELETE, GET, HEAD, POST"));
 }
 
 #[test]
-fn open_streams_continue_after_events_were_forgotten() {
+fn open_streams_continue_after_events_were_deleted() {
     let double = Double::start();
     let mut stream = Subscription::open(double.address, "/api/v1/stream?last=10");
     for round in 0..3 {
         double.post(&json!({"user": "Ann", "action": "login", "round": round}), 201);
         assert_eq!(stream.record()["value"]["round"], round);
-        double.forget();
+        double.delete();
         assert_eq!(stream.control("gap").json()["reason"], "topic recreated");
     }
     let mut late = Subscription::open(double.address, "/api/v1/stream?last=10");
@@ -143,7 +162,7 @@ fn open_streams_continue_after_events_were_forgotten() {
 }
 
 #[test]
-fn events_that_arrive_meanwhile_are_kept_or_forgotten_whole() {
+fn events_that_arrive_meanwhile_are_kept_or_deleted_whole() {
     let double = Double::start();
     let rounds = std::thread::scope(|scope| {
         let posts = scope.spawn(|| {
@@ -156,14 +175,14 @@ fn events_that_arrive_meanwhile_are_kept_or_forgotten_whole() {
         });
         let mut rounds = 0;
         while !posts.is_finished() {
-            double.forget();
+            double.delete();
             rounds += 1;
         }
         assert!(posts.join().expect("no panic") > 0);
         rounds
     });
     assert!(rounds > 0);
-    double.forget();
+    double.delete();
     double.post(&json!({"id": "last", "user": "Ann", "action": "login"}), 201);
     let ids: Vec<Value> = double.list("events").into_iter().map(|event| event["id"].clone()).collect();
     assert_eq!(ids, [json!("last")]);
@@ -181,7 +200,7 @@ fn it_refuses_a_kafka_of_others() {
 }
 
 #[test]
-fn other_processes_forget_nothing() {
+fn other_processes_delete_nothing() {
     let app = Application::on(Broker::Embedded).start();
     let answer = app.request("DELETE", "/api/v1/events").send().expect(405);
     assert_eq!(answer.header("Allow"), Some("GET, HEAD, POST"));

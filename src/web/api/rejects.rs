@@ -27,7 +27,10 @@ use crate::web::query::Parameters;
         "pointer": "/action",
         "index": 0,
         "events": 1,
+        "content_type": "application/json",
+        "bytes": 14,
         "excerpt": "{\"user\":\"Ann\"}",
+        "excerpt_is_event": false,
     }],
 })))]
 struct RejectList<'a> {

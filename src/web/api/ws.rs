@@ -49,7 +49,7 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt;
-use crate::web::rejects;
+use crate::web::rejects::{self, Sent};
 
 /// Most posts of one socket in flight; beyond that the socket is not read.
 const POSTS: usize = 16;
@@ -166,9 +166,9 @@ impl<'r> FromRequest<'r> for SocketParts {
 
 impl SocketParts {
     /// Adds a refusal to the rejects, if there was one, and returns the answer.
-    fn note(&self, sender: &Poster, answered: Answered, body: &[u8]) -> Message {
+    fn note(&self, sender: &Poster, answered: Answered, sent: &Sent) -> Message {
         if let Some(refusal) = answered.refusal {
-            rejects::add(&self.rejects, "WebSocket /api/v1/ws", sender.client, *refusal, body);
+            rejects::add(&self.rejects, "WebSocket /api/v1/ws", sender.client, *refusal, None, sent);
         }
         answered.message
     }
@@ -251,18 +251,18 @@ async fn run_connection(mut line: Connected<'_>, sender: &Poster, mut follower: 
                             posted += size;
                             posts.push(async move {
                                 let message = Bytes::from(text);
-                                let start = rejects::start(&message);
+                                let sent = Sent::new(&message);
                                 let answered = match Post::of(parts, sender.client, message).await {
                                     Ok(post) => post.submit(parts, sender).await,
                                     Err(refused) => refused,
                                 };
-                                (parts.note(sender, answered, &start), size)
+                                (parts.note(sender, answered, &sent), size)
                             });
                             Ok(())
                         }
-                        Some(Ok(Message::Binary(_))) => {
+                        Some(Ok(Message::Binary(bytes))) => {
                             let answered = refusal(None, &bad("a message must be text"));
-                            line.send([parts.note(sender, answered, &[])]).await
+                            line.send([parts.note(sender, answered, &Sent::new(&bytes))]).await
                         }
                         Some(Ok(Message::Close(_))) | None => break SocketEnd::Gone,
                         // tungstenite has queued the answer to a ping; read nothing more until the client has read it.

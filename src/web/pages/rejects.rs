@@ -37,6 +37,13 @@ impl RejectsPage {
         reject.time.replace('T', " ").replace('Z', "")
     }
 
+    /// What is said of a body that is not shown: `image/png, 9 bytes`.
+    fn size(&self, reject: &Reject) -> String {
+        let length = reject.bytes.map(|bytes| count_of(bytes as u64, "byte"));
+        let parts = [reject.content_type.clone(), length];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     /// The place of an event that is not the only one, or the first.
     fn place(&self, reject: &Reject) -> Option<usize> {
         reject.index.filter(|index| *index > 0)
