@@ -47,6 +47,7 @@ class Feed {
   #second = 0;
   #seconds = Array(60).fill(0);
   #unsaid = 0;
+  #unsaidRejects = 0;
   #said = Date.now();
   #broker = null;
   #pointed = false;
@@ -115,6 +116,7 @@ class Feed {
       this.#brokerState();
     } else if (name === 'rejected') {
       showRejected(message);
+      this.#unsaidRejects = message.count;
     } else if (name === 'skipped') {
       this.#seen += message.count;
       this.#second += message.count;
@@ -239,9 +241,12 @@ class Feed {
     this.#seconds.shift();
     this.#second = 0;
     if ($('rate')) this.#rate();
-    if (this.#unsaid && Date.now() - this.#said >= SAY_EVERY) {
-      say(this.#unsaid === 1 ? '1 new event' : `${number(this.#unsaid)} new events`);
+    if ((this.#unsaid || this.#unsaidRejects) && Date.now() - this.#said >= SAY_EVERY) {
+      const arrived = this.#unsaid === 1 ? '1 new event' : `${number(this.#unsaid)} new events`;
+      const rejected = `${number(this.#unsaidRejects)} rejected`;
+      say([this.#unsaid && arrived, this.#unsaidRejects && rejected].filter(Boolean).join(', '));
       this.#unsaid = 0;
+      this.#unsaidRejects = 0;
       this.#said = Date.now();
     }
   }

@@ -15,6 +15,7 @@ export function startRefresh(element) {
   let timer;
   let fetching = false;
   let updated = new Date();
+  let shown = '';
 
   async function refresh() {
     if (fetching || document.hidden) return;
@@ -22,11 +23,13 @@ export function startRefresh(element) {
     try {
       const answer = await fetch(location.href, { signal: AbortSignal.timeout(15_000) });
       if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-      const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
-      for (const id of parts) {
+      const text = await answer.text();
+      const page = text === shown ? null : new DOMParser().parseFromString(text, 'text/html');
+      for (const id of page ? parts : []) {
         const [old, fresh] = [$(id), page.getElementById(id)];
         if (old && fresh) patch(old, fresh);
       }
+      shown = text;
       updated = new Date();
       say(`Updates every ${every / 1000} s`);
     } catch {

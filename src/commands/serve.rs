@@ -79,7 +79,8 @@ async fn input_closed() {
     let input = async {
         let input = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
         let kind = input.metadata().ok()?.file_type();
-        let input = AsyncFd::with_interest(input, Interest::READABLE).ok();
+        // SAFETY: a `File` keeps its descriptor, and keeps it open, as long as it lives.
+        let input = unsafe { AsyncFd::register_with_interest(input, Interest::READABLE) }.ok();
         let input = input.filter(|_| kind.is_fifo() || kind.is_socket())?;
         loop {
             let mut readable = input.readable().await.ok()?;

@@ -1,14 +1,16 @@
 //! `footfall serve --ephemeral`, the test double for tracking.
 
 use std::io::{BufRead, BufReader, Read, Write, pipe};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::application::{command, remove_settings, signal};
+use crate::common::application::{INHERIT, command, command_after, remove_settings, signal};
 use crate::common::http::{Request, Response};
 use crate::common::wait::eventually;
 use crate::common::{Application, Broker, Subscription, python};
@@ -164,18 +166,27 @@ fn open_streams_continue_after_events_were_deleted() {
 #[test]
 fn events_that_arrive_meanwhile_are_kept_or_deleted_whole() {
     let double = Double::start();
+    let event = |n: usize| json!({"id": format!("n-{n}"), "user": "Ann", "action": "login"});
+    let posted = AtomicUsize::new(0);
     let rounds = std::thread::scope(|scope| {
         let posts = scope.spawn(|| {
             (0..200)
                 .filter(|n| {
-                    let event = json!({"id": format!("n-{n}"), "user": "Ann", "action": "login"});
-                    double.request("POST", "/api/v1/events").json(&event).send().status() == 201
+                    posted.store(*n, Ordering::Relaxed);
+                    double.request("POST", "/api/v1/events").json(&event(*n)).send().status() == 201
                 })
                 .count()
         });
         let mut rounds = 0;
         while !posts.is_finished() {
             double.delete();
+            // No id leads to an event that nobody finds.
+            let latest = posted.load(Ordering::Relaxed);
+            for n in latest.saturating_sub(1)..=latest {
+                let receipt = double.post(&event(n), 201).json();
+                let place = format!("/api/v1/events/{}/{}", receipt["partition"], receipt["offset"]);
+                double.request("GET", &place).send().expect(200);
+            }
             rounds += 1;
         }
         assert!(posts.join().expect("no panic") > 0);
@@ -197,6 +208,17 @@ fn it_refuses_a_kafka_of_others() {
     let said = String::from_utf8_lossy(&ran.stderr);
     assert_eq!((ran.status.code(), said.lines().count(), ran.stdout.len()), (Some(2), 1, 0), "{said}");
     assert!(said.contains("KAFKA_BOOTSTRAP_SERVERS") && said.contains("--ephemeral"), "{said}");
+}
+
+#[test]
+fn it_refuses_the_socket_of_a_service_manager() {
+    let folder = TempDir::with_prefix("footfall-").expect("a temporary folder");
+    let socket: OwnedFd = TcpListener::bind("127.0.0.1:0").expect("a free port").into();
+    let mut command = command_after(folder.path(), INHERIT);
+    let ran = command.args(["serve", "--ephemeral"]).stdin(socket).output().expect("the binary can be run");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!((ran.status.code(), said.lines().count(), ran.stdout.len()), (Some(2), 1, 0), "{said}");
+    assert!(said.contains("LISTEN_FDS") && said.contains("--ephemeral"), "{said}");
 }
 
 #[test]

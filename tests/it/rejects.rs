@@ -173,8 +173,7 @@ fn what_another_site_has_caused_is_counted_and_not_listed() {
     post().header("Sec-Fetch-Site", "cross-site").send().expect(403);
     post().header("Origin", "https://elsewhere.example").send().expect(403);
     app.request("POST", "/nothing").header("Origin", "https://elsewhere.example").json(&event).send().expect(403);
-    let foreign =
-        app.request("POST", "/api/v1/events").header("Host", "elsewhere.example").json(&event);
+    let foreign = app.request("POST", "/api/v1/events").header("Host", "elsewhere.example").json(&event);
     foreign.send().expect(421);
     assert_eq!(app.get("/api/v1/rejects").expect(200).json(), json!({"count": 0, "rejects": []}));
     for (reason, count) in [("cross-site", 3.0), ("misdirected", 1.0)] {
@@ -244,7 +243,7 @@ fn no_secret_is_listed() {
                 app.request("POST", path).body(content_type, body.clone()).send();
             }
         }
-        let list = app.get("/api/v1/rejects").expect(200).text();
+        let list = app.get("/api/v1/rejects").expect(200).text().to_owned();
         assert!(list.contains("Ann") && !list.contains("mArKeR"), "{name}: {list}");
     }
     for path in ["/services/T1/B2/mArKeR", "/token/mArKeR", "/bot123456789:aaaaaaaaaaaaaaaaaaaaaaaamArKeR/send"] {
