@@ -65,6 +65,7 @@ class Feed {
       event: (html, from, to) => this.#arrived({ html, from, to }),
       control: (name, message) => this.#control(name, message),
       state: (state) => this.#connection(state),
+      buffering: (buffers) => this.#proxyState(buffers),
     });
     // Only a mouse stays over the list; a finger taps and leaves.
     list.addEventListener('pointerenter', (event) => (this.#pointed = event.pointerType === 'mouse'));
@@ -112,6 +113,8 @@ class Feed {
     if (name === 'status') {
       this.#broker = message;
       this.#brokerState();
+    } else if (name === 'rejected') {
+      showRejected(message);
     } else if (name === 'skipped') {
       this.#seen += message.count;
       this.#second += message.count;
@@ -286,7 +289,7 @@ class Feed {
     const brokerUnreachable = state.kind === 'live' && this.#broker?.broker === 'away';
     $('dot').className = `dot ${brokerUnreachable ? 'warn' : dot}`;
     const impaired = state.kind === 'live' && this.#broker?.broker === 'impaired';
-    if (impaired) $('dot').className = 'dot warn';
+    if (impaired || (dot === 'good' && this.stream?.buffering.buffers)) $('dot').className = 'dot warn';
     const shown = brokerUnreachable
       ? `${word === 'live' ? 'connected' : word}, Kafka unreachable`
       : impaired
@@ -298,6 +301,13 @@ class Feed {
       this.saidKind = state.kind;
     }
     $('connection-words').textContent = words;
+  }
+
+  #proxyState(buffers) {
+    $('proxy-notice').hidden = !buffers;
+    const words = `A proxy buffers this stream, so events arrive late and in clumps. Turn off response buffering for ${at('/stream')} in the proxy (nginx: proxy_buffering off; docs/proxy.md has whole configurations).`;
+    write($('proxy-notice'), buffers ? words : '');
+    this.#connection(this.stream.state);
   }
 
   #brokerState() {
@@ -422,6 +432,19 @@ function filtersOf(query) {
 
 /** The filters typed into the form, without empty ones. */
 const typed = (form) => new URLSearchParams([...new FormData(form)].filter(([, value]) => value.trim()));
+
+/** Shows how many submissions were refused, and why the latest was. */
+function showRejected({ count, latest }) {
+  const notice = $('rejected');
+  if (!notice) return;
+  notice.hidden = !latest;
+  if (!latest) return;
+  const link = document.createElement('a');
+  link.href = at('/rejects');
+  link.textContent = `${number(count)} rejected`;
+  const { route, status, title, pointer, detail } = latest;
+  notice.replaceChildren(link, ` · the latest: ${route}, ${status} ${title}: ${pointer ? `${pointer} ` : ''}${detail}`);
+}
 
 /** Announces words to screen readers. The list itself is silent, because a busy feed would be announced all the time. */
 function say(words) {

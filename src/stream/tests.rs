@@ -10,6 +10,7 @@ use crate::config::KafkaSettings;
 use crate::event::Record;
 use crate::feed::{Frames, Writer};
 use crate::kafka::{Cause, Connection, History, TopicState, Trouble};
+use crate::rejects::Rejects;
 
 /// Long enough for anything that is to arrive.
 const IN_TIME: Duration = Duration::from_secs(20);
@@ -38,7 +39,8 @@ impl Fixture {
         let feed = Feed::new("t", Frames::new(|_| "<li>".into()), settings.events, 1 << 20);
         let (writer, closing) = (feed.writer(), CancellationToken::new());
         let reads = Reads::new(Arc::new(History::new(&connection, state.clone())));
-        let streams = Arc::new(Streams::new(feed, reads, state, false, closing.clone(), settings));
+        let streams =
+            Arc::new(Streams::new(feed, reads, state, Rejects::default().news(), false, closing.clone(), settings));
         Fixture { streams, writer, kafka, closing }
     }
 
@@ -214,6 +216,24 @@ async fn a_heartbeat_has_the_current_position() {
     let mut client = fixture.open(sse).await.expect("a stream");
     client.expect("id: 0-1\n\n").await;
     assert_eq!(client.next().await, ": heartbeat\n");
+}
+
+#[tokio::test]
+async fn a_page_gets_heartbeats_as_events_with_the_age_of_the_stream() {
+    let fixture = Fixture::new(FeedSettings { heartbeat: A_MOMENT, ..FeedSettings::default() });
+    let start = Instant::now();
+    let page = StreamRequest { dialect: Dialect::Html, ..request(Start::Now) };
+    let mut page = fixture.open(page).await.expect("a stream");
+    page.expect("retry: ").await;
+    page.expect("event: status\n").await;
+    let mut last = 0;
+    for _ in 0..3 {
+        let text = page.next().await;
+        let age = text.strip_prefix("event: heartbeat\ndata: {\"elapsed_ms\":").expect("a heartbeat");
+        let age: u128 = age.strip_suffix("}\nid: 0-0\n\n").expect("the position").parse().expect("a number");
+        assert!(age >= last + 80 && age <= start.elapsed().as_millis(), "{age} ms after {last} ms");
+        last = age;
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ const FILES: &[File] = files![
     "app.css",
     "app.js",
     "backlog.js",
+    "buffering.js",
     "copy.js",
     "feed.js",
     "form.js",

@@ -152,7 +152,13 @@ impl Browser {
 
     #[track_caller]
     pub fn open(&self, app: &Application, path: &str) {
-        self.run(self.client.goto(&format!("http://{}{}{path}", self.host(app), base_path())));
+        self.open_at(self.host(app), path);
+    }
+
+    /// Opens a page at another address than the application's, such as a proxy's.
+    #[track_caller]
+    pub fn open_at(&self, host: SocketAddr, path: &str) {
+        self.run(self.client.goto(&format!("http://{host}{}{path}", base_path())));
         self.wait_until_loaded();
     }
 
