@@ -6,6 +6,7 @@ pub mod check;
 pub mod consume;
 pub mod describe;
 pub mod groups;
+pub mod healthcheck;
 pub mod serve;
 mod signals;
 pub mod topics;

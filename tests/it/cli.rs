@@ -633,7 +633,7 @@ fn secrets_are_never_printed() {
 
 #[test]
 fn help_lists_commands_and_options() {
-    for command in ["", "serve", "demo", "consume", "topics", "groups", "check", "completions", "man"] {
+    for command in ["", "serve", "demo", "consume", "topics", "groups", "check", "healthcheck", "completions", "man"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         let name = format!("help {command}").trim_end().replace(' ', "_");
         insta::assert_snapshot!(name, succeeds(&run(&arguments, &[])));
@@ -645,7 +645,7 @@ fn help_lists_commands_and_options() {
 #[test]
 fn completions_and_the_manual_page_have_every_command_and_option() {
     let wrong = [("FOOTFALL_NONSENSE__X", "1")];
-    let parts = ["serve", "demo", "consume", "topics", "groups", "check", "from-beginning", "rate"];
+    let parts = ["serve", "demo", "consume", "topics", "groups", "check", "healthcheck", "from-beginning", "rate"];
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let printed = run(&["completions", shell], &wrong);
         let script = succeeds(&printed);
@@ -676,6 +676,34 @@ fn an_invalid_argument_is_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains("--help"), "{}", text(&output.stderr));
     }
+}
+
+#[test]
+fn the_health_check_asks_the_server_with_the_same_configuration() {
+    let app = Application::on(Broker::Embedded).start();
+    let port = app.address.port().to_string();
+    succeeds(&run(&["healthcheck"], &[("ROCKET_PORT", &port)]));
+    // As in a container, where the server listens on all addresses.
+    succeeds(&run(&["healthcheck"], &[("ROCKET_PORT", &port), ("ROCKET_ADDRESS", "0.0.0.0")]));
+
+    application::signal(app.process_id(), "TERM");
+    app.wait_for_exit(PATIENCE);
+    let ended = run(&["healthcheck"], &[("ROCKET_PORT", &port)]);
+    assert_eq!(ended.status.code(), Some(1), "{}", text(&ended.stderr));
+    assert!(text(&ended.stderr).contains(&format!("http://127.0.0.1:{port}/livez: ")), "{}", text(&ended.stderr));
+
+    assert!(refused(&run(&["healthcheck"], &[("ROCKET_PORT", "0")])).contains("port: "));
+}
+
+#[test]
+fn the_health_check_does_not_wait_for_a_server_that_hangs() {
+    // The kernel completes the handshake; nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("an address").port().to_string();
+    let before = Instant::now();
+    let output = run(&["healthcheck"], &[("ROCKET_PORT", &port)]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(before.elapsed() < Duration::from_secs(10), "it took {:?}", before.elapsed());
 }
 
 #[test]
