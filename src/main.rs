@@ -1,5 +1,5 @@
 //! The command line: arguments, and which command runs. Exit codes: 0 done, 1 failed while running, 2 wrong configuration or
-//! arguments.
+//! arguments. `send` and `tail` have more.
 
 mod commands;
 
@@ -12,7 +12,7 @@ use footfall::demo::Traffic;
 use footfall::kafka::Options;
 use footfall::telemetry;
 
-use commands::{OutputFormat, check, consume, describe, groups, healthcheck, serve, topics};
+use commands::{OutputFormat, check, consume, describe, groups, healthcheck, send, serve, tail, topics};
 
 /// User-activity events in, live feed out, on Apache Kafka.
 #[derive(Parser)]
@@ -41,6 +41,16 @@ enum Command {
         #[arg(long, default_value = "200", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         users: u32,
     },
+    /// Send the lines of a file or of standard input as events, to a running server
+    ///
+    /// Exit codes: 0 every line is written, 1 some were rejected and the others are written, 2 wrong arguments, 3 the end of
+    /// the input was not reached: run it again.
+    Send(Box<send::SendOptions>),
+    /// Print the events of a running server as they arrive, across broken connections and restarts
+    ///
+    /// Exit codes: 0 ended as asked, 1 cannot write, 2 wrong arguments, 3 the server refused the request, or no connection
+    /// within --give-up-after, 4 records are missing (--fail-on-gap).
+    Tail(Box<tail::TailOptions>),
     /// Print the topic's records as a member of a consumer group, one per line, at least once
     Consume {
         /// Members of the same group share the partitions
@@ -81,11 +91,14 @@ fn rate(text: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command.unwrap_or(Command::Serve);
-    match command {
+    // These need no configuration.
+    let command = match command {
         Command::Completions { shell } => return describe::completions(Cli::command(), shell),
         Command::Man => return describe::man(Cli::command()),
-        _ => {}
-    }
+        Command::Send(options) => return send::run(*options),
+        Command::Tail(options) => return tail::run(*options),
+        command => command,
+    };
     let figment = config::figment();
     let settings = match Settings::extract(&figment) {
         Ok(settings) => settings,
@@ -102,6 +115,6 @@ fn main() -> ExitCode {
         }
         Command::Topics { format } => topics::run(&settings, format),
         Command::Groups { format } => groups::run(&settings, format),
-        Command::Completions { .. } | Command::Man => ExitCode::SUCCESS, // printed above, without a configuration
+        Command::Completions { .. } | Command::Man | Command::Send(_) | Command::Tail(_) => ExitCode::SUCCESS, // ran above
     }
 }

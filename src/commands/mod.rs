@@ -1,22 +1,29 @@
 //! The subcommands, a file for each: what runs after the arguments and the configuration are known to be valid.
 //!
-//! A command returns the exit code: 0 done, 1 failed while running, [`USAGE`] wrong configuration or arguments.
+//! A command returns the exit code: 0 done, 1 failed while running, [`USAGE`] wrong configuration or arguments. `send` and
+//! `tail` have more.
 
 pub mod check;
+mod client;
 pub mod consume;
 pub mod describe;
 pub mod groups;
 pub mod healthcheck;
+pub mod send;
 pub mod serve;
 mod signals;
+mod state;
+pub mod tail;
 pub mod topics;
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use footfall::config::Settings;
+use footfall::event::time::parse_duration;
 use footfall::kafka::Connection;
 use serde::Serialize;
 
@@ -28,6 +35,11 @@ pub const USAGE: u8 = 2;
 pub enum OutputFormat {
     Text,
     Json,
+}
+
+/// Parses a duration of the command line.
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "expected a duration such as 500ms, 30s, 5m or 1h".to_owned())
 }
 
 /// Writes a message to standard error, if that can be written.

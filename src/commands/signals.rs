@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio_util::sync::CancellationToken;
+
 /// Resolves at the first SIGINT or SIGTERM. From then on a second one ends the process with exit code 130.
 pub async fn asked_to_end() {
     use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +25,17 @@ pub async fn asked_to_end() {
         next().await;
         std::process::exit(130);
     });
+}
+
+/// Returns a token that is cancelled at the first signal, for a command with an async runtime.
+pub fn cancelled_by_signals() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        asked_to_end().await;
+        cancel.cancel();
+    });
+    stop
 }
 
 /// Returns a flag that a thread sets at the first signal, for a command without an async runtime.

@@ -18,11 +18,15 @@ const ALIASES: [(&str, &str); 3] = [
     ("FOOTFALL_BASE_PATH", "http.base_path"),
 ];
 
+/// Variables with the prefix that are not settings: `footfall send` and `footfall tail` read them.
+const OF_CLIENTS: [&str; 2] = ["FOOTFALL_URL", "FOOTFALL_TOKEN"];
+
 /// The variables as providers of settings, in the order in which a later one wins.
 pub(super) fn providers() -> impl Iterator<Item = Variables> {
     let aliases = ALIASES.map(|(variable, key)| Variables(Env::raw().only(&[variable]).map(move |_| key.into())));
-    let is_alias = |key: &str| ALIASES.iter().any(|(alias, _)| alias.strip_prefix(OURS) == Some(key));
-    let ours = Env::prefixed(OURS).filter(move |key| !is_alias(&key.as_str().to_ascii_uppercase())).split("__");
+    let is_other = |name: &str| OF_CLIENTS.contains(&name) || ALIASES.iter().any(|(alias, _)| *alias == name);
+    let ours =
+        Env::prefixed(OURS).filter(move |key| !is_other(&format!("{OURS}{key}").to_ascii_uppercase())).split("__");
     std::iter::once(Variables(ours)).chain(aliases)
 }
 

@@ -1,13 +1,29 @@
 //! Other programs that a test runs. Their output is read as it arrives, and they end with the test.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::application::signal;
 use super::wait::{PATIENCE, within};
+
+/// Runs a program to its end, with this as its standard input.
+#[track_caller]
+pub fn run(command: &mut Command, input: impl Into<Vec<u8>>) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
+    let (id, mut stdin, input) = (child.id(), child.stdin.take().expect("its standard input"), input.into());
+    std::thread::spawn(move || stdin.write_all(&input)); // it may end before it has read everything
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = ended.recv_timeout(2 * PATIENCE).unwrap_or_else(|_| {
+        signal(id, "KILL");
+        panic!("it does not end");
+    });
+    output.expect("its output")
+}
 
 /// A program that runs beside the test.
 pub struct Process {

@@ -122,6 +122,54 @@ fn a_slow_form_shows_sending_and_a_second_send_writes_one_event() {
     browser.wait_for_text("#value", "\"action\": \"order\"");
 }
 
+/// The three pictures of the README.
+#[test]
+fn a_killed_broker_is_told_the_form_keeps_the_event_and_nothing_is_lost() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers())
+        .topic(&Topic::named(kafka.servers(), "user_activity"))
+        .env("FOOTFALL_INGEST__DEADLINE", "2s")
+        .start();
+    let browser = Browser::start();
+    browser.resize(1200, 560);
+    let picture = |name: &str| {
+        let Some(folder) = std::env::var_os("FOOTFALL_TEST_PICTURES") else { return };
+        for scheme in ["light", "dark"] {
+            browser.prefer(scheme);
+            let file = std::path::Path::new(&folder).join(format!("{name}-{scheme}.png"));
+            std::fs::write(file, browser.picture()).expect("the picture can be written");
+        }
+    };
+    browser.open_live(&app, "/");
+    let before = plausible();
+    for event in &before {
+        app.accept(event);
+    }
+    browser.send("Ann", "order");
+    browser.wait_for_text("#receipt", "Saved to Kafka");
+    browser.wait_for_rows(before.len() + 1);
+    picture("outage-1");
+
+    kafka.kill(1);
+    browser.wait_for_text("#broker-notice", "Kafka unreachable since");
+    browser.fill("#details", "{\"total\": 31.5}");
+    browser.send("Ann", "payment");
+    browser.wait_for_text("#problem", "Try again in");
+    assert_eq!(browser.value("#details"), "{\"total\": 31.5}");
+    picture("outage-2");
+
+    kafka.restart(1);
+    browser.wait_for("the notice is gone", || browser.count("#broker-notice:not([hidden])") == 0);
+    browser.wait_for("a receipt", || {
+        browser.send("Ann", "payment");
+        browser.wait_for("an answer", || browser.count("[aria-busy]") == 0);
+        browser.text("#receipt").is_some_and(|words| words.contains("Saved to Kafka"))
+    });
+    browser.wait_for_rows(before.len() + 2);
+    picture("outage-3");
+    assert_eq!(app.topic().records().len(), before.len() + 2);
+}
+
 /// Whether the browser restored the page from its cache or loaded it again.
 #[test]
 fn after_back_the_fields_show_the_filters_of_the_page() {

@@ -633,7 +633,8 @@ fn secrets_are_never_printed() {
 
 #[test]
 fn help_lists_commands_and_options() {
-    for command in ["", "serve", "demo", "consume", "topics", "groups", "check", "healthcheck", "completions", "man"] {
+    let commands = ["", "serve", "demo", "send", "tail", "consume", "topics", "groups", "check", "healthcheck"];
+    for command in commands.into_iter().chain(["completions", "man"]) {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         let name = format!("help {command}").trim_end().replace(' ', "_");
         insta::assert_snapshot!(name, succeeds(&run(&arguments, &[])));
@@ -641,22 +642,31 @@ fn help_lists_commands_and_options() {
     assert_eq!(succeeds(&run(&["--version"], &[])), format!("footfall {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+#[test]
+fn the_variables_of_send_and_tail_are_not_settings() {
+    let printed = run(&["check"], &[("FOOTFALL_URL", "http://127.0.0.1:1"), ("FOOTFALL_TOKEN", "secret")]);
+    assert_eq!(succeeds(&printed), succeeds(&run(&["check"], &[])));
+}
+
 /// Also where no configuration can be read.
 #[test]
 fn completions_and_the_manual_page_have_every_command_and_option() {
     let wrong = [("FOOTFALL_NONSENSE__X", "1")];
-    let parts = ["serve", "demo", "consume", "topics", "groups", "check", "healthcheck", "from-beginning", "rate"];
+    let commands = ["serve", "demo", "send", "tail", "consume", "topics", "groups", "check", "healthcheck"];
+    let options = ["from-beginning", "rate"];
+    let parts = || commands.iter().chain(&options);
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let printed = run(&["completions", shell], &wrong);
         let script = succeeds(&printed);
-        assert!(parts.iter().all(|part| script.contains(part)), "{shell}: {script}");
+        assert!(parts().all(|part| script.contains(part)), "{shell}: {script}");
     }
     let printed = run(&["man"], &wrong);
     let page = succeeds(&printed).replace("\\-", "-");
     assert!(page.contains(".TH footfall 1"), "{page}");
-    for part in parts.map(|part| {
-        if part.contains("from") || part == "rate" { format!("--{part}") } else { format!(".SS footfall {part}") }
-    }) {
+    for part in commands.map(|command| format!(".SS footfall {command}")) {
+        assert!(page.contains(&part), "no {part} in {page}");
+    }
+    for part in options.map(|option| format!("--{option}")) {
         assert!(page.contains(&part), "no {part} in {page}");
     }
     assert_eq!(page.matches(".SH OPTIONS").count(), 1, "{page}");

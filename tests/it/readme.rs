@@ -1,6 +1,7 @@
-//! The examples of README.md and docs/api.md, run unchanged.
+//! The examples of README.md, docs/api.md and docs/cli.md, run unchanged.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
@@ -29,9 +30,13 @@ fn examples(document: &str) -> Vec<Example> {
 
 /// Runs a shell example against an application; a stream is cut off after its first event.
 fn run(example: &Example, app: &Application) -> String {
-    let script = example.text.replace("http://127.0.0.1:8000", &format!("http://{}", app.address));
+    let url = format!("http://{}", app.address);
+    let script = example.text.replace("http://127.0.0.1:8000", &url);
+    let binaries = Path::new(env!("CARGO_BIN_EXE_footfall")).parent().expect("a folder").display();
     let mut child = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &script])
+        .env("PATH", format!("{binaries}:{}", std::env::var("PATH").expect("a path")))
+        .env("FOOTFALL_URL", url)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -102,6 +107,8 @@ fn expected(name: &str) -> &'static [&'static str] {
         "one-record" | "api-record" => &["{\"topic\":", "\"partition\":0,\"offset\":0"],
         "api-export" => &["{\"topic\":", "\"user\":\"john\""],
         "api-stats" => &["\"last_15m\":{\"events\":", "\"line_24h\":"],
+        "send" => &[],
+        "tail" => &["\tJohn\tlogin\t{"],
         "api-ready" => &["HTTP/1.1 200", "[+] kafka"],
         "topics" | "api-topics" => &["{\"topics\":[", "\"next_offset\":", "\"brokers\":["],
         "tutorial" => &["HTTP/1.1 200", "{\"message\":\"Sent to Kafka!\"}"],
@@ -115,7 +122,7 @@ fn every_example_of(document: &str) {
     app.topic().produce(&crate::common::NewRecord::event("John", "login").partition(0));
     app.accept(&serde_json::json!({"user": "John", "action": "first"}));
     let examples = examples(document);
-    assert!(examples.len() > 5, "the document has its examples");
+    assert!(examples.len() > 1, "the document has its examples");
     for example in &examples {
         let output = match example.language.as_str() {
             "sh" => run(example, &app),
@@ -132,6 +139,11 @@ fn every_example_of(document: &str) {
 #[test]
 fn the_examples_of_the_readme_work() {
     every_example_of(include_str!("../../README.md"));
+}
+
+#[test]
+fn the_examples_of_the_clients_docs_work() {
+    every_example_of(include_str!("../../docs/cli.md"));
 }
 
 #[test]
