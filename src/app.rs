@@ -8,7 +8,7 @@ use rocket::{Build, Rocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{InvalidConfig, Settings, TlsSettings};
+use crate::config::{IngestSettings, InvalidConfig, Settings, TlsSettings};
 use crate::feed::{Feed, Frames};
 use crate::follow::TailSink;
 use crate::ingest::{Ingest, UndecidedIds};
@@ -46,8 +46,20 @@ pub fn load_tls(figment: &Figment, settings: &TlsSettings) -> Result<Option<Tls>
     loaded.map(Some).map_err(|error| InvalidConfig::at(figment, error.key, error.why))
 }
 
+/// Refuses a path of the tracker at which another route is.
+pub fn check_tracker(figment: &Figment, settings: &IngestSettings) -> Result<(), InvalidConfig> {
+    let tracker = &settings.tracker;
+    if web::is_taken(tracker) {
+        let why =
+            format!("`{tracker}` and the same without .js must not be paths of other routes; choose another name");
+        return Err(InvalidConfig::at(figment, "ingest.tracker", why));
+    }
+    Ok(())
+}
+
 /// Builds the application and its parts. Needs no reachable broker.
 pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Parts), BuildError> {
+    check_tracker(&figment, &settings.ingest)?;
     let tls = load_tls(&figment, &settings.tls)?;
     let connection = Connection::new(&settings.kafka)?;
     let cluster = Cluster::watch(&connection, &settings.kafka)?;
@@ -96,6 +108,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     settings.http.base_path.serve();
     let rocket = rocket::custom(figment)
         .manage(settings.http.hosts)
+        .manage(settings.ingest.origins)
         .manage(web::Https(tls.is_some()))
         .manage(connection.clone())
         .manage(cluster.state())
@@ -108,7 +121,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         .manage(Arc::new(web::Overviews::new(stats)))
         .manage(metrics.clone())
         .manage(requests.clone());
-    let rocket = web::mount(rocket, metrics, settings.log.requests);
+    let rocket = web::mount(rocket, metrics, settings.log.requests, &settings.ingest.tracker);
     let parts = Parts {
         producer,
         ingest,

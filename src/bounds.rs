@@ -117,6 +117,10 @@ pub fn parsers() -> (usize, usize) {
     (processors, processors / 2)
 }
 
+/// How many reports of losses are remembered, so that one that is sent again is not counted twice. The oldest are forgotten
+/// first.
+pub const LOSS_REPORTS: usize = 4096;
+
 /// Bytes of unanswered posts at which Footfall stops reading from their WebSocket.
 pub const POSTED_BYTES: usize = 1 << 20;
 

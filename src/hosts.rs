@@ -40,6 +40,15 @@ impl<'a> Authority<'a> {
         is_name(host).then_some(Authority { host, address: None, port })
     }
 
+    /// Returns the host without its port, an IPv6 address in brackets and in its shortest form.
+    pub fn host(&self) -> String {
+        Authority { port: None, ..*self }.to_string()
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
     fn is(&self, name: &str) -> bool {
         self.host.eq_ignore_ascii_case(name)
     }

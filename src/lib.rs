@@ -19,6 +19,7 @@ mod ingest;
 pub mod kafka;
 mod lifecycle;
 mod limits;
+mod origins;
 mod search;
 mod server;
 pub mod stats;
@@ -26,7 +27,7 @@ mod stream;
 pub mod telemetry;
 mod web;
 
-pub use app::{BuildError, load_tls, rocket};
+pub use app::{BuildError, check_tracker, load_tls, rocket};
 pub use lifecycle::{Parts, ServeError};
 pub use server::{Tls, inherited_socket};
 

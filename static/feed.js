@@ -65,6 +65,7 @@ class Feed {
       event: (html, from, to) => this.#arrived({ html, from, to }),
       control: (name, message) => this.#control(name, message),
       state: (state) => this.#connection(state),
+      buffering: (buffers) => this.#proxyState(buffers),
     });
     // Only a mouse stays over the list; a finger taps and leaves.
     list.addEventListener('pointerenter', (event) => (this.#pointed = event.pointerType === 'mouse'));
@@ -286,7 +287,7 @@ class Feed {
     const brokerUnreachable = state.kind === 'live' && this.#broker?.broker === 'away';
     $('dot').className = `dot ${brokerUnreachable ? 'warn' : dot}`;
     const impaired = state.kind === 'live' && this.#broker?.broker === 'impaired';
-    if (impaired) $('dot').className = 'dot warn';
+    if (impaired || (dot === 'good' && this.stream?.buffering.buffers)) $('dot').className = 'dot warn';
     const shown = brokerUnreachable
       ? `${word === 'live' ? 'connected' : word}, Kafka unreachable`
       : impaired
@@ -298,6 +299,13 @@ class Feed {
       this.saidKind = state.kind;
     }
     $('connection-words').textContent = words;
+  }
+
+  #proxyState(buffers) {
+    $('proxy-notice').hidden = !buffers;
+    const words = `A proxy buffers this stream, so events arrive late and in clumps. Turn off response buffering for ${at('/stream')} in the proxy (nginx: proxy_buffering off; docs/proxy.md has whole configurations).`;
+    write($('proxy-notice'), buffers ? words : '');
+    this.#connection(this.stream.state);
   }
 
   #brokerState() {

@@ -3,13 +3,18 @@
 // EventSource reconnects by itself after a broken connection (and sends Last-Event-ID), but gives up after any answer other
 // than 200. Then this class retries, with growing delays.
 
+import { Buffering } from './buffering.js';
 import { at } from './words.js';
 
 const RETRY = 3000; // the server's `retry:`
 const LONGEST_WAIT = 30_000;
 const HIDDEN_FOR = 5000;
-// Heartbeats are comments, which scripts do not see: after this long without an event, ask the server whether it still answers.
+// After this long without an event, ask the server whether it still answers: a heartbeat comes every 5 s.
 const QUIET_FOR = 30_000;
+// The server sends the first event at once. If it has not arrived after this long, ask whether the server answers ...
+const SILENT_FOR = 5000;
+// ... and if it does, and the event has not arrived after this long either, a proxy holds it back.
+const STILL_SILENT_FOR = 2000;
 
 export class Stream {
   #source = null;
@@ -19,15 +24,20 @@ export class Stream {
   #tries = 0;
   #heard = Date.now();
   #ticked = Date.now();
+  // When the stream of which nothing has arrived was requested, or its head arrived; 0 if there is none.
+  #requested = 0;
+  #suspecting = false;
 
   /**
-   * `on.event(html, from, to)`, `on.control(name, message, from, to)`, and `on.state(state)` with a state of
-   * `{ kind: 'connecting' | 'live' | 'lost' | 'resting', since, retryAt, why }`.
+   * `on.event(html, from, to)`, `on.control(name, message, from, to)`, `on.state(state)` with a state of
+   * `{ kind: 'connecting' | 'live' | 'lost' | 'resting', since, retryAt, why }`, and `on.buffering(buffers)` when a proxy
+   * begins or ceases to buffer the stream.
    */
   constructor(cursor, filters, on) {
     this.cursor = cursor;
     this.filters = filters;
     this.on = on;
+    this.buffering = new Buffering(Date.now(), (buffers) => on.buffering?.(buffers));
     this.#say({ kind: 'connecting', since: Date.now() });
     document.addEventListener('visibilitychange', () => (document.hidden ? this.#restSoon() : this.#wake()));
     addEventListener('pagehide', () => this.#rest());
@@ -53,8 +63,11 @@ export class Stream {
     if (this.cursor) query.set('after', this.cursor);
     const source = new EventSource(at(`/stream?${query}`));
     this.#source = source;
+    this.#request(Date.now());
     source.onopen = () => {
       this.#heard = Date.now();
+      // Otherwise the time counts from the request.
+      if (!this.#requested) this.#request(this.#heard);
       this.#say({ kind: 'live', since: Date.now() });
     };
     source.onmessage = (event) => this.on.event(event.data, ...this.#advance(event));
@@ -62,6 +75,10 @@ export class Stream {
       source.addEventListener(name, (event) => this.on.control(name, read(event.data), ...this.#advance(event)));
     }
     source.addEventListener('position', (event) => this.#advance(event));
+    source.addEventListener('heartbeat', (event) => {
+      this.#advance(event);
+      this.buffering.heartbeat(read(event.data).elapsed_ms, this.#heard);
+    });
     source.addEventListener('bye', (event) => {
       this.#advance(event);
       // All pages get `bye` at the same moment, so each waits a random time. The server closes the connection, which must not
@@ -78,6 +95,8 @@ export class Stream {
         this.#lost('the server refused the stream', wait);
       } else {
         this.#lost('the connection broke', RETRY);
+        // When EventSource tries again is not known.
+        this.#requested = 0;
       }
       this.#ask();
     };
@@ -86,6 +105,8 @@ export class Stream {
   /** Notes an event's cursor; returns the cursors before and after the event. */
   #advance(event) {
     this.#heard = Date.now();
+    this.buffering.heard(this.#heard);
+    this.#requested = 0;
     this.#tries = 0;
     const from = this.cursor;
     this.cursor = event.lastEventId || from;
@@ -96,6 +117,13 @@ export class Stream {
     clearTimeout(this.#timer);
     this.#source?.close();
     this.#source = null;
+    this.#requested = 0;
+  }
+
+  /** Notes that there is a stream of which nothing has arrived. */
+  #request(now) {
+    this.#requested = now;
+    this.buffering.opened(now);
   }
 
   #say(state) {
@@ -111,13 +139,7 @@ export class Stream {
   /** Finds out why the stream was lost, or whether the server of a quiet stream still answers. */
   async #ask() {
     const state = this.state;
-    let why = null;
-    try {
-      const answer = await fetch(at('/livez'), { cache: 'no-store', signal: AbortSignal.timeout(5000) });
-      if (!answer.ok) why = `the server answered ${answer.status}`;
-    } catch {
-      why = navigator.onLine ? 'the server is unreachable' : 'this computer is offline';
-    }
+    const why = await fault();
     if (why && this.state === state) {
       if (state.kind === 'lost') {
         this.#say({ ...state, why });
@@ -128,14 +150,32 @@ export class Stream {
     }
   }
 
+  /** Finds out whether a proxy holds back a stream of which nothing has arrived. */
+  async #suspect() {
+    const requested = this.#requested;
+    this.#suspecting = true;
+    // The browser sends this after the request for the stream.
+    const answers = (await fault()) === null;
+    if (answers) await new Promise((done) => setTimeout(done, STILL_SILENT_FOR));
+    this.#suspecting = false;
+    if (requested !== this.#requested) return;
+    if (answers) this.buffering.silent();
+    else this.#requested = Date.now();
+  }
+
   #watch() {
     const now = Date.now();
+    // The time in which the page stood still does not count.
+    if (this.buffering.tick(now) && this.#requested) this.#request(now);
+    const silent = this.#requested && now - this.#requested > SILENT_FOR;
+    if (silent && !this.#suspecting && !this.buffering.buffers) this.#suspect();
     // If a 1 s timer fires 30 s late, the computer was asleep, and its connections are dead.
     const slept = now - this.#ticked > 30_000 && !document.hidden;
     this.#ticked = now;
-    if (this.state.kind === 'live') {
-      if (slept) this.#open();
-      else if (now - this.#heard > QUIET_FOR) {
+    if (slept && (this.state.kind === 'live' || this.state.kind === 'connecting')) {
+      this.#open();
+    } else if (this.state.kind === 'live') {
+      if (now - this.#heard > QUIET_FOR) {
         this.#heard = now;
         this.#ask();
       }
@@ -159,6 +199,16 @@ export class Stream {
   #wake() {
     clearTimeout(this.#hidden);
     if (this.state.kind === 'resting' && !document.hidden) this.#open();
+  }
+}
+
+/** Why the server does not answer, or null if it does. */
+async function fault() {
+  try {
+    const answer = await fetch(at('/livez'), { cache: 'no-store', signal: AbortSignal.timeout(5000) });
+    return answer.ok ? null : `the server answered ${answer.status}`;
+  } catch {
+    return navigator.onLine ? 'the server is unreachable' : 'this computer is offline';
   }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use footfall::config::{self, Settings};
 use footfall::kafka::Connection;
-use footfall::{Tls, load_tls};
+use footfall::{Tls, check_tracker, load_tls};
 use rocket::figment::Figment;
 
 use super::{misconfigured, print, report};
@@ -19,6 +19,9 @@ pub fn run(figment: &Figment, settings: &Settings) -> ExitCode {
         out.push_str(&format!("{key:keys$}  {value:values$}  {origin}\n"));
     }
     if let Err(error) = Connection::check(&settings.kafka) {
+        return misconfigured(error);
+    }
+    if let Err(error) = check_tracker(figment, &settings.ingest) {
         return misconfigured(error);
     }
     match load_tls(figment, &settings.tls) {

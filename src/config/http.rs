@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use rocket::data::ByteUnit;
-use rocket::figment::value::Value;
 use serde::{Deserialize, Deserializer};
 
-use super::table::{settings, unit};
+use super::table::{names, settings, unit};
 use crate::base_path::BasePath;
 use crate::hosts::Hosts;
 
@@ -55,15 +54,7 @@ fn base_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BasePath, D::
     BasePath::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// Reads a list of names, or one text with commas between them.
 fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Hosts, D::Error> {
-    let name = |value: &Value| value.as_str().map(str::to_owned);
-    let names = match <Value as Deserialize>::deserialize(deserializer)? {
-        Value::String(_, text) if text.trim().is_empty() => Some(Vec::new()),
-        Value::String(_, text) => Some(text.split(',').map(str::to_owned).collect()),
-        Value::Array(_, values) => values.iter().map(name).collect(),
-        _ => None,
-    };
-    let names = names.ok_or_else(|| serde::de::Error::custom("expected a list of host names"))?;
+    let names = names(deserializer, "a list of host names")?;
     Hosts::parse(names.iter().map(String::as_str)).map_err(serde::de::Error::custom)
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use rocket::data::ByteUnit;
+use serde::Deserializer;
 
 use super::InvalidValue;
-use super::table::{settings, unit};
+use super::table::{names, settings, unit};
+use crate::origins::Origins;
 
 settings! {
     "ingest";
@@ -30,6 +32,14 @@ settings! {
         /// Events per second that one client address (for IPv6: one /64 network) may send. 0 is no limit.
         /// A client may send one second's worth, or one array of `ingest.max_batch` events, at once. More is answered 429.
         pub rate_limit: u32 = 0;
+        /// Origins of other sites whose pages may send events, such as `["https://shop.example"]`; in a variable also with
+        /// commas between them. Scripts of these pages may post JSON and read the answer (CORS), and nothing else. Events from
+        /// pages of all other sites are answered 403.
+        #[serde(deserialize_with = "origins")]
+        pub origins: Origins = Origins::default();
+        /// Where the script is that other sites include, the tracker. It posts to the same path without `.js`. Another name
+        /// than `track` keeps ad blockers that know this one from blocking it.
+        pub tracker: String = "/track.js".into();
         /// The header `ce_source` of events that do not bring their own.
         pub source: String = "/footfall".into();
         /// The header `ce_type` of events that do not bring their own.
@@ -67,6 +77,14 @@ impl IngestSettings {
             let why = format!("`{}` is none of none, gzip, snappy, lz4, zstd", self.compression);
             return InvalidValue::because("ingest.compression", why);
         }
+        if !is_script_path(&self.tracker) {
+            let why = format!(
+                "`{}` is not the path of a script; expected a slash, up to {TRACKER} letters, digits, - and _, and .js, such as \
+                 /track.js",
+                self.tracker
+            );
+            return InvalidValue::because("ingest.tracker", why);
+        }
         for (key, text) in [("ingest.source", &self.source), ("ingest.event_type", &self.event_type)] {
             if text.is_empty() || text.chars().any(char::is_control) {
                 return InvalidValue::because(key, "must not be empty or contain control characters");
@@ -74,4 +92,18 @@ impl IngestSettings {
         }
         Ok(())
     }
+}
+
+fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Origins, D::Error> {
+    let texts = names(deserializer, "a list of origins, such as https://shop.example")?;
+    Origins::parse(texts.iter().map(String::as_str)).map_err(serde::de::Error::custom)
+}
+
+/// Most characters of the tracker's name.
+const TRACKER: usize = 100;
+
+fn is_script_path(path: &str) -> bool {
+    let name = path.strip_prefix('/').and_then(|file| file.strip_suffix(".js"));
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    name.is_some_and(|name| (1..=TRACKER).contains(&name.len()) && name.bytes().all(is_plain))
 }

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use rocket::data::ByteUnit;
 use rocket::figment::value::{Num, Value};
+use serde::{Deserialize, Deserializer};
 
 use super::secret::{Property, Secret};
 use crate::base_path::BasePath;
 use crate::event::time::parse_duration;
 use crate::hosts::Hosts;
+use crate::origins::Origins;
 
 /// One table of `Rocket.toml`.
 pub struct Table {
@@ -54,7 +56,7 @@ pub enum SettingKind {
     Size,
     Number,
     Switch,
-    /// Host names: a list, or one text with commas.
+    /// Host names or origins: a list, or one text with commas.
     Names,
     /// A table of its own. Its values are never shown, because they may be passwords.
     Properties,
@@ -78,7 +80,7 @@ kinds! {
     Size: ByteUnit;
     Number: i32, u32, u64, usize;
     Switch: bool;
-    Names: Hosts;
+    Names: Hosts, Origins;
     Properties: BTreeMap<String, Property>;
     Table: super::MutualTlsSettings;
 }
@@ -175,6 +177,18 @@ impl SettingKey {
             (_, other) => format!("{other:?}"),
         }
     }
+}
+
+/// Reads a list of texts, or one text with commas between them.
+pub(super) fn names<'de, D: Deserializer<'de>>(deserializer: D, expected: &str) -> Result<Vec<String>, D::Error> {
+    let name = |value: &Value| value.as_str().map(str::to_owned);
+    let names = match <Value as Deserialize>::deserialize(deserializer)? {
+        Value::String(_, text) if text.trim().is_empty() => Some(Vec::new()),
+        Value::String(_, text) => Some(text.split(',').map(str::to_owned).collect()),
+        Value::Array(_, values) => values.iter().map(name).collect(),
+        _ => None,
+    };
+    names.ok_or_else(|| serde::de::Error::custom(format_args!("expected {expected}")))
 }
 
 /// A number as it is written in decimal.

@@ -6,6 +6,7 @@
 
 mod batch;
 mod ids;
+mod losses;
 mod produce;
 mod recover;
 mod submit;
@@ -18,6 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Semaphore, watch};
 
 use ids::Ids;
+use losses::LossReports;
 pub use submit::{Ack, Events, Handling, Shape, Submission, SubmitError, Verdicts};
 pub use undecided::UndecidedIds;
 pub use verdict::{Failure, IngestMetrics, Verdict, Written};
@@ -26,6 +28,7 @@ use crate::bounds::{Shares, part_of_one_address, part_of_unawaited};
 use crate::config::IngestSettings;
 use crate::event::Record;
 use crate::event::cloudevents::{CONTENT_TYPE, ID, SOURCE, SPECVERSION, TIME, TYPE};
+use crate::event::tracker::LossReport;
 use crate::kafka::{Cause, ClusterState, History, Producer, TopicId, TopicState, Trouble};
 use crate::limits::{HeavyWork, RateLimit};
 
@@ -47,6 +50,7 @@ pub struct Ingest {
     /// it.
     unawaited: [Shares; 2],
     rate_limit: RateLimit,
+    loss_reports: LossReports,
     /// Parses large bodies.
     heavy: HeavyWork,
     settings: IngestSettings,
@@ -92,6 +96,7 @@ impl Ingest {
             admission,
             unawaited,
             rate_limit,
+            loss_reports: LossReports::default(),
             heavy,
             settings,
             reading: RwLock::default(),
@@ -108,6 +113,13 @@ impl Ingest {
 
     pub fn metrics(&self) -> &IngestMetrics {
         &self.metrics
+    }
+
+    /// Counts events that a tracker discarded, once for each report.
+    pub fn count_losses(&self, report: &LossReport) {
+        if !report.losses.is_empty() && self.loss_reports.is_new(&report.id) {
+            self.metrics.count_losses(&report.losses);
+        }
     }
 
     /// What currently keeps posts from being written or streams from getting records.

@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::event::tracker::Loss;
 use crate::event::{EventId, FieldError};
 use crate::kafka::ProduceError;
 
@@ -84,10 +85,17 @@ pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    pub reason: &'static str,
+}
+
 /// The metrics of ingest.
 #[derive(Debug, Clone)]
 pub struct IngestMetrics {
     pub events: Family<OutcomeLabel, Counter>,
+    /// Events that trackers discarded, as they report.
+    pub discarded: Family<ReasonLabel, Counter>,
     pub produce_seconds: Histogram,
 }
 
@@ -95,7 +103,7 @@ impl Default for IngestMetrics {
     fn default() -> Self {
         // 0.25 ms to 16 s
         let produce_seconds = Histogram::new(exponential_buckets(0.000_25, 2.0, 17));
-        IngestMetrics { events: Family::default(), produce_seconds }
+        IngestMetrics { events: Family::default(), discarded: Family::default(), produce_seconds }
     }
 }
 
@@ -111,6 +119,12 @@ impl IngestMetrics {
     pub(super) fn count_rate_limited(&self, events: usize, invalid: usize) {
         self.add("rate_limited", events);
         self.add("invalid", invalid);
+    }
+
+    pub(super) fn count_losses(&self, losses: &[Loss]) {
+        for loss in losses {
+            self.discarded.get_or_create(&ReasonLabel { reason: loss.reason.name() }).inc_by(loss.quantity);
+        }
     }
 
     fn add(&self, outcome: &'static str, events: usize) {

@@ -70,13 +70,13 @@ impl LastId {
     /// Returns the frame of a beat. `place` is the stream's position if all frames before it were sent.
     pub fn beat(&mut self, beat: &Beat, place: Option<&Arc<Cursor>>) -> Bytes {
         match (beat, place) {
-            (Beat::Heartbeat, Some(place)) if self.dialect != Dialect::Lines && !self.is(place) => self.position(place),
+            (Beat::Heartbeat(_), Some(place)) if self.dialect == Dialect::Json => match self.is(place) {
+                true => beat.bytes(self.dialect, None),
+                false => self.position(place),
+            },
             (_, Some(place)) => {
-                let bytes = beat.bytes(self.dialect, Some(place));
-                if !matches!(beat, Beat::Heartbeat) {
-                    self.set(place);
-                }
-                bytes
+                self.set(place);
+                beat.bytes(self.dialect, Some(place))
             }
             (_, None) => beat.bytes(self.dialect, self.known().as_deref()),
         }

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use follower::Follower;
-pub use pulse::{Beat, Bye, Pulse, Status};
+pub use pulse::{Beat, Bye, Heartbeat, Pulse, Status};
 pub use start::Start;
 
 use crate::bounds::{self, Address, Busy, Share, Shares};

@@ -17,9 +17,16 @@ use crate::event::time::format_ms;
 use crate::feed::{Cursor, Dialect, Frames};
 use crate::kafka::{Cause, ClusterState, Trouble, describe_troubles};
 
+/// Most time between two heartbeats of a page, which learns from them whether a proxy buffers its stream.
+const PAGE_HEARTBEAT: Duration = Duration::from_secs(5);
+
 /// Decides when a stream sends such a message.
 pub struct Pulse {
+    opened_at: Instant,
     heartbeat: Duration,
+    /// Whether heartbeats come up to a fifth early, at random: a proxy that forwards at a fixed interval could otherwise
+    /// delay all of them by the same time.
+    jittered: bool,
     heartbeat_at: Instant,
     /// Ends the stream at its maximum age, so that the client resumes, perhaps at another replica.
     end_at: Instant,
@@ -43,7 +50,8 @@ pub struct Pulse {
 
 /// One message that is not an event.
 pub enum Beat {
-    Heartbeat,
+    /// With the time since the stream was opened.
+    Heartbeat(Duration),
     Status(Status),
     /// The last message, with the reason.
     Bye(&'static str),
@@ -69,6 +77,14 @@ enum BrokerState {
     Away,
 }
 
+/// `event: heartbeat`, which only pages get.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"elapsed_ms": 4810})))]
+pub struct Heartbeat {
+    /// Milliseconds since the stream was opened, by the server's clock.
+    elapsed_ms: u64,
+}
+
 /// `event: bye`. The server closes now; resume with the last id.
 #[derive(Serialize, ToSchema)]
 #[schema(examples(json!({"reason": "shutdown"})))]
@@ -85,9 +101,12 @@ impl Pulse {
         // Less up to a fifth, at random, so that clients that connected together do not reconnect together.
         let age = settings.max_age.mul_f64(1.0 - fastrand::f64() / 5.0);
         let now = Instant::now();
-        let (heartbeat_at, end_at) = (now + settings.heartbeat, now + age);
+        let heartbeat = if is_page { settings.heartbeat.min(PAGE_HEARTBEAT) } else { settings.heartbeat };
+        let (heartbeat_at, end_at) = (now + interval(heartbeat, is_page), now + age);
         Pulse {
-            heartbeat: settings.heartbeat,
+            opened_at: now,
+            heartbeat,
+            jittered: is_page,
             heartbeat_at,
             end_at,
             timer: Box::pin(sleep_until(heartbeat_at.min(end_at))),
@@ -136,10 +155,10 @@ impl Pulse {
         if now >= self.end_at {
             return Some(Beat::Bye("max age"));
         }
-        self.heartbeat_at = now + self.heartbeat;
+        self.heartbeat_at = now + interval(self.heartbeat, self.jittered);
         self.timer.as_mut().reset(self.heartbeat_at.min(self.end_at));
         (self.timer_runs, self.timer_wakes) = (false, None);
-        Some(Beat::Heartbeat)
+        Some(Beat::Heartbeat(now - self.opened_at))
     }
 
     /// Whether there may be a message beside a heartbeat.
@@ -209,6 +228,11 @@ impl Pulse {
     }
 }
 
+/// Returns the time until the next heartbeat.
+fn interval(heartbeat: Duration, jittered: bool) -> Duration {
+    if jittered { heartbeat.mul_f64(1.0 - fastrand::f64() / 5.0) } else { heartbeat }
+}
+
 const UP: Status = Status { broker: BrokerState::Up, reason: None, since: None };
 
 impl Beat {
@@ -216,7 +240,11 @@ impl Beat {
     pub fn bytes(&self, dialect: Dialect, place: Option<&Cursor>) -> Bytes {
         let mut out = Vec::new();
         match self {
-            Beat::Heartbeat => Frames::heartbeat(&mut out, dialect, place),
+            Beat::Heartbeat(elapsed) if dialect == Dialect::Html => {
+                let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+                Frames::control(&mut out, dialect, "heartbeat", place, &Heartbeat { elapsed_ms });
+            }
+            Beat::Heartbeat(_) => Frames::heartbeat(&mut out, dialect, place),
             Beat::Status(status) => Frames::control(&mut out, dialect, "status", place, status),
             Beat::Bye(reason) => Frames::control(&mut out, dialect, "bye", place, &Bye { reason }),
         }

@@ -217,6 +217,24 @@ async fn a_heartbeat_has_the_current_position() {
 }
 
 #[tokio::test]
+async fn a_page_gets_heartbeats_as_events_with_the_age_of_the_stream() {
+    let fixture = Fixture::new(FeedSettings { heartbeat: A_MOMENT, ..FeedSettings::default() });
+    let start = Instant::now();
+    let page = StreamRequest { dialect: Dialect::Html, ..request(Start::Now) };
+    let mut page = fixture.open(page).await.expect("a stream");
+    page.expect("retry: ").await;
+    page.expect("event: status\n").await;
+    let mut last = 0;
+    for _ in 0..3 {
+        let text = page.next().await;
+        let age = text.strip_prefix("event: heartbeat\ndata: {\"elapsed_ms\":").expect("a heartbeat");
+        let age: u128 = age.strip_suffix("}\nid: 0-0\n\n").expect("the position").parse().expect("a number");
+        assert!(age >= last + 80 && age <= start.elapsed().as_millis(), "{age} ms after {last} ms");
+        last = age;
+    }
+}
+
+#[tokio::test]
 async fn a_stream_says_bye_when_the_process_ends_and_at_its_maximum_age() {
     let fixture = Fixture::new(FeedSettings::default());
     let mut client = fixture.follow(Start::Now).await;

@@ -59,6 +59,11 @@ impl Metrics {
         );
         registry.register("events", "Events submitted, by outcome", ingest.metrics().events.clone());
         registry.register(
+            "tracker_discarded",
+            "Events that trackers discarded before they were sent, as they report, by reason",
+            ingest.metrics().discarded.clone(),
+        );
+        registry.register(
             "produce_duration_seconds",
             "Time from handing the events of a request to the producer to the last acknowledgement",
             ingest.metrics().produce_seconds.clone(),

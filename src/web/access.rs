@@ -1,4 +1,4 @@
-//! Which requests are answered: those that name this server, that no page of another site has caused, and whose target
+//! Which requests are answered: those that name this server, that no page of another site has caused unless it may, and whose target
 //! is text.
 //!
 //! The check runs before every route and the catcher, before any handler or guard, so that no route can omit it and a
@@ -12,6 +12,7 @@ use rocket::{Data, Request};
 use super::problem::{Kind, Problem};
 use super::query;
 use crate::hosts::{Authority, Hosts};
+use crate::origins::Origins;
 
 /// Whether the server itself speaks HTTPS. If not, a proxy in front of it may.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +28,12 @@ pub enum RouteKind {
     /// A stream, a search or an export. No other site may start it: any page could do so again and again without its
     /// user noticing.
     Long,
-    /// Takes events.
+    /// Takes events as JSON. Pages of listed origins may send them (`ingest.origins`).
     Submit,
+    /// Takes the page's form. Only Footfall's own pages may send it.
+    Form,
+    /// A script that pages of any site may load: it is the same for all, and the server does nothing for it.
+    Script,
     /// A file of the pages.
     File,
 }
@@ -46,6 +51,39 @@ impl RouteKind {
             (_, RouteKind::Long) => &["GET"],
             _ => &["GET", "HEAD"],
         }
+    }
+}
+
+/// Which pages of other origins may read the answer to a request (WHATWG Fetch, section 3.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sharing {
+    /// None.
+    Closed,
+    /// Those of listed origins, but this request does not come from one.
+    Listed,
+    /// That of this listed origin.
+    With(String),
+}
+
+impl Sharing {
+    /// Returns what the check has found.
+    pub fn of<'r>(request: &'r Request<'_>) -> &'r Sharing {
+        request.local_cache(|| Sharing::Closed)
+    }
+
+    /// Notes whether a request to a route of this kind comes from a page of a listed origin.
+    fn note<'r>(request: &'r Request<'_>, kind: RouteKind) -> &'r Sharing {
+        request.local_cache(|| {
+            let origins = request.rocket().state::<Origins>().filter(|origins| !origins.is_empty());
+            let Some(origins) = origins.filter(|_| matches!(kind, RouteKind::Submit | RouteKind::Script)) else {
+                return Sharing::Closed;
+            };
+            let mut sent = request.headers().get("Origin");
+            match (sent.next(), sent.next()) {
+                (Some(origin), None) if origins.contains(origin) => Sharing::With(origin.to_owned()),
+                _ => Sharing::Listed,
+            }
+        })
     }
 }
 
@@ -71,14 +109,17 @@ impl Handler for Guarded {
     }
 }
 
-/// Rejects a request under a foreign host name with 421, one from another site's page with 403, and one whose target is
-/// not UTF-8 or repeats a parameter with 400.
+/// Rejects a request under a foreign host name with 421, one from another site's page with 403 unless that may send it, and
+/// one whose target is not UTF-8 or repeats a parameter with 400.
 pub fn check(request: &Request, kind: RouteKind) -> Result<(), Problem> {
     let Some(hosts) = request.rocket().state::<Hosts>() else {
         return Err(Problem::new(Kind::Internal, "a part of the application is missing"));
     };
     check_host(request, kind, hosts)?;
-    check_site(request, kind, hosts)?;
+    let is_listed = matches!(Sharing::note(request, kind), Sharing::With(_));
+    if !is_listed && kind != RouteKind::Script {
+        check_site(request, kind, hosts)?;
+    }
     check_target(request)
 }
 
@@ -126,10 +167,14 @@ fn check_site(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), P
         if kind.is_linkable() && is_link(request) {
             return Ok(());
         }
-        let detail = format!(
+        let mut detail = format!(
             "this was sent by a page of another site (`Sec-Fetch-Site` is `{site}`), from which only links to pages are \
              followed"
         );
+        if kind == RouteKind::Submit {
+            detail +=
+                ", and events of the origins that are listed in ingest.origins (FOOTFALL_INGEST__ORIGINS) are accepted";
+        }
         return Err(Problem::new(Kind::CrossSite, detail));
     }
     let host = host(request);
@@ -138,11 +183,14 @@ fn check_site(request: &Request, kind: RouteKind, hosts: &Hosts) -> Result<(), P
     let foreign = |origin: &&str| is_plain(origin) || !hosts.is_own(origin, host.as_ref());
     let Some(origin) = headers.get("Origin").find(foreign) else { return Ok(()) };
     let host = headers.get_one("Host").unwrap_or_default();
-    let detail = format!(
+    let mut detail = format!(
         "this was sent by a page of another site: `Origin` is `{origin}` and `Host` is `{host}`. If both are this server, \
          the proxy in front of it has changed `Host`: let it pass the original one (nginx: `proxy_set_header Host \
          $http_host;`), or list the name in http.hosts"
     );
+    if kind == RouteKind::Submit {
+        detail += ". If that site may send events, list its origin in ingest.origins (FOOTFALL_INGEST__ORIGINS)";
+    }
     Err(Problem::new(Kind::CrossSite, detail))
 }
 

@@ -1,6 +1,7 @@
 //! The files of `static/`, embedded and sent with gzip if the client accepts it. An address with the content's hash may
 //! be cached for ever; a plain one is revalidated each time, which costs a 304.
 
+use std::borrow::Cow;
 use std::io::{Cursor, Read};
 use std::sync::OnceLock;
 
@@ -29,6 +30,7 @@ const FILES: &[File] = files![
     "app.css",
     "app.js",
     "backlog.js",
+    "buffering.js",
     "copy.js",
     "feed.js",
     "form.js",
@@ -42,16 +44,21 @@ const FILES: &[File] = files![
     "search.js",
     "stream.js",
     "time.js",
+    "track.js",
     "user.js",
     "words.js",
     "favicon.svg",
 ];
 
+/// The script for pages of other sites.
+const TRACKER: &str = "track.js";
+
 /// Hexadecimal digits of a file's hash in its address.
 const HASH: usize = 8;
 
-/// The hash and the gzip encoding of a file, computed at its first use.
+/// A file as it is sent, with its hash and its gzip encoding, computed at its first use.
 struct PreparedFile {
+    bytes: Cow<'static, [u8]>,
     hash: String,
     gzip: Vec<u8>,
 }
@@ -60,13 +67,25 @@ fn made() -> &'static [PreparedFile] {
     static MADE: OnceLock<Vec<PreparedFile>> = OnceLock::new();
     MADE.get_or_init(|| {
         let make = |file: &File| {
+            let bytes: Cow<[u8]> = match file.name {
+                TRACKER => without_comments(file.bytes).into(),
+                _ => file.bytes.into(),
+            };
             let mut gzip = Vec::new();
-            let mut encoder = GzEncoder::new(file.bytes, Compression::best());
+            let mut encoder = GzEncoder::new(&*bytes, Compression::best());
             encoder.read_to_end(&mut gzip).expect("memory can be read and written");
-            PreparedFile { hash: content_hash(file.bytes), gzip }
+            PreparedFile { hash: content_hash(&bytes), bytes, gzip }
         };
         FILES.iter().map(make).collect()
     })
+}
+
+/// Returns a script without its indentation, its empty lines and the lines that are comments (`//`). No string in it may
+/// have several lines.
+fn without_comments(script: &[u8]) -> Vec<u8> {
+    let lines = script.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let code: Vec<&[u8]> = lines.filter(|line| !line.is_empty() && !line.starts_with(b"//")).collect();
+    code.join(&b'\n')
 }
 
 /// Returns the CRC-32 of a file's content, in hexadecimal. It is the same in every build, so that replicas of different
@@ -93,7 +112,18 @@ fn with_hash(name: &str) -> String {
 
 pub struct Asset {
     index: usize,
-    immutable: bool,
+    caching: Caching,
+}
+
+/// How long caches may keep a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caching {
+    /// For ever: its address changes with its content.
+    Immutable,
+    /// They ask each time whether it has changed.
+    Revalidated,
+    /// For an hour, because pages of other sites load it too.
+    Hour,
 }
 
 #[get("/static/<name>")]
@@ -102,14 +132,14 @@ pub fn hashed(name: &str) -> Result<Asset, Problem> {
     let hashed = |index: &usize| with_hash(FILES[*index].name) == name;
     let found = |wanted: &dyn Fn(&usize) -> bool| (0..FILES.len()).find(|index| wanted(index));
     if let Some(index) = found(&hashed) {
-        return Ok(Asset { index, immutable: true });
+        return Ok(Asset { index, caching: Caching::Immutable });
     }
     // During an update, the page may come from one replica and its files from another. Another version is better than
     // nothing, but must not be cached.
     let current = without_hash(name);
     let plain = found(&|index| plain(index) || current.as_deref() == Some(FILES[*index].name));
     match plain {
-        Some(index) => Ok(Asset { index, immutable: false }),
+        Some(index) => Ok(Asset { index, caching: Caching::Revalidated }),
         None => Err(Problem::new(Kind::NotFound, format!("no file {name}"))),
     }
 }
@@ -128,25 +158,38 @@ pub fn favicon() -> Result<Asset, Problem> {
     hashed("favicon.svg")
 }
 
+/// The script for pages of other sites.
+pub fn tracker() -> Asset {
+    let index = FILES.iter().position(|file| file.name == TRACKER).unwrap_or_default();
+    Asset { index, caching: Caching::Hour }
+}
+
 impl<'r> Responder<'r, 'static> for Asset {
     fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
         let (file, made) = (&FILES[self.index], &made()[self.index]);
         let zipped = accepts_gzip(request.headers().get("Accept-Encoding"));
         // A strong tag identifies the exact bytes (RFC 9110, section 8.8.3).
         let tag = if zipped { format!("\"{}-gzip\"", made.hash) } else { format!("\"{}\"", made.hash) };
-        let kept = if self.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+        let kept = match self.caching {
+            Caching::Immutable => "public, max-age=31536000, immutable",
+            Caching::Revalidated => "no-cache",
+            Caching::Hour => "public, max-age=3600",
+        };
         let mut builder = Response::build();
         builder
             .header(Header::new("Cache-Control", kept))
             .header(Header::new("ETag", tag.clone()))
             .header(Header::new("Vary", "Accept-Encoding"));
+        if self.caching == Caching::Hour {
+            builder.header(Header::new("Cross-Origin-Resource-Policy", "cross-origin"));
+        }
         let known = request.headers().get("If-None-Match").any(|tags| tags == "*" || tags.contains(&tag));
         if known {
             return builder.status(Status::NotModified).ok();
         }
         let extension = file.name.rsplit('.').next().unwrap_or_default();
         builder.header(ContentType::from_extension(extension).unwrap_or(ContentType::Binary));
-        let bytes: &'static [u8] = if zipped { &made.gzip } else { file.bytes };
+        let bytes: &'static [u8] = if zipped { &made.gzip } else { &made.bytes };
         if zipped {
             builder.header(Header::new("Content-Encoding", "gzip"));
         }
@@ -174,6 +217,17 @@ mod tests {
         // The check value of CRC-32 (ISO-HDLC).
         assert_eq!(content_hash(b"123456789"), "cbf43926");
         assert_eq!(content_hash(b"").len(), HASH);
+    }
+
+    #[test]
+    fn the_tracker_is_small_and_its_comments_are_lines() {
+        let index = tracker().index;
+        let (source, made) = (FILES[index].bytes, &made()[index]);
+        assert!(made.gzip.len() < 2000, "{} bytes with gzip", made.gzip.len());
+        // Sites may have any encoding, and `without_comments` knows comments of a line only.
+        assert!(source.is_ascii() && made.bytes.len() > 1000);
+        let text = String::from_utf8_lossy(&made.bytes);
+        assert!(!text.contains("/*") && !text.contains("// "), "{text}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod api;
 mod assets;
 mod body;
 mod catcher;
+mod cors;
 mod guards;
 mod headers;
 mod long_answer;
@@ -24,12 +25,12 @@ pub mod views;
 
 pub use access::Https;
 pub use refusal::{speaks_https, too_many_connections};
+pub use routes::is_taken;
 
 use std::sync::Arc;
 
 use rocket::shield::Shield;
 use rocket::{Build, Rocket, catchers};
-use utoipa::OpenApi;
 
 use crate::telemetry::Metrics;
 
@@ -37,16 +38,18 @@ pub use pages::form::form_bytes;
 pub use pages::overview::Overviews;
 
 /// Adds routes, catchers and fairings to a Rocket that manages the parts. `log_requests` is whether each request gets a
-/// line in the log. Rocket does not launch if a handler uses the `State` of a part that is not managed.
-pub fn mount(rocket: Rocket<Build>, metrics: Arc<Metrics>, log_requests: bool) -> Rocket<Build> {
+/// line in the log; `tracker` is the path of the tracker's script. Rocket does not launch if a handler uses the `State` of a part that is not managed.
+pub fn mount(rocket: Rocket<Build>, metrics: Arc<Metrics>, log_requests: bool, tracker: &str) -> Rocket<Build> {
+    let script = tracker.to_owned();
     rocket
         .attach(request_log::RequestLog { metrics, lines: log_requests })
         .attach(pages::error::ErrorPages)
         // Our headers replace Rocket's own.
         .attach(Shield::new())
         .attach(headers::Security)
-        .manage(openapi::Description::new(|| openapi::text(routes::Operations::openapi())))
-        .mount("/", routes::routes())
+        .attach(cors::Cors)
+        .manage(openapi::Description::new(move || openapi::text(routes::description(&script))))
+        .mount("/", routes::routes(tracker))
         .mount("/", refusal::routes())
         .register("/", catchers![catcher::catch])
 }

@@ -123,6 +123,11 @@ pub fn answer(topic: &str, verdicts: Verdicts, handling: Handling) -> Result<Ans
     }
 }
 
+/// The answer to a request without events, as to an array.
+pub fn nothing() -> Answer {
+    Answer::json(200, &Results { results: Vec::new() })
+}
+
 fn one(topic: &str, verdict: Verdict) -> Result<Answer, Problem> {
     match verdict {
         Verdict::Written { id, at, replayed } => {

@@ -8,13 +8,17 @@ use std::collections::BTreeMap;
 
 use footfall_core::{Dropped, Gap, Position};
 use rocket::Route;
+use rocket::http::Method;
+use rocket::route::dummy_handler;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
 
 use super::access::{RouteKind, guard};
 use super::method_not_allowed::not_allowed;
 use super::pages::progress::{FailureMessage, ProgressMessage};
 use super::receipt::{Queued, Receipt};
 use super::{api, assets, pages};
-use crate::stream::{Bye, Status};
+use crate::stream::{Bye, Heartbeat, Status};
 
 macro_rules! table {
     (described { $($kind:ident $($handler:ident)::+;)+ } bare { $($bare_kind:ident $($bare:ident)::+;)+ }) => {
@@ -36,6 +40,7 @@ macro_rules! table {
                 Dropped,
                 FailureMessage,
                 Gap,
+                Heartbeat,
                 Position,
                 ProgressMessage,
                 Queued,
@@ -50,7 +55,7 @@ macro_rules! table {
 table! {
     described {
         Page   pages::live::page;
-        Submit pages::form::submit;
+        Form   pages::form::submit;
         Long   api::stream::page;
         Page   pages::overview::page;
         Long   pages::overview::stream;
@@ -74,6 +79,8 @@ table! {
         Page   api::topics::groups;
         Submit api::events::tutorial;
         Submit api::segment::call;
+        Submit api::tracker::submit;
+        Script api::tracker::script;
         Page   api::events::description;
 
         Probe  api::operations::livez;
@@ -86,19 +93,59 @@ table! {
     }
 }
 
-/// Returns every route behind the access check, and the routes that answer 405.
-pub fn routes() -> Vec<Route> {
-    let table = table();
-    let mut paths: BTreeMap<String, (RouteKind, Vec<&str>)> = BTreeMap::new();
+/// The paths of the tracker in the table.
+const SCRIPT: &str = "/track.js";
+const TRACKED: &str = "/track";
+
+/// Returns the path to which the tracker posts; `script` is the path of its script.
+fn tracked(script: &str) -> &str {
+    script.strip_suffix(".js").unwrap_or(script)
+}
+
+/// Whether another route is at a path of the tracker, if its script is at this path.
+pub fn is_taken(script: &str) -> bool {
+    let is_at = |route: &Route, path: &str| route.uri.path() == path && ![SCRIPT, TRACKED].contains(&path);
+    table().iter().any(|(_, route)| is_at(route, script) || is_at(route, tracked(script)))
+}
+
+/// Returns the description of the routes, with the tracker's script at this path.
+pub fn description(script: &str) -> OpenApi {
+    let mut description = Operations::openapi();
+    for (path, renamed) in [(SCRIPT, script), (TRACKED, tracked(script))] {
+        if let Some(item) = description.paths.paths.remove(path) {
+            description.paths.paths.insert(renamed.to_owned(), item);
+        }
+    }
+    description
+}
+
+/// Returns every route behind the access check, and the routes that answer 405. The tracker's script is at this path.
+pub fn routes(script: &str) -> Vec<Route> {
+    let mut table = table();
+    for (_, route) in &mut table {
+        let renamed = match route.uri.path() {
+            SCRIPT => script,
+            TRACKED => tracked(script),
+            _ => continue,
+        };
+        route.uri = Route::new(route.method, renamed, dummy_handler).uri;
+    }
+    let mut paths: BTreeMap<String, (Vec<RouteKind>, Vec<&str>)> = BTreeMap::new();
     for (kind, route) in &table {
-        let (_, allow) = paths.entry(route.uri.path().to_owned()).or_insert((*kind, Vec::new()));
+        let (kinds, allow) = paths.entry(route.uri.path().to_owned()).or_default();
+        kinds.push(*kind);
         allow.extend(kind.methods(route.method));
     }
-    let others = paths.into_iter().flat_map(|(path, (kind, mut allow))| {
+    let others = paths.into_iter().flat_map(|(path, (kinds, mut allow))| {
         allow.sort_unstable();
-        // A link that leads to a method of another kind gets 405, whichever site it is on.
-        let kind = if kind == RouteKind::Probe { RouteKind::Probe } else { RouteKind::Page };
-        not_allowed(&path, &allow).into_iter().map(move |route| (kind, route)).collect::<Vec<_>>()
+        let kind = move |method: Method| match method {
+            // The preflight of a page that may post.
+            Method::Options if kinds.contains(&RouteKind::Submit) => RouteKind::Submit,
+            _ if kinds.contains(&RouteKind::Probe) => RouteKind::Probe,
+            // A link that leads to a method of another kind gets 405, whichever site it is on.
+            _ => RouteKind::Page,
+        };
+        not_allowed(&path, &allow).into_iter().map(move |route| (kind(route.method), route)).collect::<Vec<_>>()
     });
     table.into_iter().chain(others).map(|(kind, route)| guard(kind, route)).collect()
 }

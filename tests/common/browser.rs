@@ -101,27 +101,40 @@ impl WebDriverCompatibleCommand for Vendor {
 impl Browser {
     #[track_caller]
     pub fn start() -> Self {
-        Browser::start_with(json!({}))
+        Browser::start_with(json!({}), &[])
+    }
+
+    /// One that does not tell pages that a program drives it (`navigator.webdriver`).
+    #[track_caller]
+    pub fn of_a_visitor() -> Self {
+        Browser::start_with(json!({}), &["--disable-blink-features=AutomationControlled"])
     }
 
     #[track_caller]
     pub fn without_scripts() -> Self {
-        Browser::start_with(json!({"profile.managed_default_content_settings.javascript": 2}))
+        Browser::start_with(json!({"profile.managed_default_content_settings.javascript": 2}), &[])
     }
 
     #[track_caller]
-    fn start_with(preferences: Value) -> Self {
+    fn start_with(preferences: Value, more: &[&str]) -> Self {
         let driver = Driver::start();
         let runtime = Runtime::new().expect("a runtime");
+        let usual: &[&str] = &[
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1440,900",
+            "--lang=en",
+        ];
+        let arguments = [usual, more].concat();
         let capabilities = json!({
-            "goog:chromeOptions": {
-                "args": [
-                    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic",
-                    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                    "--window-size=1440,900", "--lang=en",
-                ],
-                "prefs": preferences,
-            },
+            "goog:chromeOptions": {"args": arguments, "prefs": preferences},
             "goog:loggingPrefs": {"browser": "ALL"},
         });
         let capabilities: Capabilities = serde_json::from_value(capabilities).expect("an object");
@@ -139,8 +152,32 @@ impl Browser {
 
     #[track_caller]
     pub fn open(&self, app: &Application, path: &str) {
-        self.run(self.client.goto(&format!("http://{}{}{path}", self.host(app), base_path())));
+        self.open_at(self.host(app), path);
+    }
+
+    /// Opens a page at another address than the application's, such as a proxy's.
+    #[track_caller]
+    pub fn open_at(&self, host: SocketAddr, path: &str) {
+        self.run(self.client.goto(&format!("http://{host}{}{path}", base_path())));
         self.wait_until_loaded();
+    }
+
+    /// Opens a page of another site, and waits until it is loaded.
+    #[track_caller]
+    pub fn visit(&self, address: &str) {
+        self.run(self.client.goto(address));
+        self.wait_until_loaded();
+    }
+
+    /// Runs a script in every page that is opened later, before its own scripts. Returns its identifier.
+    #[track_caller]
+    pub fn before_pages(&self, script: &str) -> Value {
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({"source": script}))["identifier"].clone()
+    }
+
+    #[track_caller]
+    pub fn no_longer_before_pages(&self, identifier: &Value) {
+        self.devtools("Page.removeScriptToEvaluateOnNewDocument", json!({"identifier": identifier}));
     }
 
     /// The host and port at which the browser reaches an application.

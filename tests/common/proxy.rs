@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +30,8 @@ pub enum Weather {
     BlackHole,
     /// Connections are closed at once.
     Refuse,
+    /// Server-Sent Events are held back until there are so many bytes of them, as nginx does with `proxy_buffering on`.
+    Buffer(usize),
 }
 
 /// Most chunks that were read from a connection and not forwarded.
@@ -181,7 +184,8 @@ async fn send(mut chunks: mpsc::Receiver<(Instant, Vec<u8>)>, to: &mut OwnedWrit
     let mut weather = network.weather.subscribe();
     // Bytes until the cut, if there is one.
     let mut left: Option<u64> = None;
-    while let Some((due, bytes)) = chunks.recv().await {
+    let (mut is_stream, mut held) = (false, Vec::new());
+    while let Some((due, mut bytes)) = chunks.recv().await {
         sleep_until(due).await;
         let Ok(now) = weather.wait_for(|weather| *weather != Weather::BlackHole).await.map(|weather| *weather) else {
             return End::Cut;
@@ -190,6 +194,14 @@ async fn send(mut chunks: mpsc::Receiver<(Instant, Vec<u8>)>, to: &mut OwnedWrit
             Weather::CutAfter(bytes) => left.or(Some(bytes)),
             _ => None,
         };
+        is_stream |= bytes.starts_with(b"HTTP/1.1 ") && memmem::find(&bytes, b"text/event-stream").is_some();
+        if is_stream {
+            held.append(&mut bytes);
+            if matches!(now, Weather::Buffer(size) if held.len() < size) {
+                continue;
+            }
+            bytes = std::mem::take(&mut held);
+        }
         let taken = left.map_or(bytes.len(), |left| bytes.len().min(left as usize));
         if to.write_all(&bytes[..taken]).await.is_err() {
             return End::Cut;

@@ -160,7 +160,10 @@ fn every_answer_about_a_posted_event_fits_its_schema() {
 
 #[test]
 fn events_of_every_stream_fit_their_schemas() {
-    let app = Application::on(Broker::Embedded).env("FOOTFALL_FEED__MAX_AGE", "2s").start();
+    let app = Application::on(Broker::Embedded)
+        .env("FOOTFALL_FEED__MAX_AGE", "2s")
+        .env("FOOTFALL_FEED__HEARTBEAT", "500ms")
+        .start();
     let description = Description::read();
     app.topic().produce_all(&foreign_records());
     for n in 0..20 {
@@ -170,7 +173,7 @@ fn events_of_every_stream_fit_their_schemas() {
         ("StreamEvent", "/api/v1/stream?last=30", &["position", "message", "bye"][..]),
         ("StreamEvent", "/api/v1/stream?after=yesterday", &["position", "gap", "bye"]),
         ("StreamEvent", "/api/v1/stream?after=0-0&max_rate=1", &["skipped", "message"]),
-        ("PageStreamEvent", "/stream?last=30", &["status", "position", "message", "bye"]),
+        ("PageStreamEvent", "/stream?last=30", &["status", "position", "message", "heartbeat", "bye"]),
         ("OverviewEvent", "/stream/overview", &["message", "bye"]),
         ("SearchEvent", "/history/search?q=login", &["message", "done"]),
         ("SearchEvent", "/users/John/count?limit=3", &["message", "done"]),

@@ -97,6 +97,7 @@ fn expected(name: &str) -> &'static [&'static str] {
         "api-strict" => {
             &["HTTP/1.1 422", "preference-applied: handling=strict", "\"status\":424", "\"pointer\":\"/action\""]
         }
+        "api-track" => &["HTTP/1.1 201", "\"id\":\"view-1\""],
         "api-ack-none" => &["HTTP/1.1 202", "\"id\":"],
         "api-retry" => &["HTTP/1.1 201", "idempotent-replayed: true"],
         "eventsource" => &["\"0-", "{\"topic\":", "\"user\":\"john\""],

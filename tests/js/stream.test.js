@@ -10,6 +10,7 @@ let states;
 let events;
 let controls;
 let answer;
+let buffering;
 let now = 0;
 
 class FakeEventSource {
@@ -66,6 +67,7 @@ function start(cursor = 'c0', filters = {}) {
     event: (...event) => events.push(event),
     control: (...control) => controls.push(control),
     state: (state) => states.push(state),
+    buffering: (buffers) => buffering.push(buffers),
   });
 }
 
@@ -81,7 +83,7 @@ const kind = () => states.at(-1).kind;
 beforeEach(() => {
   mock.timers.reset();
   mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
-  [sources, states, events, controls] = [[], [], [], []];
+  [sources, states, events, controls, buffering] = [[], [], [], [], []];
   listeners = new Map();
   document.hidden = false;
   answer = { ok: true };
@@ -236,4 +238,67 @@ test('a stream that lost its server says what the server answers', async () => {
   last().fail(0);
   await new Promise(setImmediate);
   assert.match(states.at(-1).why, /502/);
+});
+
+/** Lets a second pass, and what waits for answers continue. */
+async function second() {
+  now += 1000;
+  mock.timers.tick(1000);
+  await new Promise(setImmediate);
+}
+
+const heartbeat = (elapsed) => last().control('heartbeat', `{"elapsed_ms":${elapsed}}`, '');
+
+async function seconds(count) {
+  for (let n = 0; n < count; n += 1) await second();
+}
+
+test('a stream of which nothing arrives although the server answers is buffered by a proxy', async () => {
+  for (const opens of [false, true]) {
+    buffering = [];
+    start();
+    if (opens) last().open();
+    await seconds(7);
+    assert.deepEqual(buffering, [], 'too early');
+    await seconds(2);
+    assert.deepEqual(buffering, [true]);
+    // The head, if it was held back too, comes with the first clump.
+    await seconds(6);
+    if (!opens) last().open();
+    for (const elapsed of [5, 10, 15, 15.1, 15.2, 15.3]) heartbeat(elapsed * 1000);
+    assert.deepEqual(buffering, [true]);
+  }
+});
+
+test('a stream that says something in time, or whose server does not answer, is not buffered', async () => {
+  start();
+  last().open();
+  await seconds(6);
+  last().control('status', '{"broker":"up"}', 'c1');
+  await seconds(20);
+  assert.deepEqual(buffering, []);
+  answer = { ok: false, status: 502 };
+  start();
+  await seconds(20);
+  assert.deepEqual(buffering, []);
+});
+
+test('heartbeats in clumps are a proxy, and on time they are none', async () => {
+  start();
+  last().open();
+  last().control('status', '{"broker":"up"}', 'c1');
+  for (let clump = 1; clump <= 3; clump += 1) {
+    assert.deepEqual(buffering, []);
+    await seconds(10);
+    for (const part of [5, 10]) heartbeat((clump - 1) * 10_000 + part * 1000);
+  }
+  assert.deepEqual(buffering, [true]);
+  // EventSource connects again, through a proxy that was told.
+  last().fail(0);
+  last().open();
+  for (let n = 1; n <= 5; n += 1) {
+    await seconds(5);
+    heartbeat(n * 5000);
+  }
+  assert.deepEqual(buffering, [true, false]);
 });

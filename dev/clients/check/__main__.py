@@ -1,14 +1,22 @@
 """Runs the checks and prints a table of client, version, what was checked, and the result. Started by dev/interop."""
 
+import argparse
 import signal
 import sys
 import time
 
-from . import first_event, metrics, pages, proxies, readers, segment, senders
+from . import first_event, metrics, pages, proxies, readers, senders
 from .application import Kafka, binary
 
-CLIENTS = [*readers.READERS, *senders.SENDERS, *segment.SDKS, *proxies.PROXIES]
-CLIENTS += [pages.CLIENT, first_event.CLIENT, metrics.CLIENT]
+# The clients, and the name by which all of a kind can be chosen.
+CLIENTS = {
+    **dict.fromkeys(readers.READERS, "readers"),
+    **dict.fromkeys(senders.SENDERS, "senders"),
+    **dict.fromkeys(proxies.PROXIES, "proxies"),
+    **{client: client for client in [pages.CLIENT, first_event.CLIENT, metrics.CLIENT]},
+}
+# Events of each sender, unless --events gives another number.
+EVENTS = 500
 
 
 class Table:
@@ -35,14 +43,18 @@ class Table:
 
 
 def chosen(words):
-    """The clients whose names have one of the words in them; without words all."""
+    """The clients whose names have one of the words in them, or whose kind is one; without words all."""
     for word in words:
-        if not any(word in client for client in CLIENTS):
+        if not any(word in client or word == kind for client, kind in CLIENTS.items()):
             sys.exit(f"dev/interop: no client {word}; there are {', '.join(CLIENTS)}")
-    return [client for client in CLIENTS if not words or any(word in client for word in words)]
+    return [
+        client
+        for client, kind in CLIENTS.items()
+        if not words or any(word in client or word == kind for word in words)
+    ]
 
 
-def main(words):
+def main(words, events):
     start = time.monotonic()
     clients = chosen(words)
     if not binary().is_file():
@@ -54,23 +66,21 @@ def main(words):
         if not names:
             return
         try:
-            check(*arguments, table.report)
+            check(*arguments)
         except Exception as error:
             for name in names:
                 table.report(name, "", "all of it", f"{type(error).__name__}: {error}")
 
     following = [name for name in clients if name in readers.READERS]
     sending = [name for name in clients if name in senders.SENDERS]
-    tracking = [name for name in clients if name in segment.SDKS]
     passing_on = [name for name in clients if name in proxies.PROXIES]
     with Kafka() as kafka:
-        attempt(following, readers.check, following, kafka.servers)
-        attempt(sending, senders.check, sending, kafka.servers)
-        attempt(tracking, segment.check, tracking, kafka)
-        attempt([pages.CLIENT], pages.check, kafka.servers)
-        attempt(passing_on, proxies.check, passing_on, kafka.servers)
-    attempt([first_event.CLIENT], first_event.check)
-    attempt([metrics.CLIENT], metrics.check)
+        attempt(following, readers.check, following, kafka.servers, table.report)
+        attempt(sending, senders.check, sending, kafka, table.report, events)
+        attempt([pages.CLIENT], pages.check, kafka.servers, table.report)
+        attempt(passing_on, proxies.check, passing_on, kafka.servers, table.report)
+    attempt([first_event.CLIENT], first_event.check, table.report)
+    attempt([metrics.CLIENT], metrics.check, table.report)
 
     for client in clients:
         if client not in table.clients:
@@ -82,4 +92,8 @@ def main(words):
 
 # So that what was started is stopped.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-sys.exit(main(sys.argv[1:]))
+arguments = argparse.ArgumentParser(prog="dev/interop")
+arguments.add_argument("--events", type=int, default=EVENTS)
+arguments.add_argument("words", nargs="*")
+given = arguments.parse_args()
+sys.exit(main(given.words, given.events))

@@ -167,13 +167,19 @@ class Kafka:
             self.servers = output.strip().splitlines()[-1].removeprefix("KAFKA_BOOTSTRAP_SERVERS=")
         return self
 
-    def kill_and_restart(self):
-        """Kills the broker (SIGKILL) and starts it again; not one of a given cluster."""
-        if self._folder:
-            for command in ["kill", "restart"]:
-                subprocess.run(
-                    [ROOT / "dev/kafka", command, "1", "--dir", self._folder], check=True, stdout=subprocess.DEVNULL
-                )
+    def kill(self):
+        """Kills the broker (SIGKILL)."""
+        self._do("kill")
+
+    def restart(self):
+        """Starts the killed broker, and waits until it answers."""
+        self._do("restart")
+
+    def _do(self, command):
+        if not self._folder:
+            raise RuntimeError("a cluster that KAFKA_BOOTSTRAP_SERVERS names is not killed")
+        command = [ROOT / "dev/kafka", command, "1", "--dir", self._folder]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def __exit__(self, *_):
         if self._folder:

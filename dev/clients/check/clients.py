@@ -23,14 +23,18 @@ def go_version(module):
 
 
 def node(program):
-    # Node.js looks for packages beside the program, so the program is copied to them.
-    copy = INSTALLED / "node" / program
-    copy.write_text((CLIENTS / "node" / program).read_text())
-    return ["node", str(copy)]
+    # Node.js looks for packages beside the program, so the program is copied to them, with the module that others share.
+    for name in {program, "turns.mjs"}:
+        (INSTALLED / "node" / name).write_text((CLIENTS / "node" / name).read_text())
+    return ["node", str(INSTALLED / "node" / program)]
 
 
 def python(program):
     return [str(INSTALLED / "python/bin/python"), str(CLIENTS / "python" / program)]
+
+
+def shell(program):
+    return [str(CLIENTS / "shell" / program)]
 
 
 def go(program):

@@ -18,7 +18,7 @@ class Proxy:
         self.sent = bytearray()  # all that clients sent
         self.received = bytearray()  # all that the server sent
         self.cut_after = None  # a range: how many bytes of the server's a connection lasts
-        self._to_cut = cut_answers
+        self.to_cut = cut_answers
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -53,7 +53,7 @@ class Proxy:
                     break
                 left = left and left - len(data)
                 self.received += data
-                if self._to_cut:
+                if self.to_cut:
                     self._take_answer(server, data)
                     break
                 client.sendall(data)
@@ -70,7 +70,7 @@ class Proxy:
 
     def _take_answer(self, server, answer):
         """Reads one answer to its end and keeps it from the client."""
-        self._to_cut -= 1
+        self.to_cut -= 1
         while not _is_complete(answer):
             data = server.recv(65536)
             if not data:

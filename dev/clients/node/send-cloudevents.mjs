@@ -1,24 +1,26 @@
-// The CloudEvents SDK for JavaScript.
-// Usage: send-cloudevents URL ID binary|structured
+// The CloudEvents SDK for JavaScript, in both modes. Usage: send-cloudevents URL SENDER COUNT
+import { setTimeout } from 'node:timers/promises';
 import { CloudEvent, emitterFor, httpTransport, Mode } from 'cloudevents';
+import { event, turns } from './turns.mjs';
 
-const [url, id, mode] = process.argv.slice(2);
+const [url, sender, count] = process.argv.slice(2);
 
-const emit =
-  mode === 'binary' ? emitterFor(httpTransport(url)) : emitterFor(httpTransport(url), { mode: Mode.STRUCTURED });
-const event = new CloudEvent({
-  id,
-  source: '/interop/javascript',
-  type: 'com.example.login',
-  data: { user: 'Zoë', action: 'login' },
-});
+const transport = httpTransport(`${url}/api/v1/events`);
+const emitters = [emitterFor(transport, { mode: Mode.STRUCTURED }), emitterFor(transport)];
 
-for (let attempt = 1; ; attempt += 1) {
-  try {
-    const { body } = await emit(event);
-    console.log(body);
-    break;
-  } catch (error) {
-    if (attempt === 5) throw error;
+/** The transport does not return the status, but a receipt has an offset. */
+async function send(emit, cloudEvent) {
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const { body } = await emit(cloudEvent).catch(() => ({ body: '{}' }));
+    if (JSON.parse(body).offset !== undefined) return;
+    await setTimeout(500);
+  }
+  throw new Error(`${cloudEvent.id} was not taken`);
+}
+
+for await (const numbers of turns(Number(count))) {
+  for (const number of numbers) {
+    const attributes = { id: `${sender}-${number}`, source: '/interop/javascript', type: 'com.example.click' };
+    await send(emitters[number % 2], new CloudEvent({ ...attributes, data: event(sender, number) }));
   }
 }

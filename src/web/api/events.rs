@@ -24,8 +24,8 @@ use crate::web::receipt;
 /// The headers that decide how a body is parsed.
 pub struct EventHead<'r> {
     content_type: Option<&'r str>,
-    /// Whether a browser sent it, for a page of this server: the access check refuses pages of others.
-    is_from_own_page: bool,
+    /// Whether a browser sent it, for a page of this server or of a listed origin: the access check refuses other pages.
+    is_from_a_page: bool,
     idempotency_key: Option<&'r str>,
     /// The headers of a request that is a CloudEvent in binary mode.
     headers: Option<&'r HeaderMap<'r>>,
@@ -41,7 +41,7 @@ impl<'r> FromRequest<'r> for EventHead<'r> {
         Outcome::Success(EventHead {
             headers: is_binary.then(|| request.headers()),
             content_type: header("Content-Type"),
-            is_from_own_page: ["Sec-Fetch-Site", "Origin"].iter().any(|name| header(name).is_some()),
+            is_from_a_page: ["Sec-Fetch-Site", "Origin"].iter().any(|name| header(name).is_some()),
             idempotency_key: header("Idempotency-Key").map(unquoted),
         })
     }
@@ -53,7 +53,7 @@ impl<'r> EventHead<'r> {
         match essence.to_ascii_lowercase().as_str() {
             "application/json" => Ok(BodyFormat::Json),
             // What `navigator.sendBeacon` makes of a string (W3C Beacon, section 3.1).
-            "text/plain" if self.is_from_own_page => Ok(BodyFormat::Json),
+            "text/plain" if self.is_from_a_page => Ok(BodyFormat::Json),
             "application/cloudevents+json" => Ok(BodyFormat::CloudEvent),
             "application/cloudevents-batch+json" => Ok(BodyFormat::CloudEventBatch),
             "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(BodyFormat::JsonLines),

@@ -7,5 +7,6 @@ pub mod segment;
 pub mod stats;
 pub mod stream;
 pub mod topics;
+pub mod tracker;
 pub mod users;
 pub mod ws;

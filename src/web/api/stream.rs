@@ -72,8 +72,8 @@ pub async fn api(
 
 /// The page's stream
 ///
-/// As `/api/v1/stream`, but `data` is a row of HTML, and `status` (`Status`) comes first. For Footfall's own page; may
-/// change in any version.
+/// As `/api/v1/stream`, but `data` is a row of HTML, `status` (`Status`) comes first, and a heartbeat, every 4 to 5 s, is
+/// an event too (`Heartbeat`). For Footfall's own page; may change in any version.
 #[utoipa::path(
     operation_id = "pageStream",
     tag = "pages",

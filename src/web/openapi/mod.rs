@@ -33,12 +33,14 @@ fn reference(section: &str, name: &str) -> Value {
 }
 
 /// The description as it is served, generated at the first request.
-pub struct Description(LazyLock<String>);
+pub struct Description(LazyLock<String, Make>);
+
+type Make = Box<dyn FnOnce() -> String + Send>;
 
 impl Description {
     /// The description that `make` generates.
-    pub fn new(make: fn() -> String) -> Self {
-        Description(LazyLock::new(make))
+    pub fn new(make: impl FnOnce() -> String + Send + 'static) -> Self {
+        Description(LazyLock::new(Box::new(make)))
     }
 
     pub fn text(&self) -> &str {

@@ -30,7 +30,7 @@ macro_rules! written_by_hand {
 // A type for each schema that handlers and other types name.
 written_by_hand! {
     CloudEvent CloudEvents Event EventLines Events From Name OverviewEvent Page PageStreamEvent QueuedOrResults ReceiptOrResults Record
-    SearchEvent StreamEvent Time
+    SearchEvent StreamEvent Time Tracked
 }
 
 /// All schemas that are written by hand, by name.
@@ -59,7 +59,8 @@ pub fn written_by_hand() -> Value {
         },
     });
     schemas["StreamEvent"] = server_sent_event("`/api/v1/stream`", json_text("Record"), &controls, &resumable);
-    schemas["PageStreamEvent"] = server_sent_event("`/stream`", html.clone(), &controls, &resumable);
+    let of_pages = [&controls[..], &[("heartbeat", "Heartbeat")]].concat();
+    schemas["PageStreamEvent"] = server_sent_event("`/stream`", html.clone(), &of_pages, &resumable);
     schemas["SearchEvent"] = server_sent_event("a page's search or count", html, &reports, &json!({}));
     schemas["SocketMessage"] = socket_message(&controls);
     schemas

@@ -10,6 +10,7 @@ pub mod segment;
 mod submitted;
 pub mod time;
 pub mod trace;
+pub mod tracker;
 
 pub use fields::is_blank;
 pub use form::parse_form;

@@ -67,6 +67,11 @@ pub(super) fn body_text(body: &[u8]) -> Result<&str, Refused> {
     if text.is_empty() { Err(Refused::Empty) } else { Ok(text) }
 }
 
+/// Returns why a body is refused that could not be read as an object; `expected` says what it should have been.
+pub(super) fn not_an_object(error: &serde_json::Error, expected: &str) -> Refused {
+    if error.is_data() { Refused::WrongType(expected.to_owned()) } else { Refused::NotJson(error.to_string()) }
+}
+
 /// Returns a text without the white space of JSON around it (RFC 8259, section 2).
 pub(super) fn trimmed(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\n', '\r'])

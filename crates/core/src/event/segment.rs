@@ -6,7 +6,7 @@
 
 use serde_json::value::RawValue;
 
-use super::refused::{Limits, Refused, body_text};
+use super::refused::{Limits, Refused, body_text, not_an_object};
 use crate::value::{for_each_member, write_string};
 
 /// Most bytes that a batch may add to its messages: a small body would otherwise become a very large one.
@@ -45,7 +45,7 @@ impl Call {
 pub fn message(body: &[u8], call: Call) -> Result<Vec<u8>, Refused> {
     let text = body_text(body)?;
     let mut out = b"[".to_vec();
-    Message::read(text).map_err(|error| refused(&error, "expected one message, a JSON object"))?.write(
+    Message::read(text).map_err(|error| not_an_object(&error, "expected one message, a JSON object"))?.write(
         &mut out,
         Some(call),
         &[],
@@ -70,7 +70,7 @@ pub fn batch(body: &[u8], limits: &Limits) -> Result<Vec<u8>, Refused> {
         "context" | "integrations" => shared.push((if name == "context" { "context" } else { "integrations" }, value)),
         _ => {}
     })
-    .map_err(|error| refused(&error, EXPECTED))?;
+    .map_err(|error| not_an_object(&error, EXPECTED))?;
     let messages: Option<Vec<&RawValue>> = batch.and_then(|batch| serde_json::from_str(batch.get()).ok());
     let messages = messages.filter(|_| !is_double).ok_or_else(|| Refused::WrongType(EXPECTED.into()))?;
     if messages.len() > limits.batch {
@@ -98,10 +98,6 @@ pub fn batch(body: &[u8], limits: &Limits) -> Result<Vec<u8>, Refused> {
     }
     out.push(b']');
     Ok(out)
-}
-
-fn refused(error: &serde_json::Error, expected: &str) -> Refused {
-    if error.is_data() { Refused::WrongType(expected.to_owned()) } else { Refused::NotJson(error.to_string()) }
 }
 
 /// The members of a message. Those that become an event's own are apart.

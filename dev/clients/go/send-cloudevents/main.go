@@ -1,37 +1,41 @@
-// The CloudEvents SDK for Go. It can send again by itself, the same event, when a connection breaks or the answer is 503.
-// Usage: send-cloudevents URL ID binary|structured
+// The CloudEvents SDK for Go, in both modes, with its own retries. Usage: send-cloudevents URL SENDER COUNT
 package main
 
 import (
 	"context"
 	"fmt"
 	"log"
-	"os"
 	"time"
+
+	"footfall/clients/turns"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 )
 
 func main() {
+	url, sender, count := turns.Arguments()
 	client, err := cloudevents.NewClientHTTP()
 	if err != nil {
 		log.Fatal(err)
 	}
 
-	event := cloudevents.NewEvent()
-	event.SetID(os.Args[2])
-	event.SetSource("/interop/go")
-	event.SetType("com.example.login")
-	event.SetData(cloudevents.ApplicationJSON, map[string]string{"user": "Zoë", "action": "login"})
-
-	ctx := cloudevents.ContextWithTarget(context.Background(), os.Args[1])
-	ctx = cloudevents.ContextWithRetriesExponentialBackoff(ctx, 100*time.Millisecond, 5)
-	if os.Args[3] == "structured" {
-		ctx = cloudevents.WithEncodingStructured(ctx)
-	}
-	result := client.Send(ctx, event)
-	if !cloudevents.IsACK(result) {
-		log.Fatal(result)
-	}
-	fmt.Println(result)
+	binary := cloudevents.ContextWithTarget(context.Background(), url+"/api/v1/events")
+	binary = cloudevents.ContextWithRetriesConstantBackoff(binary, 500*time.Millisecond, 100)
+	structured := cloudevents.WithEncodingStructured(binary)
+	turns.Each(count, func(first, end int) {
+		for number := first; number < end; number++ {
+			event := cloudevents.NewEvent()
+			event.SetID(fmt.Sprintf("%s-%d", sender, number))
+			event.SetSource("/interop/go")
+			event.SetType("com.example.click")
+			event.SetData(cloudevents.ApplicationJSON, turns.Of(sender, number))
+			ctx := binary
+			if number%2 == 0 {
+				ctx = structured
+			}
+			if result := client.Send(ctx, event); !cloudevents.IsACK(result) {
+				log.Fatal(result)
+			}
+		}
+	})
 }
