@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use footfall_core::Text;
+
 use super::*;
-use crate::Text;
 use crate::event::Record;
 use crate::feed::Writer;
 
