@@ -274,6 +274,8 @@ fn a_strict_request_that_fits_only_partly_is_503_and_its_retry_completes_it() {
     assert_eq!(statuses[written..], [vec![503], [424].repeat(99 - written)].concat());
     let words = format!("{written} of 100 events");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(&words)), "{problem}");
+    let rejects = app.get("/api/v1/rejects").expect(200).json();
+    assert_eq!(rejects["count"], 0, "503 and 424 are no rejects: {rejects}");
 
     let answer = eventually("the retry is taken", || {
         let answer = strict_json(&app, &json!(items)).send();
