@@ -69,6 +69,8 @@ pub struct Refusal {
     pub pointer: Option<String>,
     /// How many events were refused.
     pub events: usize,
+    /// Whether it is listed; otherwise it is only counted.
+    pub is_listed: bool,
 }
 
 /// `event: rejected`. How many submissions were refused, and the latest.

@@ -347,6 +347,7 @@ impl Problem {
             is_item: self.refused.is_some(),
             pointer: first.map(|error| error.pointer.clone()),
             events,
+            is_listed: !matches!(self.kind, Kind::CrossSite | Kind::Misdirected),
         })
     }
 

@@ -7,11 +7,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rocket::fairing::{Fairing, Info, Kind as FairingKind};
+use rocket::fairing::{Fairing, Info, Kind};
 use rocket::{Request, Response};
 
 use super::excerpt::{self, excerpt};
-use super::problem::Kind;
 use super::views::cut;
 use crate::bounds::{Address, SMALL_BODY};
 use crate::event::cloudevents::media_type;
@@ -76,7 +75,7 @@ pub struct NoteRejects(pub Arc<Rejects>);
 #[rocket::async_trait]
 impl Fairing for NoteRejects {
     fn info(&self) -> Info {
-        Info { name: "Rejects", kind: FairingKind::Response }
+        Info { name: "Rejects", kind: Kind::Response }
     }
 
     async fn on_response<'r>(&self, request: &'r Request<'_>, _: &mut Response<'r>) {
@@ -103,8 +102,8 @@ impl Fairing for NoteRejects {
 /// Adds a refused submission. A request that a page of another site caused, or that names another host, is only counted: any
 /// page could otherwise fill the list, and what it sends is nothing that a user of Footfall looks for.
 pub fn add(rejects: &Rejects, route: &str, client: Address, refusal: Refusal, content_type: Option<&str>, sent: &Sent) {
-    let Refusal { status, kind, title, detail, index, is_item, pointer, events } = refusal;
-    if [Kind::CrossSite, Kind::Misdirected].iter().any(|foreign| foreign.slug() == kind) {
+    let Refusal { status, kind, title, detail, index, is_item, pointer, events, is_listed } = refusal;
+    if !is_listed {
         return rejects.count(kind);
     }
     let content_type = content_type.map(|text| cut(&media_type(text).to_ascii_lowercase(), TYPE_CHARS));
