@@ -73,7 +73,7 @@ fn each_line_is_written_once_in_order_and_a_second_run_writes_nothing() {
         // A shell's `< events.ndjson`: the same file, so the same ids.
         command.stdin(File::open(folder.path().join("events.ndjson")).expect("a file"));
         let output = command.stdout(Stdio::piped()).output().expect("its output");
-        let sums = format!("1203 lines: 1200 written ({replayed} of them before), 0 rejected");
+        let sums = format!("1203 lines: 1200 written ({replayed} of them already written), 0 rejected");
         assert!(ended(&output, 0).contains(&sums), "{output:?}");
         assert_written(app.topic(), 0..1200, true);
     }
@@ -105,7 +105,10 @@ fn rejected_lines_are_named_and_kept_and_the_others_are_written() {
         let report = reports.next().unwrap_or_default();
         assert!(report.starts_with(&format!("footfall: line {number}: ")) && report.contains(why), "{errors}");
     }
-    assert!(reports.next().is_some_and(|sums| sums.contains("3 written (0 of them before), 6 rejected")), "{errors}");
+    assert!(
+        reports.next().is_some_and(|sums| sums.contains("3 written (0 of them already written), 6 rejected")),
+        "{errors}"
+    );
     let kept: Vec<u8> =
         rejected.filter(|(n, _)| *n != 7).flat_map(|(_, (line, _))| [line, &b"\n"[..]].concat()).collect();
     assert_eq!(fs::read(folder.path().join("rejects")).expect("a file"), kept);
@@ -114,7 +117,9 @@ fn rejected_lines_are_named_and_kept_and_the_others_are_written() {
     // Also if no event of a request is valid.
     let output = run(&mut send(&folder, app.address, &[]), "{}\n\n{\"action\":\"a\"}\n");
     let errors = ended(&output, 1);
-    for part in ["line 1: /user is missing", "line 3: /user is missing", "0 written (0 of them before), 2 rejected"] {
+    for part in
+        ["line 1: /user is missing", "line 3: /user is missing", "0 written (0 of them already written), 2 rejected"]
+    {
         assert!(errors.contains(part), "{errors}");
     }
 }
@@ -253,7 +258,7 @@ fn a_run_that_was_interrupted_continues_in_the_same_input_only() {
     assert!(ended(&output, 3).contains("give the same input"), "{output:?}");
     let output = run(&mut send(&folder, app.address, &arguments), events(0..20));
     assert!(
-        ended(&output, 0).contains("10 lines, after 10 of earlier runs: 10 written (0 of them before)"),
+        ended(&output, 0).contains("10 lines, after 10 of earlier runs: 10 written (0 of them already written)"),
         "{output:?}"
     );
     assert_written(app.topic(), 0..20, true);

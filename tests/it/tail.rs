@@ -159,18 +159,20 @@ fn a_gap_is_reported_and_ends_with_4_if_that_is_asked() {
     let folder = folder();
     let resume = [&JSON[..], &["--since", "1h", "--resume-file", "resume.json"]].concat();
     let app = Application::on(Broker::Embedded).start();
+    let proxy = Proxy::to(app.address);
     app.post_events(20);
-    ended(&run(&mut tail(&folder, app.address, &[&resume[..], &["--count", "20"]].concat()), ""), 0);
+    ended(&run(&mut tail(&folder, proxy.address(), &[&resume[..], &["--count", "20"]].concat()), ""), 0);
     app.stop();
     // The embedded broker has lost everything.
     let app = Application::on(Broker::Embedded).start();
+    proxy.forward_to(app.address);
     app.post_events(2);
     for _ in 0..2 {
-        let output = run(&mut tail(&folder, app.address, &[&resume[..], &["--fail-on-gap"]].concat()), "");
+        let output = run(&mut tail(&folder, proxy.address(), &[&resume[..], &["--fail-on-gap"]].concat()), "");
         let (lines, errors) = ended(&output, 4);
         assert!(lines.is_empty() && errors.contains("gap: ") && errors.contains("(topic recreated)"), "{errors}");
     }
-    let output = run(&mut tail(&folder, app.address, &[&resume[..], &["--count", "2"]].concat()), "");
+    let output = run(&mut tail(&folder, proxy.address(), &[&resume[..], &["--count", "2"]].concat()), "");
     let (lines, errors) = ended(&output, 0);
     assert!(lines.len() == 2 && errors.contains("gap: "), "{lines:?} {errors}");
 }
