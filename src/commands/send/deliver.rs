@@ -136,6 +136,7 @@ impl Sender {
                             (explain_any(&answer), answer.retry_after, rest)
                         }
                         Left::Split(parts) => {
+                            progress = Instant::now();
                             parts.into_iter().rev().for_each(|part| requests.push_front(part));
                             continue;
                         }

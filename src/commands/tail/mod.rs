@@ -229,7 +229,14 @@ impl Tail {
             let cursor = self.cursor.clone();
             let mut headers = vec![(ACCEPT, "text/event-stream")];
             headers.extend(cursor.as_deref().map(|cursor| (LAST_EVENT_ID, cursor)));
-            let (why, retry_after) = match self.client.stream(&self.target, &headers).await {
+            let gave_up =
+                |limit: Duration, why: &str| End::GaveUp(format!("gave up after {} s: {why}", limit.as_secs_f64()));
+            let limit = self.give_up_after.unwrap_or(Duration::MAX);
+            let left = limit.saturating_sub(connected.elapsed());
+            let Ok(answer) = timeout(left, self.client.stream(&self.target, &headers)).await else {
+                return gave_up(limit, "the server does not answer");
+            };
+            let (why, retry_after) = match answer {
                 Ok(Ok(stream)) => {
                     self.heard = false;
                     let started = Instant::now();
@@ -256,10 +263,10 @@ impl Tail {
                 Err(error) => (Some(error.to_string()), None),
             };
             let wait = backoff.next(retry_after);
-            if let (Some(limit), Some(why)) = (self.give_up_after, &why)
+            if let Some(why) = &why
                 && connected.elapsed() + wait > limit
             {
-                return End::GaveUp(format!("gave up after {} s: {why}", limit.as_secs_f64()));
+                return gave_up(limit, why);
             }
             if let Some(why) = why {
                 self.report(why);
