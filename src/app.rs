@@ -9,12 +9,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{IngestSettings, InvalidConfig, Settings, TlsSettings};
+use crate::ephemeral::Ephemeral;
 use crate::feed::{Feed, Frames};
 use crate::follow::TailSink;
 use crate::ingest::{Ingest, UndecidedIds};
-use crate::kafka::{Cluster, Connection, ConnectionError, History, Inspector, Producer, Tail, Uncommitted};
+use crate::kafka::{
+    Cluster, Connection, ConnectionError, History, Inspector, Producer, Tail, TopicEmptier, Uncommitted,
+};
 use crate::lifecycle::Parts;
 use crate::limits::HeavyWork;
+use crate::rejects::Rejects;
 use crate::search::Searches;
 use crate::server::{ClientAuthorities, Tls, TlsFiles};
 use crate::stats::Stats;
@@ -81,11 +85,15 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     let sizes = Box::new(move || sizes.mean_sizes(SIZED));
     let inspector = Arc::new(Inspector::new(&connection, &cluster, sizes));
     let held_up = Box::new(cluster.held_up());
+    let rejects = Arc::new(Rejects::default());
+    let emptier = if settings.ephemeral { TopicEmptier::new(&connection, &cluster, &history) } else { None };
+    let ephemeral = emptier.map(|emptier| Ephemeral::new(emptier, cluster.state(), ingest.clone(), rejects.clone()));
     let reads = kafka::Reads::new(history);
     let streams = Streams::new(
         feed.clone(),
         reads.clone(),
         cluster.state(),
+        rejects.news(),
         connection.is_embedded(),
         closing.clone(),
         settings.feed.clone(),
@@ -101,6 +109,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         kafka: cluster.state(),
         lag: tail.lag(),
         held_up,
+        rejects: rejects.clone(),
         reads: Box::new(move || [&held.0.held()[..], &[("catch_up", held.1.held())]].concat()),
     };
     let metrics = Arc::new(telemetry::Metrics::new(sources, &connections));
@@ -118,10 +127,14 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         .manage(Arc::new(streams))
         .manage(searches)
         .manage(heavy)
-        .manage(Arc::new(web::Overviews::new(stats)))
+        .manage(Arc::new(web::Overviews::new(stats, rejects.clone())))
         .manage(metrics.clone())
         .manage(requests.clone());
-    let rocket = web::mount(rocket, metrics, settings.log.requests, &settings.ingest.tracker);
+    let rocket = match ephemeral {
+        Some(ephemeral) => rocket.manage(ephemeral),
+        None => rocket,
+    };
+    let rocket = web::mount(rocket, metrics, rejects, settings.log.requests, &settings.ingest.tracker);
     let parts = Parts {
         producer,
         ingest,

@@ -207,7 +207,7 @@ pub const CLOSE: Duration = Duration::from_millis(300);
 /// How long a process that shares its address with another waits until it can accept events, before it accepts connections
 /// nevertheless; and how often it looks.
 pub const READY: Duration = Duration::from_secs(10);
-pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Returns how many connections may be open: the descriptors that the process may have (`ulimit -n`), less some for Kafka
 /// clients and files, or `wanted` if that is less. 0 wants as many as possible.
@@ -286,6 +286,14 @@ impl Address {
             Some(ip) => ip,
             None => Ipv4Addr::UNSPECIFIED.into(),
         })
+    }
+
+    /// The network of the address, for people: /24 of IPv4, /48 of IPv6.
+    pub fn network(&self) -> String {
+        match self.0 {
+            IpAddr::V4(ip) => format!("{}/24", Ipv4Addr::from_bits(ip.to_bits() >> 8 << 8)),
+            IpAddr::V6(ip) => format!("{}/48", Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80)),
+        }
     }
 }
 
@@ -392,6 +400,13 @@ mod tests {
     }
 
     const NOW: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn people_see_the_network_of_an_address() {
+        assert_eq!(address("192.0.2.77").network(), "192.0.2.0/24");
+        assert_eq!(address("::ffff:192.0.2.77").network(), "192.0.2.0/24");
+        assert_eq!(address("2001:db8:7:1::1").network(), "2001:db8:7::/48");
+    }
 
     #[test]
     fn the_addresses_of_one_ipv6_network_are_one_client() {

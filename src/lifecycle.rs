@@ -61,13 +61,15 @@ impl Parts {
         self.connection.addresses()
     }
 
-    /// Serves until `stop` resolves, on the address of Rocket's configuration, or on an `inherited` socket. Then, within
+    /// Serves until `stop` resolves, on the address of Rocket's configuration, or on an `inherited` socket. `announce` gets the
+    /// address, such as `http://127.0.0.1:8000`, once events are accepted. Then, within
     /// `ingest.deadline` and 3 s: answers the connections that the kernel has queued, ends the streams with a
     /// `bye`, answers the requests in flight, and delivers the accepted events to Kafka.
     pub async fn serve(
         self,
         rocket: Rocket<Build>,
         inherited: Option<TcpListener>,
+        announce: Option<impl FnOnce(&str)>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let failed = |error: rocket::Error| ServeError::Rocket(error.to_string());
@@ -82,7 +84,7 @@ impl Parts {
         let listener = listener.map_err(unusable)?;
         let client = Client::untracked(rocket).await.map_err(failed)?;
         let (mut stop, mut stopped) = (pin!(stop), false);
-        if listener.is_shared() {
+        if listener.is_shared() || announce.is_some() {
             select! {
                 () = &mut stop => stopped = true,
                 () = self.accepts_events() => {}
@@ -102,6 +104,9 @@ impl Parts {
         };
         let server = listener.serve(answers, self.connections.clone()).map_err(unusable)?;
         tracing::info!(address, socket, "listening");
+        if let Some(announce) = announce {
+            announce(&address);
+        }
         if !stopped {
             stop.await;
         }
@@ -109,7 +114,7 @@ impl Parts {
     }
 
     /// Waits until posts are accepted, at most [`bounds::READY`]: until then, another process that listens on the same
-    /// address may accept them.
+    /// address may accept them, or nobody knows the address.
     async fn accepts_events(&self) {
         let ready = async {
             while self.ingest.unavailable().is_some() {

@@ -31,7 +31,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the page and the API (the default)
-    Serve,
+    Serve {
+        /// Be a test double for tracking: on a free port, with a broker in memory that `DELETE /api/v1/events` empties. When
+        /// ready, print {"url":"http://127.0.0.1:PORT"} to standard output; the log goes to standard error
+        #[arg(long)]
+        ephemeral: bool,
+    },
     /// Serve, with made-up events of a small shop
     Demo {
         /// Events per second on average: 0.1 to 10000
@@ -88,7 +93,7 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command.unwrap_or(Command::Serve);
+    let command = Cli::parse().command.unwrap_or(Command::Serve { ephemeral: false });
     // These need no configuration.
     let command = match command {
         Command::Completions { shell } => return describe::completions(Cli::command(), shell),
@@ -97,14 +102,20 @@ fn main() -> ExitCode {
         Command::Tail(options) => return tail::run(*options),
         command => command,
     };
-    let figment = config::figment();
-    let settings = match Settings::extract(&figment) {
+    let is_ephemeral = matches!(command, Command::Serve { ephemeral: true });
+    let mut figment = config::figment();
+    if is_ephemeral {
+        figment = config::ephemeral(figment);
+    }
+    let settings = Settings::extract(&figment);
+    let settings = match settings.and_then(|it| if is_ephemeral { it.into_ephemeral(&figment) } else { Ok(it) }) {
         Ok(settings) => settings,
         Err(error) => return commands::misconfigured(error),
     };
-    let logs = telemetry::install_logs(&settings.log, !matches!(command, Command::Serve | Command::Demo { .. }));
+    let logs_to_stdout = matches!(command, Command::Serve { ephemeral: false } | Command::Demo { .. });
+    let logs = telemetry::install_logs(&settings.log, !logs_to_stdout);
     match command {
-        Command::Serve => serve::run(figment, settings, None, logs),
+        Command::Serve { .. } => serve::run(figment, settings, None, logs),
         Command::Demo { rate, users } => serve::run(figment, settings, Some(Traffic { rate, users }), logs),
         Command::Check => check::run(&figment, &settings),
         Command::Consume { group, from_beginning, format } => {

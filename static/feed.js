@@ -113,6 +113,8 @@ class Feed {
     if (name === 'status') {
       this.#broker = message;
       this.#brokerState();
+    } else if (name === 'rejected') {
+      showRejected(message);
     } else if (name === 'skipped') {
       this.#seen += message.count;
       this.#second += message.count;
@@ -430,6 +432,19 @@ function filtersOf(query) {
 
 /** The filters typed into the form, without empty ones. */
 const typed = (form) => new URLSearchParams([...new FormData(form)].filter(([, value]) => value.trim()));
+
+/** Shows how many submissions were refused, and why the latest was. */
+function showRejected({ count, latest }) {
+  const notice = $('rejected');
+  if (!notice) return;
+  notice.hidden = !latest;
+  if (!latest) return;
+  const link = document.createElement('a');
+  link.href = at('/rejects');
+  link.textContent = `${number(count)} rejected`;
+  const { route, status, title, pointer, detail } = latest;
+  notice.replaceChildren(link, ` · the latest: ${route}, ${status} ${title}: ${pointer ? `${pointer} ` : ''}${detail}`);
+}
 
 /** Announces words to screen readers. The list itself is silent, because a busy feed would be announced all the time. */
 function say(words) {

@@ -71,7 +71,7 @@ export class Stream {
       this.#say({ kind: 'live', since: Date.now() });
     };
     source.onmessage = (event) => this.on.event(event.data, ...this.#advance(event));
-    for (const name of ['gap', 'dropped', 'skipped', 'status']) {
+    for (const name of ['gap', 'dropped', 'skipped', 'status', 'rejected']) {
       source.addEventListener(name, (event) => this.on.control(name, read(event.data), ...this.#advance(event)));
     }
     source.addEventListener('position', (event) => this.#advance(event));

@@ -52,6 +52,9 @@ pub struct Settings {
     pub http: HttpSettings,
     pub tls: TlsSettings,
     pub log: LogSettings,
+    /// Whether the process is a test double (`--ephemeral`), which can forget its events. The command line decides that.
+    #[serde(skip)]
+    pub ephemeral: bool,
 }
 
 /// The descriptions of the tables of [`Settings`].
@@ -104,6 +107,11 @@ pub fn figment() -> Figment {
     environment::providers().fold(figment, Figment::merge)
 }
 
+/// Returns the figment of a test double: it listens on any free port of this machine, whatever is configured.
+pub fn ephemeral(figment: Figment) -> Figment {
+    figment.merge(Serialized::global("address", "127.0.0.1")).merge(Serialized::global("port", 0))
+}
+
 fn config_file() -> String {
     Env::var_or("ROCKET_CONFIG", "Rocket.toml")
 }
@@ -129,6 +137,19 @@ impl Settings {
         checked.map_err(|InvalidValue { key, why }| InvalidConfig::at(&figment, &key, why))?;
         rocket_keys::check(&figment)?;
         Ok(settings)
+    }
+
+    /// Makes these the settings of a test double.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] if a Kafka is configured: nobody's events there may be forgotten.
+    pub fn into_ephemeral(self, figment: &Figment) -> Result<Settings, InvalidConfig> {
+        if !self.kafka.embedded() {
+            let why = "contradicts --ephemeral, which starts a broker of its own; remove one of the two";
+            return Err(InvalidConfig::at(figment, "kafka.bootstrap_servers", why));
+        }
+        Ok(Settings { ephemeral: true, ..self })
     }
 
     fn check(&self) -> Result<(), InvalidValue> {

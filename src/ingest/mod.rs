@@ -180,7 +180,8 @@ impl Ingest {
     /// Drops the receipts of the old topic after the topic was recreated: a retry must not get them.
     pub fn topic_recreated(&self) {
         *self.reading.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.read_behind.store(false, Ordering::Relaxed);
+        // Without transactions nothing is read behind one.
+        self.read_behind.store(!self.history.has_transactions(), Ordering::Relaxed);
         self.ids.topic_recreated();
     }
 

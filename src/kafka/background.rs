@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, Thread};
 
 /// A thread. Dropping it asks the thread to stop and waits until it has ended.
 #[derive(Default)]
@@ -29,6 +29,11 @@ impl BackgroundThread {
         let requested = stop.clone();
         let thread = Builder::new().name(name.to_owned()).spawn(move || work(requested))?;
         Ok(BackgroundThread { stop, thread: Some(thread) })
+    }
+
+    /// Returns the thread, to unpark it.
+    pub(super) fn thread(&self) -> Option<Thread> {
+        self.thread.as_ref().map(|thread| thread.thread().clone())
     }
 
     /// Asks the thread to stop, and does not wait.

@@ -23,6 +23,7 @@ pub use admin::topics::{TopicSummary, topics};
 pub use connection::{Connection, ConnectionError};
 pub use consumer::tail::{Sink, Tail};
 pub use consumer::uncommitted::{Uncommitted, UncommittedSink};
+pub use embedded::TopicEmptier;
 pub use group_consumer::{Options, WorkerError, consume};
 pub use health::{Cause, HeldUp, Trouble, describe_troubles, stops_all};
 pub use history::{History, HistoryError, HistoryRange, LastMatches, Marks, SearchEnd, SearchReport};

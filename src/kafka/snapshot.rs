@@ -195,14 +195,14 @@ impl Inspector {
     }
 
     fn ask(&self, known: &mut SnapshotCache) -> Result<ClusterSnapshot, InspectError> {
-        let id = match &*self.state.borrow() {
-            ClusterState::Up(topic) => topic.id,
+        let ours = match &*self.state.borrow() {
+            ClusterState::Up(topic) => topic.clone(),
             ClusterState::Connecting { reason, .. } | ClusterState::Unreachable { reason, .. } => {
                 return Err(InspectError::Unreachable(reason.clone()));
             }
         };
-        if id != known.topic {
-            *known = SnapshotCache { topic: id, ..SnapshotCache::default() };
+        if ours.id != known.topic {
+            *known = SnapshotCache { topic: ours.id, ..SnapshotCache::default() };
         }
         let failed = |error: String| InspectError::Unreachable(format!("no answer from {}: {error}", self.servers));
         let metadata = self.admin.inner().fetch_metadata(None, ANSWER_WITHIN).map_err(|e| failed(e.to_string()))?;
@@ -226,10 +226,15 @@ impl Inspector {
         places.extend(topics::places(&metadata, &self.topic));
         places.extend(groups.iter().flat_map(|groups| groups.places(&metadata)));
         // Requested after the committed offsets, so that a lag is never negative.
-        let offsets = topics::offsets(&self.admin, places, ANSWER_WITHIN).unwrap_or_else(|error| {
+        let mut offsets = topics::offsets(&self.admin, places, ANSWER_WITHIN).unwrap_or_else(|error| {
             problems.push(Missing { part: Part::Offsets, detail: error.to_string() });
             Offsets::new()
         });
+        for ((topic, partition), marks) in &mut offsets {
+            if *topic == *self.topic {
+                *marks = ours.marks(*partition, *marks);
+            }
+        }
         let topic = self.topic(&metadata, &offsets, known);
         if let Ok(groups) = &mut groups {
             groups.measure(&metadata, &offsets);

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -13,6 +14,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::watch;
 
 use super::admin::{self, Op, Owned};
+use super::embedded::{EmbeddedBroker, Emptied};
 use super::health::{Cause, Health, HeldUp, Rights, TopicConfig, Trouble, YET, stops_all};
 use super::{BackgroundThread, Connection, Quiet, Stop};
 use crate::config::KafkaSettings;
@@ -71,6 +73,9 @@ pub struct TopicState {
     pub partitions: Vec<PartitionState>,
     /// The number of partitions when this process first saw the topic. Kafka only ever adds partitions.
     pub partitions_at_first: usize,
+    /// By partition: the offset before which records are deleted although the broker still has them. Empty, except of the
+    /// embedded broker after its topic was emptied.
+    pub starts: Vec<i64>,
     /// Replicas that must be in sync for a write with `acks=all` (`min.insync.replicas`); 0 until that is known.
     pub min_in_sync: usize,
     /// What keeps posts from being written or streams from getting records.
@@ -78,6 +83,12 @@ pub struct TopicState {
 }
 
 impl TopicState {
+    /// Returns the first and next offset of a partition, given those that the broker reports.
+    pub(super) fn marks(&self, partition: i32, (first, next): (i64, i64)) -> (i64, i64) {
+        let start = usize::try_from(partition).ok().and_then(|index| self.starts.get(index));
+        (start.map_or(first, |start| first.max(*start)), next)
+    }
+
     /// Returns why a post to this partition is rejected without an attempt.
     pub fn refusal(&self, partition: i32) -> Option<&Trouble> {
         self.troubles.iter().find(|trouble| refuses(trouble) && trouble.partition.is_none_or(|it| it == partition))
@@ -122,7 +133,7 @@ pub struct Cluster {
     state: watch::Receiver<ClusterState>,
     health: Health,
     admin: Arc<AdminClient<Quiet>>,
-    _thread: BackgroundThread,
+    thread: BackgroundThread,
 }
 
 impl Cluster {
@@ -141,7 +152,7 @@ impl Cluster {
         let admin = Arc::new(admin);
         let watcher = Watcher {
             admin: admin.clone(),
-            embedded: connection.is_embedded(),
+            embedded: connection.embedded.clone(),
             health: health.clone(),
             create: settings.create_topic.then_some((settings.partitions, settings.replication)),
             first_seen: None,
@@ -149,11 +160,16 @@ impl Cluster {
             leaderless: HashMap::new(),
         };
         let thread = BackgroundThread::start("kafka-watch", move |stop| watcher.run(&stop))?;
-        Ok(Cluster { state, health, admin, _thread: thread })
+        Ok(Cluster { state, health, admin, thread })
     }
 
     pub(super) fn health(&self) -> Health {
         self.health.clone()
+    }
+
+    /// The thread of the watcher: it asks when it is unparked.
+    pub(super) fn watcher(&self) -> Option<Thread> {
+        self.thread.thread()
     }
 
     /// The watcher's client, for other requests: it is connected already.
@@ -175,7 +191,7 @@ impl Cluster {
 
 struct Watcher {
     admin: Arc<AdminClient<Quiet>>,
-    embedded: bool,
+    embedded: Option<Arc<EmbeddedBroker>>,
     health: Health,
     /// Partitions and replication factor of a topic to create; `None` once the topic was seen.
     create: Option<(i32, i32)>,
@@ -200,7 +216,11 @@ impl Watcher {
     fn run(mut self, stop: &Stop) {
         while !stop.is_requested() {
             let asked = Instant::now();
-            let described = if self.embedded { self.metadata() } else { self.describe() };
+            let emptied = self.embedded.as_ref().map(|broker| broker.emptied().clone());
+            let described = match &emptied {
+                Some(emptied) => self.metadata(emptied),
+                None => self.describe(),
+            };
             let next = match described {
                 Ok((topic, rights)) => {
                     self.create = None;
@@ -212,7 +232,7 @@ impl Watcher {
                     let mut topic = TopicState { partitions_at_first, ..topic };
                     self.count_leaderless(&mut topic);
                     self.health.on_description(topic, rights);
-                    if !self.embedded {
+                    if self.embedded.is_none() {
                         self.ask_for_config();
                     }
                     ASK_EVERY
@@ -298,7 +318,7 @@ impl Watcher {
     }
 
     /// Asks the embedded broker, which has no controller to describe topics.
-    fn metadata(&self) -> Result<(TopicState, Rights), Question> {
+    fn metadata(&self, emptied: &Emptied) -> Result<(TopicState, Rights), Question> {
         let metadata = self.admin.inner().fetch_metadata(Some(self.health.topic()), ANSWER_WITHIN);
         let metadata = metadata.map_err(|error| Question::Silent(error.to_string()))?;
         let topic = metadata.topics().first().ok_or(Question::NoSuchTopic)?;
@@ -308,7 +328,9 @@ impl Watcher {
             in_sync: partition.isr().len(),
             ..PartitionState::default()
         });
-        Ok((TopicState { partitions: partitions.collect(), ..TopicState::default() }, Rights::default()))
+        let (id, starts) = (emptied.topic_id(), emptied.starts.clone());
+        let topic = TopicState { id, starts, partitions: partitions.collect(), ..TopicState::default() };
+        Ok((topic, Rights::default()))
     }
 
     /// Requests the topic's partitions and id, and this client's rights on it. Blocks for at most [`ANSWER_WITHIN`].

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use follower::Follower;
@@ -30,16 +30,22 @@ use crate::bounds::{self, Address, Busy, Share, Shares};
 use crate::config::FeedSettings;
 use crate::feed::{Dialect, Feed, Filter, GapReason, OpenStream};
 use crate::kafka::{ClusterState, Reads};
+use crate::rejects::Rejected;
 use pace::Pace;
 
 /// How long a strict request waits for Kafka to check its cursor.
 const STRICT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Least time between two reports of rejects to the pages: each wakes all streams.
+const REJECTS_EVERY: Duration = Duration::from_millis(500);
 
 /// The parts that all streams share.
 pub struct Streams {
     feed: Feed,
     reads: Reads,
     kafka: watch::Receiver<ClusterState>,
+    /// How many submissions were refused.
+    rejects: watch::Receiver<Rejected>,
     /// Whether the broker is the embedded one, which cannot search by time.
     embedded: bool,
     open: Shares,
@@ -94,6 +100,7 @@ impl Streams {
         feed: Feed,
         reads: Reads,
         kafka: watch::Receiver<ClusterState>,
+        rejects: watch::Receiver<Rejected>,
         embedded: bool,
         closing: CancellationToken,
         settings: FeedSettings,
@@ -102,6 +109,7 @@ impl Streams {
             feed,
             reads,
             kafka,
+            rejects,
             embedded,
             open: Shares::new(settings.max_streams, bounds::part_of_one_address(settings.max_streams)),
             catch_ups: Shares::new(bounds::CATCH_UPS, bounds::CATCH_UPS_EACH),
@@ -112,22 +120,30 @@ impl Streams {
         }
     }
 
-    /// Returns a receiver that changes with Kafka's state, and to true when the process is asked to end. The streams that
-    /// wait for records are woken as well.
+    /// Returns a receiver that changes with Kafka's state, with the rejects at most every [`REJECTS_EVERY`], and to true when
+    /// the process is asked to end. The streams that wait for records are woken as well.
     fn alerts(&self) -> watch::Receiver<bool> {
         let make = || {
             let (alert, alerts) = watch::channel(self.closing.is_cancelled());
-            let (mut kafka, closing, feed) = (self.kafka.clone(), self.closing.clone(), self.feed.clone());
+            let (mut kafka, mut rejects) = (self.kafka.clone(), self.rejects.clone());
+            let (closing, feed) = (self.closing.clone(), self.feed.clone());
             tokio::spawn(async move {
+                let mut pause = interval(REJECTS_EVERY);
+                pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     let changed = async {
                         // Without a sender, which the tests do not keep, the state stays as it is.
                         kafka.changed().await.is_ok() || pending().await
                     };
+                    let refused = async {
+                        pause.tick().await;
+                        rejects.changed().await.is_ok() || pending().await
+                    };
                     select! {
                         biased;
                         () = closing.cancelled() => break,
                         _ = changed => drop(alert.send_replace(false)),
+                        _ = refused => drop(alert.send_replace(false)),
                     }
                     feed.wake();
                 }

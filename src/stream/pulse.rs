@@ -1,4 +1,4 @@
-//! The messages of a stream beside its events: heartbeats, changes of Kafka's state, and the last message.
+//! The messages of a stream beside its events: heartbeats, changes of Kafka's state, rejects, and the last message.
 
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use super::Streams;
 use crate::event::time::format_ms;
 use crate::feed::{Cursor, Dialect, Frames};
 use crate::kafka::{Cause, ClusterState, Trouble, describe_troubles};
+use crate::rejects::Rejected;
 
 /// Most time between two heartbeats of a page, which learns from them whether a proxy buffers its stream.
 const PAGE_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -46,6 +47,12 @@ pub struct Pulse {
     looked: bool,
     /// The status that the client has or, at the start, assumes.
     reported: Option<Status>,
+    /// `None`: the client is no page.
+    rejects: Option<watch::Receiver<Rejected>>,
+    /// Whether to look for rejects.
+    looks_for_rejects: bool,
+    /// The number of rejects that the client knows.
+    reported_rejects: u64,
 }
 
 /// One message that is not an event.
@@ -53,6 +60,7 @@ pub enum Beat {
     /// With the time since the stream was opened.
     Heartbeat(Duration),
     Status(Status),
+    Rejected(Rejected),
     /// The last message, with the reason.
     Bye(&'static str),
 }
@@ -118,6 +126,9 @@ impl Pulse {
             reports_writes: is_page,
             looked: false,
             reported: (!is_page).then_some(UP),
+            rejects: is_page.then(|| streams.rejects.clone()),
+            looks_for_rejects: false,
+            reported_rejects: 0,
         }
     }
 
@@ -135,12 +146,18 @@ impl Pulse {
     pub fn due(&mut self) -> Option<Beat> {
         if !self.looked || self.has_alert() {
             self.looked = true;
+            self.looks_for_rejects = true;
             if *self.alerts.borrow_and_update() {
                 return Some(Beat::Bye("shutdown"));
             }
             if let Some(status) = self.new_status() {
                 return Some(Beat::Status(status));
             }
+        }
+        if std::mem::take(&mut self.looks_for_rejects)
+            && let Some(rejected) = self.new_rejects()
+        {
+            return Some(Beat::Rejected(rejected));
         }
         // Asks the timer and not the clock, which takes longer than the rest of a look.
         if !self.timer.is_elapsed() {
@@ -201,6 +218,16 @@ impl Pulse {
         self.timer.as_mut().poll(cx)
     }
 
+    /// Returns the rejects, if there are others than the client knows.
+    fn new_rejects(&mut self) -> Option<Rejected> {
+        let rejected = self.rejects.as_ref()?.borrow();
+        if rejected.count == self.reported_rejects {
+            return None;
+        }
+        self.reported_rejects = rejected.count;
+        Some(rejected.clone())
+    }
+
     /// Returns the broker's status, if it differs from the last one that was sent.
     fn new_status(&mut self) -> Option<Status> {
         let reports_writes = self.reports_writes;
@@ -246,6 +273,7 @@ impl Beat {
             }
             Beat::Heartbeat(_) => Frames::heartbeat(&mut out, dialect, place),
             Beat::Status(status) => Frames::control(&mut out, dialect, "status", place, status),
+            Beat::Rejected(rejected) => Frames::control(&mut out, dialect, "rejected", place, rejected),
             Beat::Bye(reason) => Frames::control(&mut out, dialect, "bye", place, &Bye { reason }),
         }
         out.into()

@@ -10,6 +10,7 @@ use crate::config::KafkaSettings;
 use crate::event::Record;
 use crate::feed::{Frames, Writer};
 use crate::kafka::{Cause, Connection, History, TopicState, Trouble};
+use crate::rejects::Rejects;
 
 /// Long enough for anything that is to arrive.
 const IN_TIME: Duration = Duration::from_secs(20);
@@ -38,7 +39,8 @@ impl Fixture {
         let feed = Feed::new("t", Frames::new(|_| "<li>".into()), settings.events, 1 << 20);
         let (writer, closing) = (feed.writer(), CancellationToken::new());
         let reads = Reads::new(Arc::new(History::new(&connection, state.clone())));
-        let streams = Arc::new(Streams::new(feed, reads, state, false, closing.clone(), settings));
+        let streams =
+            Arc::new(Streams::new(feed, reads, state, Rejects::default().news(), false, closing.clone(), settings));
         Fixture { streams, writer, kafka, closing }
     }
 

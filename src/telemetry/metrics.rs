@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::feed::Feed;
 use crate::ingest::Ingest;
 use crate::kafka::{Cause, ClusterState, HeldUp, Producer, stops_all};
+use crate::rejects::Rejects;
 use crate::server;
 
 /// Returns the partitions that an open transaction holds up.
@@ -44,7 +45,7 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new(sources: Sources, connections: &server::ServerMetrics) -> Self {
-        let Sources { ingest, feed, .. } = &sources;
+        let Sources { ingest, feed, rejects, .. } = &sources;
         let mut registry = Registry::with_prefix("footfall");
         let requests = Family::<RequestLabels, Counter>::default();
         // 0.25 ms to 16 s
@@ -58,6 +59,11 @@ impl Metrics {
             seconds.clone(),
         );
         registry.register("events", "Events submitted, by outcome", ingest.metrics().events.clone());
+        registry.register(
+            "rejects",
+            "Submissions refused for good, by the type of the problem",
+            rejects.counter().clone(),
+        );
         registry.register(
             "tracker_discarded",
             "Events that trackers discarded before they were sent, as they report, by reason",
@@ -169,6 +175,7 @@ pub struct Sources {
     /// Records that the tail has not read yet.
     pub lag: Arc<AtomicU64>,
     pub held_up: HeldUps,
+    pub rejects: Arc<Rejects>,
     pub reads: HeldReads,
 }
 

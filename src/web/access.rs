@@ -48,6 +48,7 @@ impl RouteKind {
     pub fn methods(self, method: Method) -> &'static [&'static str] {
         match (method, self) {
             (Method::Post, _) => &["POST"],
+            (Method::Delete, _) => &["DELETE"],
             (_, RouteKind::Long) => &["GET"],
             _ => &["GET", "HEAD"],
         }

@@ -7,10 +7,15 @@ use rocket::request::Request;
 use rocket::response::{self, Responder, Response};
 use serde::Serialize;
 
+use super::rejects;
+use crate::rejects::Refusal;
+
 pub struct Answer {
     status: u16,
     body: Vec<u8>,
     headers: Vec<(&'static str, String)>,
+    /// Why events of the request were refused, if any were.
+    refusal: Option<Refusal>,
 }
 
 impl Answer {
@@ -21,7 +26,17 @@ impl Answer {
 
     /// An answer whose body is JSON already.
     pub fn raw(status: u16, body: Vec<u8>) -> Self {
-        Answer { status, body, headers: Vec::new() }
+        Answer { status, body, headers: Vec::new(), refusal: None }
+    }
+
+    /// Notes why events of the request were refused.
+    pub fn refused(mut self, refusal: Option<Refusal>) -> Self {
+        self.refusal = refusal;
+        self
+    }
+
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
     }
 
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -43,7 +58,8 @@ impl Answer {
 }
 
 impl<'r> Responder<'r, 'static> for Answer {
-    fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {
+    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
+        rejects::note(request, self.refusal);
         let mut builder = Response::build();
         builder.status(Status::new(self.status)).header(ContentType::JSON);
         for (name, value) in self.headers {

@@ -13,6 +13,7 @@ use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use super::guards;
 use super::problem::{Kind, Problem};
+use super::rejects::BodyStart;
 use crate::bounds::{self, Address};
 use crate::limits::HeavyWork;
 use crate::server::{self, LATE_BODY, Unread};
@@ -25,6 +26,8 @@ pub struct RequestBody<'r> {
     client: Address,
     /// Decompresses large bodies.
     heavy: &'r HeavyWork,
+    /// Keeps the start of the body: at first as it was sent, then decompressed.
+    start: &'r BodyStart,
 }
 
 #[rocket::async_trait]
@@ -32,11 +35,16 @@ impl<'r> FromRequest<'r> for RequestBody<'r> {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let (bytes, start) = (server::take_body(request), BodyStart::of(request));
+        if let Ok(bytes) = &bytes {
+            start.keep(bytes);
+        }
         guards::part(request.rocket().state().map(|heavy| RequestBody {
-            bytes: server::take_body(request),
+            bytes,
             encoding: request.headers().get("Content-Encoding").collect::<Vec<_>>().join(","),
             client: Address::new(request.client_ip()),
             heavy,
+            start,
         }))
     }
 }
@@ -51,12 +59,14 @@ impl RequestBody<'_> {
     /// Returns the body decompressed (RFC 9110, section 8.4). `limit` bounds it before and after that.
     pub async fn plain(self, limit: usize) -> Result<Bytes, Problem> {
         let Some(coding) = Coding::of(&self.encoding)? else { return self.read(limit) };
-        let (client, heavy) = (self.client, self.heavy);
+        let (client, heavy, start) = (self.client, self.heavy, self.start);
         let raw = self.read(limit)?;
-        match raw.len() <= bounds::SMALL_COMPRESSED {
+        let plain = match raw.len() <= bounds::SMALL_COMPRESSED {
             true => coding.decode(&raw, limit),
             false => heavy.run(client, move || coding.decode(&raw, limit)).await?,
-        }
+        }?;
+        start.keep(&plain);
+        Ok(plain)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Names no page: for browsers, `pages/error.rs` replaces the JSON by a page.
 
+use std::collections::HashSet;
+
 use rocket::Request;
 use rocket::http::{ContentType, Header, Status};
 use rocket::response::{Responder, Result};
@@ -12,11 +14,14 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::answer::Answer;
+use super::rejects;
 use super::trace::Trace;
+use crate::ephemeral::ForgetError;
 use crate::event::{EventId, FieldError, Refused};
 use crate::ingest::{Failure, SubmitError, Verdict};
 use crate::kafka::{HistoryError, InspectError, ReadError};
 use crate::limits::HeavyWorkError;
+use crate::rejects::Refusal;
 use crate::search::SearchError;
 use crate::stream::OpenError;
 
@@ -34,6 +39,13 @@ macro_rules! kinds {
             fn facts(self) -> (u16, &'static str, bool) {
                 match self {
                     $(Kind::$kind => ($status, $title, $retryable)),+
+                }
+            }
+
+            /// The `type` of its problems.
+            pub fn slug(self) -> &'static str {
+                match self {
+                    $(Kind::$kind => $slug),+
                 }
             }
         }
@@ -290,6 +302,26 @@ impl Problem {
         &self.detail
     }
 
+    /// Returns what the list of rejects keeps: the first of its errors, and the number of events that have errors. `None` if
+    /// the same request may succeed later, or if the server is to blame.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let (status, title, retryable) = self.kind.facts();
+        if retryable || status >= 500 {
+            return None;
+        }
+        let first = self.errors.first();
+        let indexes: HashSet<usize> = self.errors.iter().map(|error| error.index).collect();
+        Some(Refusal {
+            status,
+            kind: self.kind.slug(),
+            title,
+            detail: first.map_or_else(|| self.detail.clone(), |error| error.detail.clone()),
+            index: first.map(|error| error.index),
+            pointer: first.map(|error| error.pointer.clone()),
+            events: indexes.len().max(1),
+        })
+    }
+
     pub fn body<'a>(&'a self, request_id: Option<&'a str>) -> ProblemBody<'a> {
         let (status, title, retryable) = self.kind.facts();
         ProblemBody {
@@ -417,6 +449,16 @@ impl From<OpenError> for Problem {
     }
 }
 
+impl From<ForgetError> for Problem {
+    fn from(error: ForgetError) -> Self {
+        match error {
+            ForgetError::History(error) => error.into(),
+            ForgetError::NotReady => Problem::new(Kind::Unavailable, error.to_string()),
+            ForgetError::Failed => Problem::new(Kind::Internal, error.to_string()),
+        }
+    }
+}
+
 impl From<InspectError> for Problem {
     fn from(error: InspectError) -> Self {
         let kind = match error {
@@ -436,6 +478,7 @@ impl<'r> Responder<'r, 'static> for Problem {
         for (name, value) in &self.headers {
             response.set_header(Header::new(*name, value.clone()));
         }
+        rejects::note(request, self.refusal());
         request.local_cache(|| Some(self));
         Ok(response)
     }

@@ -12,6 +12,7 @@ use crate::base_path::base_path;
 use crate::bounds::ERRORS;
 use crate::event::{EventId, time};
 use crate::ingest::{Failure, Handling, Verdict, Verdicts, Written};
+use crate::rejects::Refusal;
 
 /// Approximate bytes of the result of one event of an array.
 const RESULT: usize = 200;
@@ -167,9 +168,10 @@ impl Items {
         let first = self.verdicts.first().map_or(207, status);
         // All have the same status, so that is the status of the response.
         let status = if self.verdicts.iter().all(|verdict| status(verdict) == first) { first } else { 207 };
+        let refusal = if status < 207 { None } else { self.refusal() };
         let mut body = Vec::with_capacity(16 + self.verdicts.len() * RESULT);
         let _ = serde_json::to_writer(&mut body, &Results { results: self.results(topic) }); // a Vec takes everything
-        let answer = Answer::raw(status, body);
+        let answer = Answer::raw(status, body).refused(refusal);
         Ok(if status == 503 { answer.header("Retry-After", "1") } else { answer })
     }
 
@@ -218,6 +220,17 @@ impl Items {
             Verdict::Failed { id, failure } => Problem::of_failure(failure, id),
         };
         Some((place, problem))
+    }
+
+    /// Returns why items were refused for good: the first of them, and how many there are.
+    fn refusal(&self) -> Option<Refusal> {
+        let places = 0..self.verdicts.len();
+        let mut refused = places.filter_map(|place| {
+            let (place, problem) = self.problem(place)?;
+            Some((place, problem.refusal()?))
+        });
+        let (place, first) = refused.next()?;
+        Some(Refusal { index: Some(self.index(place)), events: 1 + refused.count(), ..first })
     }
 
     /// Returns what became of each item. All together have no more errors than [`ERRORS`], and each invalid one at least

@@ -18,6 +18,7 @@ use super::method_not_allowed::not_allowed;
 use super::pages::progress::{FailureMessage, ProgressMessage};
 use super::receipt::{Queued, Receipt};
 use super::{api, assets, pages};
+use crate::rejects::Rejected;
 use crate::stream::{Bye, Heartbeat, Status};
 
 macro_rules! table {
@@ -45,6 +46,7 @@ macro_rules! table {
                 ProgressMessage,
                 Queued,
                 Receipt,
+                Rejected,
                 Status,
             )),
         )]
@@ -64,6 +66,7 @@ table! {
         Page   pages::record::record;
         Page   pages::user::page;
         Long   pages::user::count;
+        Page   pages::rejects::page;
         Page   pages::kafka::page;
 
         Submit api::events::submit;
@@ -75,6 +78,7 @@ table! {
         Long   api::ws::socket;
         Page   api::users::user;
         Page   api::stats::stats;
+        Page   api::rejects::rejects;
         Page   api::topics::topics;
         Page   api::topics::groups;
         Submit api::events::tutorial;
@@ -119,9 +123,14 @@ pub fn description(script: &str) -> OpenApi {
     description
 }
 
-/// Returns every route behind the access check, and the routes that answer 405. The tracker's script is at this path.
-pub fn routes(script: &str) -> Vec<Route> {
+/// Returns every route behind the access check, and the routes that answer 405. The tracker's script is at this path. A test
+/// double (`is_ephemeral`) has one more.
+pub fn routes(script: &str, is_ephemeral: bool) -> Vec<Route> {
     let mut table = table();
+    if is_ephemeral {
+        // Not in the description, which is that of every other process.
+        table.extend(rocket::routes![api::ephemeral::forget].into_iter().map(|route| (RouteKind::Page, route)));
+    }
     for (_, route) in &mut table {
         let renamed = match route.uri.path() {
             SCRIPT => script,

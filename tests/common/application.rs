@@ -183,14 +183,19 @@ pub fn command_after(folder: &Path, before: &str) -> Command {
         command = Command::new("sh");
         command.args(["-c", &format!("{before}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_footfall")]);
     }
+    remove_settings(&mut command);
+    command.env_remove("RUST_LOG").current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+/// Removes this process's configuration of the application from the environment of a command that starts it.
+pub fn remove_settings(command: &mut Command) {
     let ours = |name: &str| ["FOOTFALL_", "ROCKET_", "KAFKA_"].iter().any(|prefix| name.starts_with(prefix));
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(ours) {
             command.env_remove(name);
         }
     }
-    command.env_remove("RUST_LOG").current_dir(folder).stdin(Stdio::null());
-    command
 }
 
 pub fn free_port() -> u16 {

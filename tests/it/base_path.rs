@@ -26,6 +26,7 @@ fn every_address_of_every_page_is_under_the_base_path_and_leads_somewhere() {
     let receipt = app.accept(&json!({"user": "Ann", "action": "log in"}));
     app.post_events(300);
     app.wait_for_the_feed();
+    app.request("POST", "/nowhere").send().expect(404); // so that pages link to the rejects
     let record = format!("{BASE}/events/{}/{}", receipt["partition"], receipt["offset"]);
     let first = [
         "",
@@ -33,6 +34,7 @@ fn every_address_of_every_page_is_under_the_base_path_and_leads_somewhere() {
         "/history?limit=50",
         "/history?user=nobody",
         "/overview",
+        "/rejects",
         "/kafka",
         "/users/Ann",
         "/?user=Ann",

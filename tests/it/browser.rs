@@ -844,7 +844,11 @@ fn every_page_state_fits_the_window_and_is_accessible() {
         let counted = app.get("/api/v1/stats").expect(200).json()["last_24h"]["events"].as_u64();
         (counted >= Some(day.len() as u64)).then_some(())
     });
-    for path in ["/history", "/history?user=nobody", "/overview", "/kafka", "/nothing-there"] {
+    app.request("POST", "/api/events").json(&json!({"user": "Ann"})).send().expect(404);
+    let wrong =
+        json!([{"user": "Ann", "action": "login"}, {"user": "Ann", "note": "x".repeat(1000), "n": vec![7; 200]}]);
+    app.post(&wrong).expect(207);
+    for path in ["/history", "/history?user=nobody", "/overview", "/rejects", "/kafka", "/nothing-there"] {
         browser.open(&app, path);
         look(&browser, &path[1..].replace(['?', '='], "-"));
     }
@@ -944,7 +948,17 @@ fn every_page_is_small_and_stable_and_loads_nothing_from_third_parties() {
     feed.records(events.len()); // later rows would move the others
     let record = format!("/events/{}/{}", first["partition"], first["offset"]);
     let browser = Browser::start();
-    for path in ["/", "/history", &record, "/users/user-1", "/overview", "/kafka", "/?user=nobody", "/nothing-there"] {
+    for path in [
+        "/",
+        "/history",
+        &record,
+        "/users/user-1",
+        "/overview",
+        "/rejects",
+        "/kafka",
+        "/?user=nobody",
+        "/nothing-there",
+    ] {
         browser.open(&app, path);
         // The script has started, and its requests are answered.
         browser.wait_for("the script has run", || browser.count("html.scripted") == 1);

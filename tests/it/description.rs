@@ -151,6 +151,8 @@ fn every_answer_about_a_posted_event_fits_its_schema() {
         ("countUser", "/api/v1/users/Ann?partitions=all", 200),
         ("countUser", "/api/v1/users/Nobody", 200),
         ("readStats", "/api/v1/stats", 200),
+        ("listRejects", "/api/v1/rejects", 200),
+        ("listRejects", "/api/v1/rejects?limit=0", 400),
         ("listTopics", "/api/v1/topics", 200),
         ("listGroups", "/api/v1/groups", 501),
     ] {
@@ -169,11 +171,12 @@ fn events_of_every_stream_fit_their_schemas() {
     for n in 0..20 {
         app.accept(&json!({"user": "John", "action": "login", "n": n}));
     }
+    app.post(&json!({"user": "John"})).expect(422);
     for (schema, target, names) in [
         ("StreamEvent", "/api/v1/stream?last=30", &["position", "message", "bye"][..]),
         ("StreamEvent", "/api/v1/stream?after=yesterday", &["position", "gap", "bye"]),
         ("StreamEvent", "/api/v1/stream?after=0-0&max_rate=1", &["skipped", "message"]),
-        ("PageStreamEvent", "/stream?last=30", &["status", "position", "message", "heartbeat", "bye"]),
+        ("PageStreamEvent", "/stream?last=30", &["status", "rejected", "position", "message", "heartbeat", "bye"]),
         ("OverviewEvent", "/stream/overview", &["message", "bye"]),
         ("SearchEvent", "/history/search?q=login", &["message", "done"]),
         ("SearchEvent", "/users/John/count?limit=3", &["message", "done"]),

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from . import first_event, metrics, pages, proxies, readers, senders
+from . import first_event, metrics, pages, proxies, readers, senders, tracking
 from .application import Kafka, binary
 
 # The clients, and the name by which all of a kind can be chosen.
@@ -13,7 +13,7 @@ CLIENTS = {
     **dict.fromkeys(readers.READERS, "readers"),
     **dict.fromkeys(senders.SENDERS, "senders"),
     **dict.fromkeys(proxies.PROXIES, "proxies"),
-    **{client: client for client in [pages.CLIENT, first_event.CLIENT, metrics.CLIENT]},
+    **{client: client for client in [pages.CLIENT, first_event.CLIENT, tracking.CLIENT, metrics.CLIENT]},
 }
 # Events of each sender, unless --events gives another number.
 EVENTS = 500
@@ -80,6 +80,7 @@ def main(words, events):
         attempt([pages.CLIENT], pages.check, kafka.servers, table.report)
         attempt(passing_on, proxies.check, passing_on, kafka.servers, table.report)
     attempt([first_event.CLIENT], first_event.check, table.report)
+    attempt([tracking.CLIENT], tracking.check, table.report)
     attempt([metrics.CLIENT], metrics.check, table.report)
 
     for client in clients:

@@ -80,6 +80,11 @@ def _of_an_empty_topic(pages, application):
     pages.get(application, "live: empty, embedded broker", "/", 200, "Listening for events", "Embedded broker")
     pages.get(application, "history: empty", "/history", 200, "No events here")
     pages.get(application, "overview: empty", "/overview", 200, "None.")
+    pages.get(application, "rejected: none", "/rejects", 200, "Nothing was rejected")
+    application.request("POST", "/api/events", b'{"user": "<b>"}', Content_Type="application/json")
+    application.request("POST", "/api/v1/events", b'{"user": "<b>"}', Content_Type="application/json")
+    pages.get(application, "rejected: two", "/rejects", 200, "POST /api/events", "/action")
+    pages.get(application, "live: empty, with rejects", "/", 200, "2 rejected")
     pages.get(application, "user: no events", "/users/nobody", 200, "No events from this user")
     pages.get(application, "Kafka: embedded broker", "/kafka", 200, "Embedded broker")
 

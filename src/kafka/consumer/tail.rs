@@ -80,6 +80,7 @@ impl Tail {
             config,
             context,
             topic: connection.topic.clone(),
+            embedded: connection.is_embedded(),
             topic_id: TopicId::default(),
             positions: Vec::new(),
             reached: reached.clone(),
@@ -120,6 +121,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_millis(500);
 /// How often the tail looks at the cluster's state and at `stop`, at least.
 const LOOK_UP: Duration = Duration::from_millis(100);
+/// How long the embedded broker may take to answer, before it is asked again.
+const NEAR: Duration = Duration::from_millis(20);
 
 /// How long the tail lets records collect, at most.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -134,6 +137,7 @@ struct TailReader<S> {
     config: ClientConfig,
     context: TailContext,
     topic: Arc<str>,
+    embedded: bool,
     topic_id: TopicId,
     /// The next offset of every partition, [`UNKNOWN`] where it is not known; empty until the first start.
     positions: Vec<i64>,
@@ -284,7 +288,7 @@ impl<S: Sink> TailReader<S> {
         if self.positions.is_empty() {
             let led = topic.led();
             self.started_ms = now_ms();
-            let Some(marks) = self.watermarks(&led) else { return };
+            let Some(marks) = self.first_marks(&led) else { return };
             (self.positions, self.ends) = (vec![UNKNOWN; count], vec![0; count]);
             self.unknown = (0..count as i32).collect();
             for (partition, (low, high)) in led.into_iter().zip(marks) {
@@ -302,14 +306,18 @@ impl<S: Sink> TailReader<S> {
             self.check_caught_up();
         } else if topic.id != self.topic_id {
             self.sink.topic_deleted(); // before the old client ends, which takes a moment
-            tracing::warn!(kafka.topic = &*self.topic, "the topic was deleted and recreated");
             self.positions = vec![0; count];
             self.topic_id = topic.id;
-            // A client that knew the old topic does not fetch from the new one (librdkafka 2.12 keeps its leader
-            // epochs).
-            match Fetcher::new(&self.config, self.context.clone()) {
-                Ok(fetcher) => self.fetcher = Arc::new(fetcher),
-                Err(error) => tracing::error!(error = %error, "cannot create a consumer for the recreated topic"),
+            if topic.starts.is_empty() {
+                tracing::warn!(kafka.topic = &*self.topic, "the topic was deleted and recreated");
+                // A client that knew the old topic does not fetch from the new one (librdkafka 2.12 keeps its leader
+                // epochs).
+                match Fetcher::new(&self.config, self.context.clone()) {
+                    Ok(fetcher) => self.fetcher = Arc::new(fetcher),
+                    Err(error) => tracing::error!(error = %error, "cannot create a consumer for the recreated topic"),
+                }
+            } else {
+                tracing::info!(kafka.topic = &*self.topic, "the topic was emptied");
             }
             self.out_of_range = None;
             self.start_over();
@@ -336,6 +344,14 @@ impl<S: Sink> TailReader<S> {
         }
         self.report_unread();
         self.check_caught_up();
+    }
+
+    /// Returns the first and next offset of these partitions at the start. While its connections open, librdkafka 2.12
+    /// sometimes takes half a second to answer. The embedded broker, which is near, is asked again instead.
+    fn first_marks(&self, partitions: &[i32]) -> Option<Vec<(i64, i64)>> {
+        let soon = || topics::watermarks(self.fetcher.consumer(), &self.topic, partitions, NEAR).ok();
+        let attempts = if self.embedded { 5 } else { 0 };
+        (0..attempts).find_map(|_| soon()).or_else(|| self.watermarks(partitions))
     }
 
     /// Returns where reading of a partition with these bounds starts.
@@ -475,7 +491,10 @@ impl<S: Sink> TailReader<S> {
 
     fn watermarks_within(&self, partitions: &[i32], within: Duration) -> Option<Vec<(i64, i64)>> {
         match topics::watermarks(self.fetcher.consumer(), &self.topic, partitions, within) {
-            Ok(marks) => Some(marks),
+            Ok(marks) => Some(match self.cluster.borrow().topic() {
+                Some(topic) => partitions.iter().zip(marks).map(|(n, marks)| topic.marks(*n, marks)).collect(),
+                None => marks,
+            }),
             Err(error) => {
                 tracing::debug!(kafka.topic = &*self.topic, error = %error, "no watermarks");
                 std::thread::sleep(LOOK_UP);

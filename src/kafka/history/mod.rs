@@ -194,21 +194,23 @@ impl History {
     /// Fails if one of them has no leader.
     pub fn bounds_of(&self, wanted: &[i32]) -> Result<Vec<Marks>, HistoryError> {
         let topic = self.topic_state()?;
-        let bounds = self.marks(&led(&topic, wanted)?, topic.partitions.len())?;
+        let bounds = self.marks(&topic, &led(&topic, wanted)?)?;
         Ok(bounds.into_iter().map(Option::unwrap_or_default).collect())
     }
 
     /// Returns the first and next offset of every partition; `None` for partitions without a leader.
     pub fn bounds_led(&self) -> Result<Vec<Option<Marks>>, HistoryError> {
         let topic = self.topic_state()?;
-        self.marks(&topic.led(), topic.partitions.len())
+        self.marks(&topic, &topic.led())
     }
 
     /// Returns the first and next offset of the partitions in `asked`, as a list with one entry per partition.
-    fn marks(&self, asked: &[i32], partitions: usize) -> Result<Vec<Option<Marks>>, HistoryError> {
+    fn marks(&self, topic: &TopicState, asked: &[i32]) -> Result<Vec<Option<Marks>>, HistoryError> {
         let marks = self.ask(|consumer| topics::watermarks(consumer, &self.topic, asked, QUESTION))?;
-        let mut bounds = vec![None; partitions];
-        asked.iter().zip(marks).for_each(|(partition, marks)| bounds[*partition as usize] = Some(marks));
+        let mut bounds = vec![None; topic.partitions.len()];
+        for (partition, marks) in asked.iter().zip(marks) {
+            bounds[*partition as usize] = Some(topic.marks(*partition, marks));
+        }
         Ok(bounds)
     }
 
@@ -234,6 +236,11 @@ impl History {
         let led = self.topic_state()?.led();
         let offsets = self.offsets_since_of(ms, &led)?;
         Ok((0..).zip(offsets).map(|(partition, offset)| led.contains(&partition).then_some(offset)).collect())
+    }
+
+    /// Whether other writers' transactions may hold records back. The embedded broker has no transactions.
+    pub fn has_transactions(&self) -> bool {
+        !self.embedded
     }
 
     /// Fails for the embedded broker, whose records have no timestamps of their own.

@@ -1,8 +1,10 @@
 //! The API for programs.
 
+pub mod ephemeral;
 pub mod events;
 pub mod history;
 pub mod operations;
+pub mod rejects;
 pub mod segment;
 pub mod stats;
 pub mod stream;

@@ -40,6 +40,7 @@ use crate::feed::Dialect;
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError};
 use crate::kafka::Connection;
 use crate::limits::HeavyWork;
+use crate::rejects::{Refusal, Rejects};
 use crate::server::body;
 use crate::stream::{Follower, Streams};
 use crate::web::answer::Answer;
@@ -48,6 +49,7 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt;
+use crate::web::rejects;
 
 /// Most posts of one socket in flight; beyond that the socket is not read.
 const POSTS: usize = 16;
@@ -138,6 +140,7 @@ pub struct SocketParts {
     /// Parses large messages.
     heavy: HeavyWork,
     topic: String,
+    rejects: Arc<Rejects>,
     /// Counts the posts that are not answered yet; the process waits for them before it ends.
     requests: TaskTracker,
 }
@@ -153,11 +156,29 @@ impl<'r> FromRequest<'r> for SocketParts {
                 streams: rocket.state::<Arc<Streams>>()?.clone(),
                 heavy: rocket.state::<HeavyWork>()?.clone(),
                 topic: rocket.state::<Connection>()?.topic().to_owned(),
+                rejects: rocket.state::<Arc<Rejects>>()?.clone(),
                 requests: rocket.state::<TaskTracker>()?.clone(),
             })
         };
         guards::part(parts(request.rocket()))
     }
+}
+
+impl SocketParts {
+    /// Adds a refusal to the rejects, if there was one, and returns the answer.
+    fn note(&self, sender: &Poster, answered: Answered, body: &[u8]) -> Message {
+        if let Some(refusal) = answered.refusal {
+            rejects::add(&self.rejects, "WebSocket /api/v1/ws", sender.client, *refusal, body);
+        }
+        answered.message
+    }
+}
+
+/// The answer to a message.
+struct Answered {
+    message: Message,
+    /// Why the message, or events of it, were refused.
+    refusal: Option<Box<Refusal>>,
 }
 
 /// The sender of a socket's events, from its handshake.
@@ -229,15 +250,20 @@ async fn run_connection(mut line: Connected<'_>, sender: &Poster, mut follower: 
                             let size = text.len();
                             posted += size;
                             posts.push(async move {
-                                let answer = match Post::of(parts, sender.client, text.into()).await {
+                                let message = Bytes::from(text);
+                                let start = rejects::start(&message);
+                                let answered = match Post::of(parts, sender.client, message).await {
                                     Ok(post) => post.submit(parts, sender).await,
-                                    Err(refusal) => refusal,
+                                    Err(refused) => refused,
                                 };
-                                (answer, size)
+                                (parts.note(sender, answered, &start), size)
                             });
                             Ok(())
                         }
-                        Some(Ok(Message::Binary(_))) => line.send([refusal(None, &bad("a message must be text"))]).await,
+                        Some(Ok(Message::Binary(_))) => {
+                            let answered = refusal(None, &bad("a message must be text"));
+                            line.send([parts.note(sender, answered, &[])]).await
+                        }
                         Some(Ok(Message::Close(_))) | None => break SocketEnd::Gone,
                         // tungstenite has queued the answer to a ping; read nothing more until the client has read it.
                         Some(Ok(_)) => line.send([]).await,
@@ -447,7 +473,7 @@ struct Post {
 
 impl Post {
     /// Parses a message. The error is the answer to an invalid one.
-    async fn of(parts: &SocketParts, client: Address, message: Bytes) -> Result<Self, Message> {
+    async fn of(parts: &SocketParts, client: Address, message: Bytes) -> Result<Self, Answered> {
         if message.len() <= SMALL_BODY {
             return Post::read(message);
         }
@@ -455,7 +481,7 @@ impl Post {
         read.unwrap_or_else(|error| Err(refusal(None, &error.into())))
     }
 
-    fn read(message: Bytes) -> Result<Self, Message> {
+    fn read(message: Bytes) -> Result<Self, Answered> {
         let not_json = |error: serde_json::Error| {
             refusal(None, &Problem::new(Kind::NotJson, format!("the message is not JSON: {error}")))
         };
@@ -496,7 +522,7 @@ impl Post {
     }
 
     /// Submits the events, and returns the message with their outcomes.
-    async fn submit(self, parts: &SocketParts, sender: &Poster) -> Message {
+    async fn submit(self, parts: &SocketParts, sender: &Poster) -> Answered {
         // The process waits for it before it ends.
         let _open = parts.requests.token();
         let submission = Submission {
@@ -512,7 +538,14 @@ impl Post {
             Err(SubmitError::WrongShape(expected)) => Err(wrong_shape(expected)),
             Err(error) => Err(error.into()),
         };
-        say("receipt", self.reference.as_deref(), &answer.unwrap_or_else(|problem| problem.answer()))
+        let (answer, refusal) = match answer {
+            Ok(answer) => {
+                let refusal = answer.refusal().cloned().map(Box::new);
+                (answer, refusal)
+            }
+            Err(problem) => (problem.answer(), problem.refusal().map(Box::new)),
+        };
+        Answered { message: say("receipt", self.reference.as_deref(), &answer), refusal }
     }
 }
 
@@ -543,8 +576,8 @@ fn unknown(kind: &str) -> Problem {
 }
 
 /// Answers a message that posts no events.
-fn refusal(reference: Option<&str>, problem: &Problem) -> Message {
-    say("problem", reference, &problem.answer())
+fn refusal(reference: Option<&str>, problem: &Problem) -> Answered {
+    Answered { message: say("problem", reference, &problem.answer()), refusal: problem.refusal().map(Box::new) }
 }
 
 /// Makes a message of an answer: status and headers become members before those of the body.

@@ -129,6 +129,15 @@ pub struct PageSize {
     last: u32,
 }
 
+/// How many rejects are wanted.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RejectsSize {
+    /// Rejects in the answer, the newest.
+    #[param(minimum = 1, maximum = 256, default = 256)]
+    limit: u32,
+}
+
 /// How much an export has.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

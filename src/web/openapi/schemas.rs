@@ -59,7 +59,7 @@ pub fn written_by_hand() -> Value {
         },
     });
     schemas["StreamEvent"] = server_sent_event("`/api/v1/stream`", json_text("Record"), &controls, &resumable);
-    let of_pages = [&controls[..], &[("heartbeat", "Heartbeat")]].concat();
+    let of_pages = [&controls[..], &[("heartbeat", "Heartbeat"), ("rejected", "Rejected")]].concat();
     schemas["PageStreamEvent"] = server_sent_event("`/stream`", html.clone(), &of_pages, &resumable);
     schemas["SearchEvent"] = server_sent_event("a page's search or count", html, &reports, &json!({}));
     schemas["SocketMessage"] = socket_message(&controls);

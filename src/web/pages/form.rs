@@ -6,8 +6,8 @@ use std::sync::Arc;
 use footfall_core::query_string::{QueryBuilder, pairs};
 use rocket::http::{Header, Status};
 use rocket::request::{FromRequest, Outcome, Request};
-use rocket::response::Redirect;
-use rocket::{Responder, State, post};
+use rocket::response::{self, Redirect, Responder};
+use rocket::{State, post};
 use utoipa::ToSchema;
 
 use super::Html;
@@ -16,12 +16,14 @@ use crate::bounds::Address;
 use crate::event::{EventId, FieldError, parse_form};
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError, Verdict, Verdicts};
 use crate::kafka::Connection;
+use crate::rejects::Refusal;
 use crate::web::answer::Answer;
 use crate::web::body::RequestBody;
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt::Receipt;
+use crate::web::rejects;
 use crate::web::views::live_page;
 
 /// Most bytes of a form beside its event, so that the error for an event that is slightly too large appears beside its
@@ -115,13 +117,31 @@ impl Typed {
 }
 
 /// The answer to the form: a page or a redirect to one, or JSON if the page's script sends the form.
-#[derive(Responder)]
+#[derive(rocket::Responder)]
 pub enum Submitted {
     Redirect(Box<Redirect>),
-    Html(Box<Html>),
-    /// A page, and when to retry.
-    Later(Box<Html>, Header<'static>),
+    Refused(Box<RefusedForm>),
     Json(Answer),
+}
+
+/// The page with a form that was not accepted.
+pub struct RefusedForm {
+    page: Html,
+    /// Seconds after which a retry makes sense.
+    retry_after: Option<String>,
+    /// `None` if a retry may succeed.
+    refusal: Option<Refusal>,
+}
+
+impl<'r> Responder<'r, 'static> for RefusedForm {
+    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
+        rejects::note(request, self.refusal);
+        let mut response = self.page.respond_to(request)?;
+        if let Some(after) = self.retry_after {
+            response.set_header(Header::new("Retry-After", after));
+        }
+        Ok(response)
+    }
 }
 
 /// The headers that say who sends the form, and how it is encoded.
@@ -202,8 +222,9 @@ pub async fn submit(
             if errors.iter().any(|error| error.pointer == "/id") {
                 typed.id.clear(); // the form gets a new id: the user did not type this one
             }
+            let problem = Problem::invalid(0, errors.clone());
             let errors = errors.into_iter().map(beside_its_field).collect();
-            return refused(page, &parameters, typed, errors, (422, None)).await;
+            return refused(page, &parameters, typed, errors, &problem).await;
         }
         Ok(Verdict::Invalid(errors)) => Problem::invalid(0, errors),
         Ok(Verdict::Failed { id, failure }) => Problem::of_failure(&failure, &id),
@@ -213,10 +234,8 @@ pub async fn submit(
     if !head.wants_html {
         return Err(problem);
     }
-    let (status, detail) = (problem.kind.status(), problem.detail().to_owned());
-    let after = problem.retry_after().map(str::to_owned);
-    let errors = vec![FormError { field: "", detail }];
-    refused(page, &parameters, typed, errors, (status, after)).await
+    let errors = vec![FormError { field: "", detail: problem.detail().to_owned() }];
+    refused(page, &parameters, typed, errors, &problem).await
 }
 
 fn beside_its_field(error: FieldError) -> FormError {
@@ -235,7 +254,7 @@ async fn refused(
     parameters: &Parameters,
     typed: Typed,
     errors: Vec<FormError>,
-    (status, retry_after): (u16, Option<String>),
+    problem: &Problem,
 ) -> Result<Submitted, Problem> {
     let form = SendForm {
         user: typed.user,
@@ -245,9 +264,10 @@ async fn refused(
         errors,
         ..SendForm::default()
     };
-    let page = Box::new(page.render(parameters, form, None, Status::new(status)).await?);
-    Ok(match retry_after {
-        Some(after) => Submitted::Later(page, Header::new("Retry-After", after)),
-        None => Submitted::Html(page),
-    })
+    let status = Status::new(problem.kind.status());
+    Ok(Submitted::Refused(Box::new(RefusedForm {
+        page: page.render(parameters, form, None, status).await?,
+        retry_after: problem.retry_after().map(str::to_owned),
+        refusal: problem.refusal(),
+    })))
 }

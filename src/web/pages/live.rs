@@ -15,11 +15,12 @@ use crate::event::{EventId, Record};
 use crate::feed::{Feed, Filter};
 use crate::ingest::Ingest;
 use crate::limits::HeavyWork;
+use crate::rejects::{Rejected, Rejects};
 use crate::web::guards;
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::Parameters;
-use crate::web::views::{BrokerStatus, Filters, PageFrame, Row, RowUser, sentence};
+use crate::web::views::{BrokerStatus, Filters, PageFrame, Row, RowUser, sentence, thousands};
 
 /// Suggestions for user and action, taken from this many of the latest records.
 const SUGGESTIONS: usize = 20;
@@ -40,6 +41,7 @@ struct LivePage {
     /// The cursor after the newest row: where the live stream takes over.
     cursor: String,
     form: SendForm,
+    rejected: Rejected,
     /// What the browser was redirected with after a form was accepted.
     receipt: Option<Receipt>,
     /// Most milliseconds until the server answers.
@@ -78,6 +80,10 @@ pub struct Receipt {
 }
 
 impl LivePage {
+    fn rejected_count(&self) -> String {
+        thousands(self.rejected.count)
+    }
+
     /// Whether the form was just sent: only then a narrow screen shows it unfolded.
     fn in_hand(&self) -> bool {
         self.receipt.is_some() || !self.form.errors.is_empty()
@@ -129,6 +135,7 @@ pub struct LiveParts<'r> {
     feed: &'r Feed,
     heavy: &'r HeavyWork,
     ingest: &'r Ingest,
+    rejects: &'r Rejects,
     client: Address,
     base: String,
 }
@@ -144,6 +151,7 @@ impl<'r> FromRequest<'r> for LiveParts<'r> {
                 feed: request.rocket().state()?,
                 heavy: request.rocket().state()?,
                 ingest: request.rocket().state::<Arc<Ingest>>()?,
+                rejects: request.rocket().state::<Arc<Rejects>>()?,
                 client: Address::new(request.client_ip()),
                 base: Base::of(request).0,
             })
@@ -168,7 +176,8 @@ impl LiveParts<'_> {
         if let Some(sent) = &receipt {
             let _ = tokio::time::timeout(SENT_WITHIN, self.feed.reaches(sent.partition, sent.offset)).await;
         }
-        let LiveParts { frame, feed, heavy, ingest, client, base } = self;
+        let LiveParts { frame, feed, heavy, ingest, rejects, client, base } = self;
+        let rejected = rejects.news().borrow().clone();
         let (feed, deadline_ms) = (feed.clone(), ingest.settings().deadline.as_millis());
         // The records may be large, and are parsed.
         let page = heavy.run(client, move || {
@@ -181,6 +190,7 @@ impl LiveParts<'_> {
                 rows: records.iter().map(Row::new).collect(),
                 cursor: cursor.map(|cursor| cursor.to_string()).unwrap_or_default(),
                 form,
+                rejected,
                 receipt,
                 deadline_ms,
                 base,

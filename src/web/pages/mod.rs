@@ -8,6 +8,7 @@ pub mod live;
 pub mod overview;
 pub mod progress;
 pub mod record;
+pub mod rejects;
 pub mod user;
 
 use askama::Template;

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use super::{Html, html};
 use crate::bounds::Address;
 use crate::feed::{Dialect, Frames};
+use crate::rejects::Rejects;
 use crate::server::body;
 use crate::stats::{DistinctUsers, NameCount, PeriodStats, Points, Stats, StatsSnapshot};
 use crate::stream::Streams;
@@ -43,11 +44,14 @@ struct OverviewPage {
 #[template(path = "_overview.html")]
 struct ShownStats {
     snapshot: Arc<StatsSnapshot>,
+    /// Submissions refused since the process started.
+    rejected: u64,
 }
 
 /// The latest snapshot and its rendering, shared by all viewers.
 pub struct Overviews {
     stats: Arc<Stats>,
+    rejects: Arc<Rejects>,
     latest: Mutex<Option<Overview>>,
 }
 
@@ -55,13 +59,14 @@ pub struct Overviews {
 struct Overview {
     at: Instant,
     snapshot: Arc<StatsSnapshot>,
+    rejected: u64,
     /// As a frame of the stream.
     frame: Bytes,
 }
 
 impl Overviews {
-    pub fn new(stats: Arc<Stats>) -> Self {
-        Overviews { stats, latest: Mutex::default() }
+    pub fn new(stats: Arc<Stats>, rejects: Arc<Rejects>) -> Self {
+        Overviews { stats, rejects, latest: Mutex::default() }
     }
 
     /// Returns the snapshot of the last second.
@@ -77,10 +82,11 @@ impl Overviews {
             return overview.clone();
         }
         let snapshot = Arc::new(self.stats.snapshot());
+        let rejected = self.rejects.news().borrow().count;
         let mut frame = Vec::new();
         // Writing into a String cannot fail, and the template calls nothing that can.
-        Frames::data(&mut frame, &ShownStats { snapshot: snapshot.clone() }.render().unwrap_or_default());
-        latest.insert(Overview { at: Instant::now(), snapshot, frame: frame.into() }).clone()
+        Frames::data(&mut frame, &ShownStats { snapshot: snapshot.clone(), rejected }.render().unwrap_or_default());
+        latest.insert(Overview { at: Instant::now(), snapshot, rejected, frame: frame.into() }).clone()
     }
 }
 
@@ -88,7 +94,8 @@ impl Overviews {
 #[utoipa::path(operation_id = "overviewPage", tag = "pages", responses(openapi::Html, openapi::BadParameter,))]
 #[get("/overview")]
 pub fn page(overviews: &State<Arc<Overviews>>, frame: PageFrame) -> Result<Html, Problem> {
-    let shown = ShownStats { snapshot: overviews.snapshot() };
+    let Overview { snapshot, rejected, .. } = overviews.latest();
+    let shown = ShownStats { snapshot, rejected };
     html(Status::Ok, &OverviewPage { frame, shown })
 }
 
