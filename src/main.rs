@@ -12,7 +12,7 @@ use footfall::demo::Traffic;
 use footfall::kafka::Options;
 use footfall::telemetry;
 
-use commands::{OutputFormat, check, consume, describe, groups, send, serve, tail, topics};
+use commands::{OutputFormat, check, consume, describe, groups, healthcheck, send, serve, tail, topics};
 
 /// User-activity events in, live feed out, on Apache Kafka.
 #[derive(Parser)]
@@ -81,6 +81,8 @@ enum Command {
     },
     /// Validate the configuration without asking Kafka, and show every value and where it came from
     Check,
+    /// Ask the server with this configuration whether it is alive; for containers
+    Healthcheck,
     /// Print a script that completes commands and options in a shell
     Completions { shell: Shell },
     /// Print the manual page, in roff
@@ -118,6 +120,7 @@ fn main() -> ExitCode {
         Command::Serve { .. } => serve::run(figment, settings, None, logs),
         Command::Demo { rate, users } => serve::run(figment, settings, Some(Traffic { rate, users }), logs),
         Command::Check => check::run(&figment, &settings),
+        Command::Healthcheck => healthcheck::run(&figment, &settings),
         Command::Consume { group, from_beginning, format } => {
             consume::run(&settings, Options { group, from_beginning }, format)
         }

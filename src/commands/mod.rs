@@ -8,6 +8,7 @@ mod client;
 pub mod consume;
 pub mod describe;
 pub mod groups;
+pub mod healthcheck;
 pub mod send;
 pub mod serve;
 mod signals;

@@ -638,7 +638,8 @@ fn secrets_are_never_printed() {
 
 #[test]
 fn help_lists_commands_and_options() {
-    for command in ["", "serve", "demo", "send", "tail", "consume", "topics", "groups", "check", "completions", "man"] {
+    let commands = ["", "serve", "demo", "send", "tail", "consume", "topics", "groups", "check", "healthcheck"];
+    for command in commands.into_iter().chain(["completions", "man"]) {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         let name = format!("help {command}").trim_end().replace(' ', "_");
         insta::assert_snapshot!(name, succeeds(&run(&arguments, &[])));
@@ -656,18 +657,21 @@ fn the_variables_of_send_and_tail_are_not_settings() {
 #[test]
 fn completions_and_the_manual_page_have_every_command_and_option() {
     let wrong = [("FOOTFALL_NONSENSE__X", "1")];
-    let parts = ["serve", "demo", "send", "tail", "consume", "topics", "groups", "check", "from-beginning", "rate"];
+    let commands = ["serve", "demo", "send", "tail", "consume", "topics", "groups", "check", "healthcheck"];
+    let options = ["from-beginning", "rate"];
+    let parts = || commands.iter().chain(&options);
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let printed = run(&["completions", shell], &wrong);
         let script = succeeds(&printed);
-        assert!(parts.iter().all(|part| script.contains(part)), "{shell}: {script}");
+        assert!(parts().all(|part| script.contains(part)), "{shell}: {script}");
     }
     let printed = run(&["man"], &wrong);
     let page = succeeds(&printed).replace("\\-", "-");
     assert!(page.contains(".TH footfall 1"), "{page}");
-    for part in parts.map(|part| {
-        if part.contains("from") || part == "rate" { format!("--{part}") } else { format!(".SS footfall {part}") }
-    }) {
+    for part in commands.map(|command| format!(".SS footfall {command}")) {
+        assert!(page.contains(&part), "no {part} in {page}");
+    }
+    for part in options.map(|option| format!("--{option}")) {
         assert!(page.contains(&part), "no {part} in {page}");
     }
     assert_eq!(page.matches(".SH OPTIONS").count(), 1, "{page}");
@@ -687,6 +691,34 @@ fn an_invalid_argument_is_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains("--help"), "{}", text(&output.stderr));
     }
+}
+
+#[test]
+fn the_health_check_asks_the_server_with_the_same_configuration() {
+    let app = Application::on(Broker::Embedded).start();
+    let port = app.address.port().to_string();
+    succeeds(&run(&["healthcheck"], &[("ROCKET_PORT", &port)]));
+    // As in a container, where the server listens on all addresses.
+    succeeds(&run(&["healthcheck"], &[("ROCKET_PORT", &port), ("ROCKET_ADDRESS", "0.0.0.0")]));
+
+    application::signal(app.process_id(), "TERM");
+    app.wait_for_exit(PATIENCE);
+    let ended = run(&["healthcheck"], &[("ROCKET_PORT", &port)]);
+    assert_eq!(ended.status.code(), Some(1), "{}", text(&ended.stderr));
+    assert!(text(&ended.stderr).contains(&format!("http://127.0.0.1:{port}/livez: ")), "{}", text(&ended.stderr));
+
+    assert!(refused(&run(&["healthcheck"], &[("ROCKET_PORT", "0")])).contains("port: "));
+}
+
+#[test]
+fn the_health_check_does_not_wait_for_a_server_that_hangs() {
+    // The kernel completes the handshake; nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("an address").port().to_string();
+    let before = Instant::now();
+    let output = run(&["healthcheck"], &[("ROCKET_PORT", &port)]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(before.elapsed() < Duration::from_secs(10), "it took {:?}", before.elapsed());
 }
 
 #[test]

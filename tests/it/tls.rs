@@ -415,6 +415,14 @@ fn plain_http_is_told_so_and_noise_is_closed_without_a_line_in_the_log() {
         client.read_to_end(&mut answer).expect("an end without a reset");
         assert_eq!(answer.first(), Some(&21), "{answer:?}");
     }
+    // `footfall healthcheck` speaks plain HTTP, and knows that answer.
+    let mut check = application::command(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    check.arg("healthcheck").env("ROCKET_PORT", server.port().to_string());
+    check.env("FOOTFALL_TLS__CERTS", secured.files.path("certs.pem"));
+    check.env("FOOTFALL_TLS__KEY", secured.files.path("key.pem"));
+    let checked = check.output().expect("the binary can be run");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+
     app.get("/livez").expect(200);
     app.log_line("the line of a request", |line| line["http.path"] == "/livez");
     let requests = secured.logged("request");

@@ -45,7 +45,7 @@ class Answer:
 
 
 class Application:
-    """The debug build on a port of its own. Settings are named as in the README: `feed.retry`."""
+    """The application on a port of its own. Settings are named as in the README: `feed.retry`."""
 
     def __init__(self, kafka=None, topic=None, environment=None, **settings):
         self.port = free_port()
@@ -148,6 +148,9 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedire
 
 
 def binary():
+    """What FOOTFALL_BINARY names, otherwise the debug build."""
+    if given := os.environ.get("FOOTFALL_BINARY"):
+        return Path(given).resolve()
     return Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "debug" / "footfall"
 
 

@@ -1,0 +1,1 @@
+"""Footfall as a Python package: `python -m footfall` runs the binary that is installed with it."""
