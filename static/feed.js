@@ -15,7 +15,7 @@ const SAY_EVERY = 5000;
 // At more events a second, new rows are not highlighted: the browser would repaint all the time.
 const MOST_ANNOUNCED = 10;
 const SUGGESTIONS = 20;
-const FILTERS = ['user', 'action', 'q', 'partition'];
+const FILTERS = ['user', 'action', 'q', 'case', 'partition'];
 
 // Gaps whose records cannot be fetched any more, by the server's reason.
 const GONE = {
@@ -337,7 +337,7 @@ class Feed {
     const applySoon = (event) => {
       // User and action match exactly: half a name would empty the list.
       const { type, target } = event;
-      const half = type === 'input' && target.value && target.name !== 'q';
+      const half = type === 'input' && target.value && target.list;
       if (half && ![...target.list.options].some((option) => option.value === target.value)) return;
       clearTimeout(timer);
       timer = setTimeout(() => {
@@ -409,6 +409,11 @@ class Feed {
       .querySelector('button')
       .before(...page.querySelectorAll('#filters .chip'));
     for (const input of $('filters').querySelectorAll('input:not([type="hidden"])')) {
+      if (input.type === 'checkbox') {
+        input.defaultChecked = filters.has(input.name);
+        if (!how) input.checked = input.defaultChecked;
+        continue;
+      }
       input.defaultValue = filters.get(input.name) ?? '';
       // Keep the text of the input being typed in, except after navigation.
       if (!how || input !== document.activeElement) input.value = input.defaultValue;
@@ -425,13 +430,17 @@ const address = (filters) => at(filters.size ? `/?${filters}` : '/');
 
 /** The filters in a query string, without its other parameters. */
 function filtersOf(query) {
-  return new URLSearchParams(
-    [...new URLSearchParams(query)].filter(([name, value]) => FILTERS.includes(name) && value),
-  );
+  return withoutIdle([...new URLSearchParams(query)].filter(([name, value]) => FILTERS.includes(name) && value));
+}
+
+/** The filters without a choice of case if there is no text whose case matters. */
+function withoutIdle(filters) {
+  const text = filters.some(([name]) => name === 'q');
+  return new URLSearchParams(filters.filter(([name]) => name !== 'case' || text));
 }
 
 /** The filters typed into the form, without empty ones. */
-const typed = (form) => new URLSearchParams([...new FormData(form)].filter(([, value]) => value.trim()));
+const typed = (form) => withoutIdle([...new FormData(form)].filter(([, value]) => value.trim()));
 
 /** Shows how many submissions were refused, and why the latest was. */
 function showRejected({ count, latest }) {

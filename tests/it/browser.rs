@@ -207,6 +207,38 @@ fn after_back_the_fields_show_the_filters_of_the_page() {
 }
 
 #[test]
+fn contains_finds_what_the_rows_show_and_aa_makes_it_exact() {
+    let app = Application::on(Broker::Embedded).start();
+    app.topic().produce(&NewRecord::new().value(r#"{"user":"Ann","action":"Checkout","note":"\ud83d\udd25"}"#));
+    app.accept(&event("Bob", "login"));
+    let browser = Browser::start();
+    browser.open_live(&app, "/");
+    browser.wait_for_rows(2);
+    for text in ["checkOUT", "🔥"] {
+        browser.fill("#filters [name=q]", text);
+        browser.wait_for("one row", || browser.texts("#rows .who") == ["Ann"]);
+    }
+    browser.fill("#filters [name=q]", "checkout");
+    browser.wait_for("one row", || browser.location().ends_with("?q=checkout"));
+    browser.click("#filters .case");
+    browser.wait_for("no row", || {
+        browser.location().ends_with("?q=checkout&case=exact") && browser.count("#rows > li") == 0
+    });
+    app.accept(&event("Cy", "checkout"));
+    app.accept(&event("Di", "Checkout"));
+    browser.wait_for("a new row", || browser.texts("#rows .who") == ["Cy"]);
+    browser.click("#filters .case");
+    browser.wait_for("all three", || browser.texts("#rows .who") == ["Di", "Cy", "Ann"]);
+    assert!(browser.location().ends_with("?q=checkout"));
+    browser.open_live(&app, "/?q=checkout&case=exact");
+    browser.click("#clear");
+    browser.wait_for("no filters", || browser.count("#filters :checked") == 0 && browser.count("#rows > li") == 4);
+    browser.open(&app, "/history?q=checkout&case=exact");
+    browser.wait_for("one row", || browser.texts("#rows .who") == ["Cy"]);
+    assert_eq!(browser.js("return document.querySelector('#filters [name=case]').checked"), true);
+}
+
+#[test]
 fn the_latest_users_and_actions_are_suggested() {
     let app = Application::on(Broker::Embedded).start();
     app.accept(&event("before", "old"));

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::common::http::encoded;
 use crate::common::{Application, Broker, NewRecord, Subscription, on_every_broker, on_three_brokers};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,6 +14,7 @@ on_every_broker! {
     html_in_a_record_stays_text_on_the_page,
     a_huge_record_is_an_ordinary_row,
     many_odd_records_stop_nothing,
+    q_finds_what_people_see_wherever_records_are_read,
 }
 
 on_three_brokers! {
@@ -246,4 +248,44 @@ fn many_odd_records_stop_nothing(broker: Broker) {
     app.accept(&json!({"user": "Ann", "action": "after"}));
     let records = live.records(many.len() + 1);
     assert!(records.iter().any(|record| record["value"]["action"] == "after"));
+}
+
+/// As Python's `json.dumps` writes it.
+const FROM_PYTHON: &str =
+    r#"{"user": "Zo\u00eb", "action": "Checkout", "note": "\ud83d\udd25 \u0639\u0631\u0628\u064a"}"#;
+
+fn q_finds_what_people_see_wherever_records_are_read(broker: Broker) {
+    let app = Application::on(broker).start();
+    app.topic().produce(&NewRecord::new().value(FROM_PYTHON));
+    app.topic().produce(&NewRecord::event("Ann", "login"));
+    app.wait_for_the_feed();
+    for (query, found) in [
+        ("q=🔥", true),
+        ("q=عربي", true),
+        ("q=ZOË", true),
+        ("q=checkout", true),
+        (r"q=\ud83d", true),
+        ("q=🔥&case=exact", false),
+        ("q=checkout&case=exact", false),
+        ("q=Checkout&case=exact", true),
+        ("q=absent", false),
+    ] {
+        let (name, text) = query.split_once('=').expect("a name");
+        let (text, case) = text.split_once('&').unwrap_or((text, ""));
+        let query = format!("{name}={}&{case}", encoded(text));
+        let count = |target: &str, what: &str| app.get(target).expect(200).text().matches(what).count();
+        let times = usize::from(found);
+        assert_eq!(count(&format!("/api/v1/events?{query}"), "Checkout"), times, "{query}");
+        assert_eq!(count(&format!("/api/v1/events.ndjson?{query}"), "Checkout"), times, "{query}");
+        assert_eq!(count(&format!("/history/search?order=oldest&{query}"), "<li"), times, "{query}");
+        for page in ["/", "/history"] {
+            assert_eq!(count(&format!("{page}?{query}"), ">Checkout<"), times, "{page}?{query}");
+        }
+        if found {
+            assert_eq!(app.stream(&format!("?last=5&{query}")).record()["value"]["action"], "Checkout", "{query}");
+            assert_eq!(app.socket(&format!("?last=5&{query}")).record()["value"]["action"], "Checkout", "{query}");
+        }
+    }
+    let problem = app.get("/api/v1/events?q=a&case=maybe").expect(400).problem();
+    assert_eq!(problem["detail"], "case must be exact or ignore, not \"maybe\"");
 }

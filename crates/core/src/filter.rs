@@ -1,6 +1,4 @@
-use memchr::memmem::Finder;
-
-use crate::Record;
+use crate::{Record, Text};
 
 /// Which records a subscription or a search returns. Values of the same field are alternatives; different fields must
 /// all match.
@@ -9,15 +7,11 @@ pub struct Filter {
     pub users: Vec<String>,
     pub actions: Vec<String>,
     pub partitions: Vec<i32>,
-    /// Substrings of the value's bytes, case-sensitive.
-    pub texts: Vec<Finder<'static>>,
+    /// Texts in the value.
+    pub texts: Vec<Text>,
 }
 
 impl Filter {
-    pub fn text(text: &str) -> Finder<'static> {
-        Finder::new(text).into_owned()
-    }
-
     /// Whether every record matches.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.actions.is_empty() && self.partitions.is_empty() && self.texts.is_empty()
@@ -29,7 +23,7 @@ impl Filter {
         }
         if !self.texts.is_empty() {
             let value = record.value().unwrap_or_default();
-            if !self.texts.iter().any(|text| text.find(value).is_some()) {
+            if !self.texts.iter().any(|text| text.is_in(value)) {
                 return false;
             }
         }
@@ -49,7 +43,7 @@ impl Filter {
         parts.extend(self.users.iter().map(|user| format!("u{user:?}")));
         parts.extend(self.actions.iter().map(|action| format!("a{action:?}")));
         parts.extend(self.partitions.iter().map(|partition| format!("p{partition}")));
-        parts.extend(self.texts.iter().map(|text| format!("q{:?}", text.needle())));
+        parts.extend(self.texts.iter().map(|text| format!("q{text:?}")));
         parts.sort();
         parts.dedup();
         parts.concat()
@@ -71,12 +65,13 @@ mod tests {
             users: users.iter().map(|s| s.to_string()).collect(),
             actions: actions.iter().map(|s| s.to_string()).collect(),
             partitions: Vec::new(),
-            texts: q.iter().map(|q| Filter::text(q)).collect(),
+            texts: q.iter().map(|q| Text::seen(q)).collect(),
         };
         assert!(filter(&["Ann", "John"], &[], &[]).matches(&john));
         assert!(filter(&["John"], &["login"], &["/cart"]).matches(&john));
         assert!(!filter(&["John"], &["logout"], &[]).matches(&john));
-        assert!(!filter(&[], &[], &["/CART"]).matches(&john));
+        assert!(filter(&[], &[], &["/CART"]).matches(&john));
+        assert!(!filter(&[], &[], &["/card"]).matches(&john));
         assert!(!filter(&["John"], &[], &[]).matches(&record(b"\xff")));
         assert!(filter(&[], &[], &[]).matches(&record(b"\xff")));
     }
@@ -93,6 +88,10 @@ mod tests {
         let one = Filter { users: vec!["a".into(), "b".into()], ..Filter::default() };
         let other = Filter { users: vec!["b".into(), "a".into()], ..Filter::default() };
         assert_eq!(one.key(), other.key());
+        assert_ne!(
+            Filter { texts: vec![Text::seen("a")], ..Filter::default() }.key(),
+            Filter { texts: vec![Text::exact("a")], ..Filter::default() }.key()
+        );
         assert_ne!(one.key(), Filter { actions: vec!["a".into(), "b".into()], ..Filter::default() }.key());
     }
 }

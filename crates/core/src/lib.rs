@@ -13,6 +13,7 @@ pub mod query_string;
 pub mod record;
 #[cfg(feature = "schema")]
 pub mod schema;
+mod text;
 pub mod value;
 
 pub use cursor::{BadCursor, Cursor, UNKNOWN};
@@ -20,3 +21,4 @@ pub use event::EventId;
 pub use filter::Filter;
 pub use frame::{Dialect, Dropped, Frames, Gap, GapReason, Position};
 pub use record::Record;
+pub use text::Text;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 use crate::event::time;
-use crate::{BadCursor, Cursor, Filter};
+use crate::{BadCursor, Cursor, Filter, Text};
 
 /// Most values of one filter parameter (`user`, `action`, `q`, `partition`).
 pub const FILTER_VALUES: usize = 10;
@@ -139,10 +139,16 @@ impl QueryString {
             Ok(number) if (0..1_000_000).contains(&number) => Ok(number),
             _ => Err(bad("partition", format!("must be a number, not \"{text}\""))),
         };
+        let exact = match self.get("case") {
+            None | Some("ignore") => false,
+            Some("exact") => true,
+            Some(text) => return Err(bad("case", format!("must be exact or ignore, not \"{text}\""))),
+        };
         Ok(Filters {
             user: texts("user"),
             action: texts("action"),
             q: texts("q"),
+            exact,
             partition: self.all("partition").map(partition).collect::<Result<_, _>>()?,
         })
     }
@@ -154,6 +160,8 @@ pub struct Filters {
     pub user: Vec<String>,
     pub action: Vec<String>,
     pub q: Vec<String>,
+    /// Whether `q` is compared byte by byte (`case=exact`).
+    pub exact: bool,
     pub partition: Vec<i32>,
 }
 
@@ -163,6 +171,9 @@ impl Filters {
         let mut query = QueryBuilder::default();
         for (name, values) in self.texts() {
             values.iter().for_each(|value| query.add(name, value));
+        }
+        if self.exact && !self.q.is_empty() {
+            query.add("case", "exact");
         }
         self.partition.iter().for_each(|n| query.add("partition", &n.to_string()));
         query.0
@@ -232,11 +243,12 @@ impl QueryBuilder {
 
 impl From<&Filters> for Filter {
     fn from(filters: &Filters) -> Self {
+        let text = if filters.exact { Text::exact } else { Text::seen };
         Filter {
             users: filters.user.clone(),
             actions: filters.action.clone(),
             partitions: filters.partition.clone(),
-            texts: filters.q.iter().map(|text| Filter::text(text)).collect(),
+            texts: filters.q.iter().map(|q| text(q)).collect(),
         }
     }
 }
@@ -259,6 +271,9 @@ mod tests {
         };
         assert_eq!(filters.query(), "user=Ann&user=J%20%26%20J&q=a%3Db&partition=1");
         let chips: Vec<String> = filters.chips(0).into_iter().map(|chip| chip.without).collect();
+        let exact = Filters { exact: true, ..filters.clone() };
+        assert_eq!(exact.query(), "user=Ann&user=J%20%26%20J&q=a%3Db&case=exact&partition=1");
+        assert_eq!(Filters { exact: true, ..Filters::default() }.query(), "");
         assert_eq!(chips, ["user=Ann&user=J%20%26%20J&q=a%3Db", "user=Ann&q=a%3Db&partition=1"]);
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use footfall_core::Text;
+
 use super::*;
 use crate::event::Record;
 use crate::feed::Writer;
@@ -290,7 +292,7 @@ fn many_blocks_of_one_record_are_read_quickly_and_let_other_tasks_run() {
     }
     let started = std::time::Instant::now();
     let filtered = |text: &str| {
-        let filter = Filter { texts: vec![Filter::text(text)], ..Filter::default() };
+        let filter = Filter { texts: vec![Text::seen(text)], ..Filter::default() };
         Subscription::new(&feed, Dialect::Json, filter, Cursor::new([0]))
     };
     let strides = RECORDS as usize / STRIDE;
@@ -491,7 +493,7 @@ fn encodings_evict_no_records() {
     writer.start(&[0], &[0]);
     publish(&mut writer, &(0..100).map(|offset| (0, offset)).collect::<Vec<_>>());
     for n in 0..40 {
-        let filter = Filter { texts: vec![Filter::text("u"), Filter::text(&format!("no {n}"))], ..Filter::default() };
+        let filter = Filter { texts: vec![Text::seen("u"), Text::seen(&format!("no {n}"))], ..Filter::default() };
         let mut reader = Subscription::new(&feed, Dialect::Json, filter, Cursor::new([0]));
         assert_eq!(ids(&mut reader).len(), 100);
     }

@@ -48,9 +48,21 @@ pub struct Filter {
     /// Only records of this partition. Several: any of them.
     #[param(max_items = 10, explode = true, example = json!([1]))]
     partition: Vec<Partition>,
-    /// Only records whose value contains these bytes (UTF-8, case-sensitive). Several: any of them.
+    /// Only records whose value contains this text, in upper or lower case, as it is written or as it reads once the escapes
+    /// of JSON are decoded. Several: any of them.
     #[param(max_items = 10, explode = true, example = json!(["/cart"]))]
     q: Vec<String>,
+    /// `exact`: `q` is a substring of the value's bytes, case-sensitive. `ignore`, the default, is as described there.
+    #[param(inline)]
+    case: Case,
+}
+
+/// Whether `q` minds upper and lower case.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum Case {
+    Ignore,
+    Exact,
 }
 
 /// Where a stream resumes.

@@ -35,7 +35,8 @@ pub fn query(data: &[u8]) {
     let Ok(parameters) = QueryString::parse(text) else { return };
     let parse = |query: &str| QueryString::parse(query).expect("a query that was written here");
     let again = parse(&parameters.with(&[]));
-    for name in ["user", "action", "q", "partition", "since", "until", "from", "to", "after", "limit", "last", "offset"]
+    for name in
+        ["user", "action", "q", "case", "partition", "since", "until", "from", "to", "after", "limit", "last", "offset"]
     {
         assert_eq!(parameters.get(name), again.get(name), "{name} of {text}");
     }
