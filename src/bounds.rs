@@ -117,7 +117,7 @@ pub fn parsers() -> (usize, usize) {
     (processors, processors / 2)
 }
 
-/// How many reports of losses are remembered, so that one that is sent again is not counted twice. The oldest are forgotten
+/// How many reports of losses are remembered, so that one that is sent again is not counted twice. The oldest are evicted
 /// first.
 pub const LOSS_REPORTS: usize = 4096;
 

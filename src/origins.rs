@@ -1,7 +1,7 @@
 //! The origins of other sites whose pages may send events (`ingest.origins`).
 //!
-//! An origin (RFC 6454) is a scheme, a host and a port; browsers send it as `Origin`. The module knows neither HTTP nor where
-//! settings come from.
+//! An origin (RFC 6454) is a scheme, a host and a port; browsers send it as `Origin`. The module knows neither HTTP nor
+//! where settings come from.
 
 use std::fmt;
 
@@ -26,6 +26,11 @@ impl Origin {
             "https" => true,
             _ => return None,
         };
+        // `Authority` ignores a final dot, but `shop.example.` is another origin.
+        let host = authority.split_once(':').map_or(authority, |(host, _)| host);
+        if host.ends_with('.') {
+            return None;
+        }
         let authority = Authority::parse(authority)?;
         let port = authority.port().unwrap_or(usual_port(is_https));
         Some(Origin { is_https, host: authority.host().to_ascii_lowercase(), port })
@@ -40,7 +45,7 @@ fn usual_port(is_https: bool) -> u16 {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "`{0}` is not an origin; expected http:// or https://, a host and perhaps a port, without a path, such as \
-     https://shop.example"
+     https://shop.example; a name of other letters than a to z in its xn-- form"
 )]
 pub struct InvalidOrigin(String);
 
@@ -112,6 +117,9 @@ mod tests {
             "http://127.0.0.1",
             "http://[::1]",
             "HTTPS://shop.example",
+            "https://shop.example.",
+            "https://shop.example.:443",
+            "http://127.0.0.1.:8080",
         ] {
             assert!(!origins.contains(other), "{other}");
         }
@@ -138,6 +146,9 @@ mod tests {
             "ftp://shop.example",
             "file:///tmp",
             "https://b\u{fc}cher.example",
+            "https://shop.example.",
+            "https://shop.example.:8443",
+            "https://127.0.0.1.",
             "https://a.example https://b.example",
         ] {
             assert!(

@@ -5,17 +5,23 @@
 // It sends page views, clicks on elements with `data-track="signup"`, and what the page passes to
 // `footfall.track(action, fields)`, to the address of this script without `.js`. docs/api.md describes it.
 //
-// It stores nothing in the browser: events wait in memory. Every event has an id, so that one that is sent again is written
-// once. What is discarded is counted, and the count goes with a later request.
+// It stores nothing in the browser: events wait in memory. Every event has an id, so that one that is sent again is
+// written once, within the limits of safe retries. What is discarded is counted, and the count goes with a later request.
 //
 // Served without the lines that are comments. ASCII only.
 (() => {
   // Most events, and bytes of them, that wait or are in flight. A browser lets a page that ends send 64 KiB.
   const EVENTS = 500;
   const BYTES = 60000;
+  // Most events of a request, unless the server accepts fewer.
+  const BATCH = 100;
+  // Most reports of losses that the server has not confirmed. Each needs a request.
+  const REPORTS = 5;
   // Most bytes of one event, as the server has it.
   const EVENT_BYTES = 32768;
 
+  // The page has the script twice. An element with this id is no tracker.
+  if (window.footfall?.track) return;
   const script = document.currentScript;
   const url = script.src.replace(/\.js([?#].*)?$/, '');
   const off = navigator.webdriver || navigator.globalPrivacyControl || navigator.doNotTrack === '1';
@@ -26,69 +32,92 @@
   let user = script.dataset.user || random();
   // The events that are not settled, as JSON with the number of bytes and whether they are in flight.
   let queue = [];
-  // Discarded events by reason, and the report of earlier ones that the server has not confirmed.
+  // Discarded events by reason, the reports of earlier ones that are not in flight, and how many are not confirmed.
   let lost = {};
-  let report;
+  const reports = [];
+  let unconfirmed = 0;
   let requests = 0;
   let timer;
-  // Most events of a request, and seconds until the next attempt.
-  let most = EVENTS;
+  let hidden;
+  let most = BATCH;
+  // Seconds until the next attempt.
   let pause = 1;
 
   function lose(reason, quantity) {
-    lost[reason] = (lost[reason] || 0) + quantity;
+    if (quantity) lost[reason] = (lost[reason] || 0) + quantity;
   }
 
   function later(seconds) {
     timer ||= setTimeout(send, seconds * 1000);
   }
 
-  // Sends what waits. Called when the pause is over, and when the page is hidden, which may be its end.
+  // Sends one request with what waits. Returns whether something waited.
   function send() {
     clearTimeout(timer);
     timer = 0;
+    if (document.prerendering) return;
     const batch = queue.filter((event) => !event.sent).slice(0, most);
     const reasons = Object.entries(lost);
-    if (document.prerendering || (!batch.length && (requests || !(report || reasons.length)))) return;
-    if (!report && reasons.length) {
-      report = { id: random(), discarded: reasons.map(([reason, quantity]) => ({ reason, quantity })) };
+    if (!reports.length && reasons.length && unconfirmed < REPORTS) {
+      reports.push({ id: random(), discarded: reasons.map(([reason, quantity]) => ({ reason, quantity })) });
       lost = {};
+      unconfirmed++;
     }
-    const reported = report;
-    const rest = JSON.stringify(reported || { id: random() }).slice(1);
+    const report = reports.shift();
+    if (!batch.length && !report) return;
+    const rest = JSON.stringify(report || { id: random() }).slice(1);
     const body = `{"events":[${batch.map((event) => event.json)}],${rest}`;
     for (const event of batch) event.sent = 1;
     requests++;
-    // Text needs no preflight.
-    fetch(url, { method: 'POST', body, keepalive: true, credentials: 'omit' })
+    let confirmed;
+    // Text needs no preflight. `Referer` would show the page's query.
+    fetch(url, {
+      method: 'POST',
+      body,
+      keepalive: true,
+      credentials: 'omit',
+      referrerPolicy: 'no-referrer',
+      signal: AbortSignal.timeout?.(60000),
+    })
       .then(async (answer) => {
         const { status } = answer;
         if (status === 408 || status === 429 || status > 499) {
-          return [[], Math.min(answer.headers.get('Retry-After') || 0, 3600)];
+          return [[], Math.min(answer.headers.get('Retry-After'), 3600)];
         }
-        // One event may be why all are refused.
-        if ((status === 400 || status === 413) && batch.length > 1) {
-          most = batch.length >> 1;
-          return [[]];
+        if (status === 400 || status === 413) {
+          // There may be too many events, or one of them is why all are refused.
+          if (batch.length > 1) {
+            most = batch.length >> 1;
+            pause = 0.5;
+            return [[]];
+          }
+          most = BATCH;
         }
         if (status === 413) lose('too_large', batch.length);
         else if (status > 299 && status !== 422) lose('refused', batch.length);
-        else if (report === reported) report = undefined;
+        else confirmed = 1;
         const results = status === 207 ? (await answer.json()).results : [];
-        most = EVENTS;
         return [batch.filter((_, index) => !results[index]?.retryable)];
       })
       // Nothing is known of the events: they are sent again.
       .catch(() => [[]])
       .then(([settled, wait]) => {
         requests--;
+        if (report && confirmed) unconfirmed--;
+        else if (report) reports.push(report);
         for (const event of batch) event.sent = 0;
         queue = queue.filter((event) => !settled.includes(event));
         if (settled.length || !batch.length) pause = 1;
         else pause = Math.min(pause * 2, 300);
         // Pages that failed together do not come back together.
-        if (queue.some((event) => !event.sent)) later(Math.max(wait || 0, pause * (0.5 + Math.random() / 2)));
+        if (queue.some((event) => !event.sent)) later(Math.max(wait || 0, 0) + pause * (0.5 + Math.random() / 2));
       });
+    return 1;
+  }
+
+  // Sends all that waits: the page may end.
+  function flush() {
+    while (send());
   }
 
   function track(action, fields) {
@@ -105,7 +134,9 @@
     if (bytes > EVENT_BYTES) return lose('too_large', 1);
     if (queue.length >= EVENTS || waiting > BYTES) return lose('queue_full', 1);
     queue.push({ json, bytes });
-    if (!requests) later(1);
+    // The page's own listener of its end runs after that of the tracker. A timer is a pause after an error.
+    if (hidden && !timer) queueMicrotask(flush);
+    else if (!requests) later(1);
   }
 
   window.footfall = {
@@ -120,7 +151,8 @@
   function view() {
     // `popstate` also comes when only the fragment changes.
     if (page === location.pathname) return;
-    const referrer = page ? undefined : document.referrer.split('/')[2];
+    // Only the first view comes from there.
+    const referrer = page == null ? document.referrer.split('/')[2] : undefined;
     page = location.pathname;
     track('page_view', { referrer });
   }
@@ -133,6 +165,7 @@
   addEventListener('popstate', view);
   // From the back/forward cache.
   addEventListener('pageshow', (event) => {
+    hidden = false;
     if (!event.persisted) return;
     page = '';
     view();
@@ -150,11 +183,18 @@
   };
   document.addEventListener('click', click, true);
   document.addEventListener('visibilitychange', () => {
-    if (document.visibilityState === 'hidden') send();
+    hidden = document.visibilityState === 'hidden';
+    if (hidden) flush();
   });
-  addEventListener('pagehide', send);
+  addEventListener('pagehide', () => {
+    hidden = true;
+    flush();
+  });
   addEventListener('online', send);
   // A page that the browser has prepared is viewed when somebody sees it.
-  document.addEventListener('prerenderingchange', view);
+  document.addEventListener('prerenderingchange', () => {
+    view();
+    later(1);
+  });
   if (!document.prerendering) view();
 })();

@@ -33,8 +33,8 @@ settings! {
         /// A client may send one second's worth, or one array of `ingest.max_batch` events, at once. More is answered 429.
         pub rate_limit: u32 = 0;
         /// Origins of other sites whose pages may send events, such as `["https://shop.example"]`; in a variable also with
-        /// commas between them. Scripts of these pages may post JSON and read the answer (CORS), and nothing else. Events from
-        /// pages of all other sites are answered 403.
+        /// commas between them. Scripts of these pages may post JSON and read the answer to it (CORS), and nothing else.
+        /// Events from pages of all other sites are answered 403.
         #[serde(deserialize_with = "origins")]
         pub origins: Origins = Origins::default();
         /// Where the script is that other sites include, the tracker. It posts to the same path without `.js`. Another name
@@ -79,8 +79,8 @@ impl IngestSettings {
         }
         if !is_script_path(&self.tracker) {
             let why = format!(
-                "`{}` is not the path of a script; expected a slash, up to {TRACKER} letters, digits, - and _, and .js, such as \
-                 /track.js",
+                "`{}` is not the path of a script; expected a slash, up to {TRACKER} letters, digits, - and _, and .js, \
+                 such as /track.js",
                 self.tracker
             );
             return InvalidValue::because("ingest.tracker", why);

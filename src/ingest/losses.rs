@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::bounds::LOSS_REPORTS;
 use crate::event::EventId;
@@ -23,10 +23,15 @@ struct Seen {
 }
 
 impl LossReports {
-    /// Remembers a report. Returns whether it is new.
-    pub fn is_new(&self, id: &EventId) -> bool {
+    /// Whether the report was recorded.
+    pub fn contains(&self, id: &EventId) -> bool {
+        self.lock().ids.contains(&self.hasher.hash_one(id))
+    }
+
+    /// Records a report. Returns whether it is new.
+    pub fn record(&self, id: &EventId) -> bool {
         let id = self.hasher.hash_one(id);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.lock();
         if !seen.ids.insert(id) {
             return false;
         }
@@ -38,6 +43,10 @@ impl LossReports {
         }
         true
     }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -47,11 +56,12 @@ mod tests {
     #[test]
     fn the_latest_reports_are_remembered() {
         let (reports, id) = (LossReports::default(), |n: usize| EventId::parse(&format!("report-{n}")).expect("an id"));
-        assert!((0..LOSS_REPORTS).all(|n| reports.is_new(&id(n))));
-        assert!((0..LOSS_REPORTS).all(|n| !reports.is_new(&id(n))));
-        assert!(reports.is_new(&id(LOSS_REPORTS)));
-        assert!(reports.is_new(&id(0)), "it was the oldest");
-        assert!(!reports.is_new(&id(2)));
+        assert!((0..LOSS_REPORTS).all(|n| !reports.contains(&id(n)) && reports.record(&id(n))));
+        assert!((0..LOSS_REPORTS).all(|n| reports.contains(&id(n)) && !reports.record(&id(n))));
+        assert!(reports.record(&id(LOSS_REPORTS)));
+        assert!(!reports.contains(&id(0)), "it was the oldest");
+        assert!(reports.record(&id(0)));
+        assert!(!reports.record(&id(2)));
         assert_eq!(reports.seen.lock().expect("a lock").ids.len(), LOSS_REPORTS);
     }
 }

@@ -24,7 +24,7 @@ pub use submit::{Ack, Events, Handling, Shape, Submission, SubmitError, Verdicts
 pub use undecided::UndecidedIds;
 pub use verdict::{Failure, IngestMetrics, Verdict, Written};
 
-use crate::bounds::{Shares, part_of_one_address, part_of_unawaited};
+use crate::bounds::{Address, Shares, part_of_one_address, part_of_unawaited};
 use crate::config::IngestSettings;
 use crate::event::Record;
 use crate::event::cloudevents::{CONTENT_TYPE, ID, SOURCE, SPECVERSION, TIME, TYPE};
@@ -115,11 +115,17 @@ impl Ingest {
         &self.metrics
     }
 
-    /// Counts events that a tracker discarded, once for each report.
-    pub fn count_losses(&self, report: &LossReport) {
-        if !report.losses.is_empty() && self.loss_reports.is_new(&report.id) {
+    /// Counts events that a tracker discarded, once for each report. For the rate limit, a new report is one event of the
+    /// client; one that is sent again is none, so that the retry of a full batch still fits into the limit.
+    pub fn count_losses(&self, report: &LossReport, client: Address) -> Result<(), SubmitError> {
+        if report.losses.is_empty() || self.loss_reports.contains(&report.id) {
+            return Ok(());
+        }
+        self.rate_limit.check(client, 1).map_err(|retry_after_s| SubmitError::RateLimited { retry_after_s })?;
+        if self.loss_reports.record(&report.id) {
             self.metrics.count_losses(&report.losses);
         }
+        Ok(())
     }
 
     /// What currently keeps posts from being written or streams from getting records.

@@ -1,5 +1,5 @@
-//! Which requests are answered: those that name this server, that no page of another site has caused unless it may, and whose target
-//! is text.
+//! Which requests are answered: those that name this server, that no page of another site has caused unless it may, and
+//! whose target is text.
 //!
 //! The check runs before every route and the catcher, before any handler or guard, so that no route can omit it and a
 //! rejected request costs little.
@@ -44,6 +44,16 @@ impl RouteKind {
         matches!(self, RouteKind::Probe | RouteKind::Page)
     }
 
+    /// Whether pages of listed origins may request the route and read its answers.
+    fn is_shared(self) -> bool {
+        matches!(self, RouteKind::Submit | RouteKind::Script)
+    }
+
+    /// Returns the kind of the first route that had a request, [`RouteKind::Page`] if none had it.
+    pub fn of(request: &Request) -> RouteKind {
+        *request.local_cache(|| RouteKind::Page)
+    }
+
     /// The methods that work where a handler takes `method`, as `Allow` names them.
     pub fn methods(self, method: Method) -> &'static [&'static str] {
         match (method, self) {
@@ -72,13 +82,11 @@ impl Sharing {
         request.local_cache(|| Sharing::Closed)
     }
 
-    /// Notes whether a request to a route of this kind comes from a page of a listed origin.
-    fn note<'r>(request: &'r Request<'_>, kind: RouteKind) -> &'r Sharing {
+    /// Records whether a request to a shared route comes from a page of a listed origin.
+    fn record<'r>(request: &'r Request<'_>) -> &'r Sharing {
         request.local_cache(|| {
             let origins = request.rocket().state::<Origins>().filter(|origins| !origins.is_empty());
-            let Some(origins) = origins.filter(|_| matches!(kind, RouteKind::Submit | RouteKind::Script)) else {
-                return Sharing::Closed;
-            };
+            let Some(origins) = origins else { return Sharing::Closed };
             let mut sent = request.headers().get("Origin");
             match (sent.next(), sent.next()) {
                 (Some(origin), None) if origins.contains(origin) => Sharing::With(origin.to_owned()),
@@ -103,6 +111,7 @@ struct Guarded {
 #[rocket::async_trait]
 impl Handler for Guarded {
     async fn handle<'r>(&self, request: &'r Request<'_>, data: Data<'r>) -> Outcome<'r> {
+        request.local_cache(|| self.kind);
         match check(request, self.kind) {
             Ok(()) => self.handler.handle(request, data).await,
             Err(problem) => Outcome::from(request, problem),
@@ -117,7 +126,7 @@ pub fn check(request: &Request, kind: RouteKind) -> Result<(), Problem> {
         return Err(Problem::new(Kind::Internal, "a part of the application is missing"));
     };
     check_host(request, kind, hosts)?;
-    let is_listed = matches!(Sharing::note(request, kind), Sharing::With(_));
+    let is_listed = kind.is_shared() && matches!(Sharing::record(request), Sharing::With(_));
     if !is_listed && kind != RouteKind::Script {
         check_site(request, kind, hosts)?;
     }

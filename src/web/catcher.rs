@@ -9,7 +9,7 @@ use super::problem::{Kind, Problem};
 #[catch(default)]
 pub fn catch(status: Status, request: &Request) -> Problem {
     // Nothing is at the path, or the route forwarded the request.
-    if let Err(problem) = access::check(request, RouteKind::Page) {
+    if let Err(problem) = access::check(request, RouteKind::of(request)) {
         return problem;
     }
     let path = request.uri().path();

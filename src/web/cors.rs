@@ -1,7 +1,8 @@
-//! Cross-origin resource sharing (WHATWG Fetch, section 3.3): pages of listed origins may send events and read the answers.
+//! Cross-origin resource sharing (WHATWG Fetch, section 3.3): pages of listed origins may send events and read the
+//! answers to them.
 //!
-//! Whether a page may send a request at all is decided in `access.rs`, before any handler. This module writes that decision
-//! into the answers, so that the browser passes them to the page.
+//! `access.rs` decides before any handler whether a page may send a request at all. This module writes that decision into
+//! the answers, so that the browser passes them to the page.
 
 use rocket::fairing::{Fairing, Info, Kind};
 use rocket::http::{Header, Method};
@@ -9,7 +10,8 @@ use rocket::{Request, Response};
 
 use super::access::Sharing;
 
-/// The request headers that mean something here. Those of CloudEvents come beside them.
+/// The request headers that a page may send: those that routes for events read, without the headers of a CloudEvent
+/// (`ce-…`), which [`allow`] adds.
 const ALLOWED: &str =
     "Authorization, Content-Encoding, Content-Type, Idempotency-Key, Prefer, X-Request-Id, traceparent, tracestate";
 
@@ -65,8 +67,8 @@ fn allow(request: &Request, response: &mut Response) {
     response.set_header(Header::new("Access-Control-Allow-Methods", "POST"));
     response.set_header(Header::new("Access-Control-Allow-Headers", allowed));
     response.set_header(Header::new("Access-Control-Max-Age", MAX_AGE));
-    // A site of the internet may send to a Footfall in a private network: the operator has listed it (W3C Private Network
-    // Access, section 3.1.2).
+    // A site of the internet may send to a Footfall in a private network: the operator has listed it (WICG draft Private
+    // Network Access, section 3.1.2).
     if request.headers().get_one("Access-Control-Request-Private-Network") == Some("true") {
         response.set_header(Header::new("Access-Control-Allow-Private-Network", "true"));
     }

@@ -41,8 +41,8 @@ pub use pages::form::form_bytes;
 pub use pages::overview::Overviews;
 
 /// Adds routes, catchers and fairings to a Rocket that manages the parts. `log_requests` is whether each request gets a
-/// line in the log; `tracker` is the path of the tracker's script. Rocket does not launch if a handler uses the `State` of a
-/// part that is not managed.
+/// line in the log; `tracker` is the path of the tracker's script. Rocket does not launch if a handler uses the `State` of
+/// a part that is not managed.
 pub fn mount(
     rocket: Rocket<Build>,
     metrics: Arc<Metrics>,

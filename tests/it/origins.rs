@@ -1,5 +1,5 @@
-//! Pages of other sites whose origins are listed (`ingest.origins`): they may send events as JSON and read the answers
-//! (CORS), and nothing else.
+//! Pages of other sites whose origins are listed (`ingest.origins`): they may send events as JSON and read the answers to
+//! them (CORS), and nothing else.
 
 use serde_json::{Value, json};
 
@@ -58,15 +58,49 @@ fn a_listed_page_may_post_json_and_read_the_answer() {
             assert!(answer.head.lists("Vary", "Origin"), "{target}");
         }
     }
-    // A page must be able to read why it was refused, and when to try again.
-    for (body, status) in [("{", 400), (r#"{"user":"Ann"}"#, 422)] {
-        let answer = of_a_page(app.request("POST", "/api/v1/events").body("text/plain", body), SHOP).send();
-        assert_eq!(answer.expect(status).header("Access-Control-Allow-Origin"), Some(SHOP));
-    }
     // Other answers vary too, and name no origin.
     let own = app.post(&json!({"user": "Ann", "action": "login"})).expect(201);
     assert!(own.head.lists("Vary", "Origin"));
     has_no_cors(&own, "a program");
+}
+
+#[test]
+fn a_listed_page_reads_why_it_was_refused_and_when_to_try_again() {
+    let app = Application::at("127.0.0.1:9")
+        .env("FOOTFALL_INGEST__ORIGINS", SHOP)
+        .env("FOOTFALL_INGEST__MAX_BATCH", "1")
+        .env("FOOTFALL_INGEST__RATE_LIMIT", "1")
+        .start_without_waiting_for_kafka();
+    let event = r#"{"user":"Ann","action":"login"}"#;
+    for (content_type, body, status) in [
+        ("text/plain", "{", 400),
+        ("text/plain", r#"{"user":"Ann"}"#, 422),
+        ("text/plain", &format!("[{event},{event}]"), 413),
+        ("application/xml", event, 415),
+        ("text/plain", event, 503),
+        ("text/plain", event, 429),
+    ] {
+        let answer = of_a_page(app.request("POST", "/api/v1/events").body(content_type, body), SHOP).send();
+        let answer = answer.expect(status);
+        assert_eq!(answer.header("Access-Control-Allow-Origin"), Some(SHOP), "{status}");
+        assert!(answer.head.lists("Access-Control-Expose-Headers", "Retry-After"), "{status}");
+        assert_eq!(answer.header("Retry-After").is_some(), matches!(status, 429 | 503), "{status}");
+    }
+}
+
+/// Footfall's pages name the Kafka brokers, and its page of an error is one of them.
+#[test]
+fn a_listed_page_that_asks_for_html_gets_json() {
+    let app = with_the_shop();
+    for (target, ..) in routes() {
+        let request = || app.request("POST", target).header("Accept", "text/html").body("text/plain", "{");
+        let answer = of_a_page(request(), SHOP).send().expect(400);
+        assert_eq!(answer.header("Access-Control-Allow-Origin"), Some(SHOP), "{target}");
+        assert_eq!(answer.header("Content-Type"), Some("application/problem+json"), "{target}");
+        answer.json();
+    }
+    let own = app.request("POST", "/track").header("Accept", "text/html").body("application/json", "{").send();
+    assert!(own.expect(400).text().contains("<html"));
 }
 
 #[test]
@@ -101,10 +135,18 @@ fn a_preflight_of_a_listed_page_names_what_it_may_send() {
 }
 
 #[test]
-fn an_unlisted_page_is_refused_and_told_what_to_list() {
+fn an_unlisted_page_is_refused_and_the_answer_names_the_setting() {
     let (listed, unlisted) = (with_the_shop(), Application::on(Broker::Embedded).start());
     for app in [&listed, &unlisted] {
-        for origin in ["https://evil.example", "http://shop.example", "https://shop.example:8443", "null", "*", ""] {
+        for origin in [
+            "https://evil.example",
+            "http://shop.example",
+            "https://shop.example:8443",
+            "https://shop.example.",
+            "null",
+            "*",
+            "",
+        ] {
             for (target, body, _) in routes() {
                 let what = format!("{target} {origin}");
                 has_no_cors(&preflight(app, target, origin).send().expect(403), &what);

@@ -34,11 +34,13 @@ fn events_are_answered_as_those_of_an_array() {
     track(&app, &json!({"id": "c", "events": [bad]})).expect(422);
     assert_eq!(track(&app, &json!({"id": "d", "events": []})).expect(200).json(), json!({"results": []}));
     for (body, status, part) in [
-        (json!([good]), 422, "`id`, `events`"),
-        (json!({"events": [good]}), 422, "`id` must be"),
-        (json!({"id": "e", "events": good}), 422, "must be an array"),
+        // Not 422: the tracker would take its events for counted.
+        (json!([good]), 400, "`id`, `events`"),
+        (json!({"events": [good]}), 400, "`id` must be"),
+        (json!({"id": "e", "events": good}), 400, "must be an array"),
         (json!({"id": "e", "events": vec![&good; 501]}), 413, "501 events"),
-        (json!({"id": "e", "events": [good], "discarded": [{"reason": "other", "quantity": 0}]}), 422, "quantity"),
+        (json!({"id": "e", "events": [good], "discarded": [{"reason": "other", "quantity": -1}]}), 400, "quantity"),
+        (json!({"id": "e", "events": [good], "discarded": [["other", 1]]}), 400, "is no object"),
     ] {
         let answer = track(&app, &body).expect(status);
         assert!(answer.text().contains(part), "{}", answer.text());
@@ -60,11 +62,32 @@ fn losses_are_counted_once_for_each_report() {
     // The report counts, whatever becomes of the events.
     let with_events = json!({"id": "b", "events": [{"user": 1}], "discarded": [{"reason": "invalid", "quantity": 1}]});
     track(&app, &with_events).expect(422);
+    let odd = json!([{"reason": "refused", "quantity": 0}, {"reason": "refused", "quantity": 1_000_001}]);
+    track(&app, &report("odd", odd)).expect(200);
+    assert_eq!(discarded(&app, "refused"), 1_000_000.0);
     track(&app, &report("c", json!([{"reason": "queue_full", "quantity": 4}]))).expect(200);
     track(&app, &report("d", json!([]))).expect(200);
     assert_eq!((discarded(&app, "queue_full"), discarded(&app, "invalid")), (7.0, 1.0));
     let text = app.get("/metrics").expect(200).text().to_owned();
     assert!(!text.contains("moon"), "{text}");
+}
+
+#[test]
+fn a_report_counts_as_one_event_for_the_rate_limit() {
+    let app = Application::on(Broker::Embedded)
+        .env("FOOTFALL_INGEST__RATE_LIMIT", "1")
+        .env("FOOTFALL_INGEST__MAX_BATCH", "2")
+        .start();
+    let report = |id: &str, events: Value| json!({"id": id, "events": events, "discarded": [{"reason": "other", "quantity": 1}]});
+    let answers = || (0..100).map(|n| track(&app, &report(&format!("r-{n}"), json!([]))));
+    let counted = answers().take_while(|answer| answer.status() == 200).count();
+    assert!((2..100).contains(&counted), "{counted}");
+    assert_eq!(discarded(&app, "other"), counted as f64);
+    // A full batch has all of the allowance. Its report was counted with an earlier attempt.
+    let event = |id: &str| json!({"id": id, "user": "Ann", "action": "login"});
+    let full = report("full", json!([event("a"), event("b")]));
+    eventually("the full batch is written", || (track(&app, &full).status() == 201).then_some(()));
+    assert_eq!(discarded(&app, "other"), counted as f64 + 1.0);
 }
 
 #[test]
@@ -201,7 +224,8 @@ fn a_page_of_another_site_sends_views_clicks_and_its_own_events() {
         assert_eq!((&find("left")[0]["user"], &find("page_view")[2]["user"]), (&json!("Ann"), &json!("Ann")));
         assert!(!json!(events).to_string().contains("secret"), "{events:?}");
         users.push(user.clone());
-        let stored = "return [document.cookie, localStorage.length, sessionStorage.length, (await indexedDB.databases()).length]";
+        let stored = "const databases = await indexedDB.databases(); \
+             return [document.cookie, localStorage.length, sessionStorage.length, databases.length]";
         assert_eq!(browser.js(&format!("return (async () => {{ {stored} }})()")), json!(["", 0, 0, 0]));
         assert_eq!(browser.complaints(), Vec::<String>::new());
     }
@@ -214,6 +238,13 @@ fn a_page_of_another_site_sends_views_clicks_and_its_own_events() {
     // They came in batches.
     let posts = app.metric("footfall_requests_total{method=\"POST\",route=\"/track\",status=\"201\"}");
     assert!(posts.is_some_and(|posts| posts <= 8.0), "{posts:?}");
+    // What a page tracks in its own listener of its end, after the tracker's.
+    browser.js("addEventListener('pagehide', () => footfall.track('left', {from: 'pagehide'}))");
+    browser.js("addEventListener('visibilitychange', () => footfall.track('left', {from: 'visibilitychange'}))");
+    browser.visit(&format!("{}/next", site.origins()[1]));
+    for from in ["pagehide", "visibilitychange"] {
+        eventually("the last events of a page", || values(&app).into_iter().find(|event| event["from"] == from));
+    }
 }
 
 #[test]
@@ -264,8 +295,8 @@ fn who_does_not_want_to_be_tracked_and_programs_are_not() {
     assert!(pages.contains(&json!("/seen")) && pages.contains(&json!("/last")), "{pages:?}");
 }
 
-/// What was tracked is kept once, or the server has refused it, or the tracker has reported it as lost: also if the server
-/// is killed and comes back, and pages end in between.
+/// What was tracked is kept once, or the server has refused it, or the tracker has reported it as lost: also if the
+/// server is killed and comes back, and pages end in between.
 #[test]
 fn every_tracked_event_is_kept_or_refused_or_reported_as_lost() {
     let site = Site::start();

@@ -8,8 +8,8 @@ use rocket::{State, get, post};
 
 use super::events::{EventHead, max_body};
 use crate::bounds::SMALL_BODY;
-use crate::event::BodyFormat;
 use crate::event::tracker;
+use crate::event::{BodyFormat, Refused};
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape};
 use crate::kafka::Connection;
 use crate::limits::HeavyWork;
@@ -18,7 +18,7 @@ use crate::web::assets::{self, Asset};
 use crate::web::body::RequestBody;
 use crate::web::guards::Origin;
 use crate::web::openapi;
-use crate::web::problem::Problem;
+use crate::web::problem::{Kind, Problem};
 use crate::web::receipt;
 
 /// The tracker's script for other sites
@@ -47,7 +47,7 @@ pub fn script() -> Asset {
 ///
 /// Events, and how many the tracker discarded before they were sent. The events are answered as those of an array at
 /// `/api/v1/events`. Losses are counted in `footfall_tracker_discarded_total`, once for each `id`. The path is that of the
-/// script without `.js`.
+/// script without `.js`. A body of another form is answered 400; 422 is about the events.
 #[utoipa::path(
     operation_id = "sendTracked",
     tag = "events",
@@ -87,10 +87,20 @@ pub async fn submit(
     let tracked = match body.len() <= SMALL_BODY {
         true => tracker::read(&body),
         false => heavy.run(origin.client, move || tracker::read(&body)).await?,
-    }?;
-    ingest.count_losses(&tracked.report);
+    };
+    let tracked = tracked.map_err(of_the_body)?;
+    ingest.count_losses(&tracked.report, origin.client)?;
     let Some(bytes) = tracked.events else { return Ok(receipt::nothing()) };
     let events = Events::Body { bytes, format: BodyFormat::Json, shape: Shape::Array };
     let verdicts = ingest.submit(origin.submission(events, Ack::All, None)).await?;
     receipt::answer(connection.topic(), verdicts, Handling::Lenient)
+}
+
+/// Returns the problem of a body that is not of the tracker's form. The status is never 422: that tells the tracker that
+/// each of its events was refused and counted.
+fn of_the_body(refused: Refused) -> Problem {
+    match refused {
+        Refused::WrongType(detail) => Problem::new(Kind::BadRequest, detail),
+        refused => refused.into(),
+    }
 }

@@ -122,7 +122,7 @@ failures! {
         // Submissions
         BadBody: "Not JSON, not UTF-8, not of its `Content-Encoding`, an empty body or an empty array (`not-json`); a malformed \
                   `ack` or `Idempotency-Key`, or an `Idempotency-Key` beside an array without `Prefer: handling=strict` \
-                  (`bad-parameter`); or not a valid HTTP request (`bad-request`).",
+                  (`bad-parameter`); or not a valid HTTP request, or for the tracker a body of another form (`bad-request`).",
             Problem::new(Kind::NotJson, "the body is not JSON: expected value at line 1 column 1");
         BadForm: "Not a form, not UTF-8, or not a valid HTTP request.",
             Problem::new(Kind::BadRequest, "the form is not UTF-8");

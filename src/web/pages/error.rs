@@ -7,6 +7,7 @@ use rocket::fairing::{Fairing, Info, Kind as FairingKind};
 use rocket::http::ContentType;
 use rocket::{Request, Response};
 
+use crate::web::access::Sharing;
 use crate::web::problem::{Kind, Problem};
 use crate::web::trace::Trace;
 use crate::web::views::{BrokerStatus, PageFrame, sentence};
@@ -29,9 +30,12 @@ impl Fairing for ErrorPages {
     }
 }
 
-/// Whether a browser navigates to a page, outside the API.
+/// Whether a browser navigates to a page, outside the API. A page of a listed origin could read the answer, and a page of
+/// Footfall names the Kafka brokers.
 fn wants_html(request: &Request) -> bool {
-    !request.uri().path().starts_with("/api/") && request.accept().is_some_and(|accept| accept.preferred().is_html())
+    !request.uri().path().starts_with("/api/")
+        && !matches!(Sharing::of(request), Sharing::With(_))
+        && request.accept().is_some_and(|accept| accept.preferred().is_html())
 }
 
 /// The page of a problem; `None` if it cannot be rendered.

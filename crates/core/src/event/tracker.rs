@@ -12,7 +12,7 @@ use crate::value::{MemberValue, for_each_member};
 
 /// Most entries of a report of losses.
 pub const LOSSES: usize = 20;
-/// Most events of one entry.
+/// Most events of one entry. A larger quantity counts as this one.
 pub const QUANTITY: u64 = 1_000_000;
 
 const EXPECTED: &str = "expected a JSON object with `id`, `events` and perhaps `discarded`";
@@ -78,8 +78,9 @@ impl LossReason {
 ///
 /// # Errors
 ///
-/// Fails if the body is not a JSON object, if `id` or `events` is missing or of the wrong type, if a member is there twice,
-/// or if `discarded` has more than [`LOSSES`] entries or one of no event or of more than [`QUANTITY`].
+/// Fails if the body is not a JSON object, if `id` or `events` is missing or of the wrong type, if a member is there
+/// twice, or if `discarded` is no array of objects or has more than [`LOSSES`] entries. An entry of no event is ignored,
+/// and one of more than [`QUANTITY`] counts as that many: what a tracker counts wrongly must not cost it its events.
 pub fn read(body: &Bytes) -> Result<Tracked, Refused> {
     let text = body_text(body)?;
     let (mut id, mut events, mut discarded, mut is_double) = (None, None, None, false);
@@ -123,19 +124,26 @@ fn losses(value: &RawValue) -> Result<Vec<Loss>, Refused> {
         reason: Cow<'a, str>,
         quantity: u64,
     }
-    let entries: Vec<Entry> = serde_json::from_str(value.get()).map_err(|error| {
+    let unreadable = |why: &str| {
         wrong(format!(
-            "`discarded` must be an array of objects with `reason`, a string, and `quantity`, a whole number: {error}"
+            "`discarded` must be an array of objects with `reason`, a string, and `quantity`, a whole number: {why}"
         ))
-    })?;
+    };
+    let entries: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|error| unreadable(&error.to_string()))?;
     if entries.len() > LOSSES {
         return Err(wrong(format!("`discarded` has {} entries; the maximum is {LOSSES}", entries.len())));
     }
-    let loss = |Entry { reason, quantity }: Entry| match (1..=QUANTITY).contains(&quantity) {
-        true => Ok(Loss { reason: LossReason::parse(&reason), quantity }),
-        false => Err(wrong(format!("a `quantity` of `discarded` must be 1 to {QUANTITY}, not {quantity}"))),
+    let loss = |entry: &RawValue| {
+        // serde would read `["other", 1]` too.
+        if !entry.get().starts_with('{') {
+            return Err(unreadable(&format!("`{}` is no object", entry.get().chars().take(20).collect::<String>())));
+        }
+        let Entry { reason, quantity } =
+            serde_json::from_str(entry.get()).map_err(|error| unreadable(&error.to_string()))?;
+        Ok(Loss { reason: LossReason::parse(&reason), quantity: quantity.min(QUANTITY) })
     };
-    entries.into_iter().map(loss).collect()
+    let losses = entries.into_iter().map(loss);
+    losses.filter(|loss| loss.as_ref().map_or(true, |loss| loss.quantity > 0)).collect()
 }
 
 #[cfg(test)]
@@ -172,10 +180,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_reason_is_another_one() {
+    fn an_unknown_reason_is_another_one_and_quantities_are_bounded() {
         let body = r#"{"id":"b","events":[],"discarded":[
-            {"reason":"queue_full","quantity":3},{"quantity":1000000,"reason":"moon\u0020light","more":1}]}"#;
-        let losses = [(LossReason::QueueFull, 3), (LossReason::Other, QUANTITY)];
+            {"reason":"queue_full","quantity":3},{"quantity":1000000,"reason":"moon\u0020light","more":1},
+            {"reason":"refused","quantity":0},{"reason":"invalid","quantity":18446744073709551615}]}"#;
+        let losses = [(LossReason::QueueFull, 3), (LossReason::Other, QUANTITY), (LossReason::Invalid, QUANTITY)];
         let expected: Vec<Loss> = losses.iter().map(|&(reason, quantity)| Loss { reason, quantity }).collect();
         assert_eq!(read(body).expect("a body").report.losses, expected);
         for reason in LossReason::ALL {
@@ -201,8 +210,7 @@ mod tests {
             (r#"{"id":"b","events":[],"discarded":{}}"#, "`discarded` must be an array"),
             (r#"{"id":"b","events":[],"discarded":[{"reason":"other"}]}"#, "quantity"),
             (r#"{"id":"b","events":[],"discarded":[{"reason":"other","quantity":-1}]}"#, "a whole number"),
-            (r#"{"id":"b","events":[],"discarded":[{"reason":"other","quantity":0}]}"#, "1 to 1000000, not 0"),
-            (r#"{"id":"b","events":[],"discarded":[{"reason":"other","quantity":1000001}]}"#, "not 1000001"),
+            (r#"{"id":"b","events":[],"discarded":[["queue_full",3]]}"#, "`[\"queue_full\",3]` is no object"),
             (&many, "21 entries; the maximum is 20"),
         ] {
             let Err(Refused::WrongType(detail)) = read(body) else { panic!("{body}") };
