@@ -6,7 +6,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use footfall::event::{BodyFormat, Limits, Record, json, parse};
-use footfall::feed::{Cursor, Dialect, Feed, Filter, Frames, Subscription, Writer};
+use footfall::feed::{Cursor, Dialect, Feed, Filter, Frames, Subscription, Text, Writer};
 use footfall::stats::Stats;
 
 const LIMITS: Limits = Limits { event: 32 * 1024, batch: 500, now_ms: 1_795_435_200_123 };
@@ -112,7 +112,7 @@ fn filters(c: &mut Criterion) {
     let mut group = c.benchmark_group("filter");
     group.throughput(Throughput::Elements(1000));
     let user = |n: usize| Filter { users: vec![format!("user-{n:06}")], ..Filter::default() };
-    let text = |n: usize| Filter { texts: vec![Filter::text(&format!("\"{n:09}\""))], ..Filter::default() };
+    let text = |n: usize| Filter { texts: vec![Text::seen(&format!("\"{n:09}\""))], ..Filter::default() };
     group.bench_function("the index of 1,000 records, and the first that asks", |b| {
         b.iter_batched(|| filled(1000), |(feed, _writer)| read_all(&feed, user(7)), BatchSize::LargeInput);
     });

@@ -6,6 +6,7 @@
 use std::error::Error as _;
 use std::fmt::{self, Display};
 use std::io;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,9 @@ use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT,
+};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -42,11 +45,11 @@ const TOKEN_BYTES: u64 = 16 << 10;
 #[derive(Args)]
 pub struct ClientOptions {
     /// Address of the server, http:// or https://, with its base path if it has one
-    #[arg(long, env = "FOOTFALL_URL", default_value = "http://127.0.0.1:8000", value_parser = Address::parse)]
-    url: Address,
+    #[arg(long, env = "FOOTFALL_URL", hide_env_values = true, default_value = "http://127.0.0.1:8000")]
+    url: String,
     /// A header of every request. Other users of the machine can see it: give secrets by --token-file
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
-    headers: Vec<(HeaderName, HeaderValue)>,
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
     /// File with a token for `Authorization: Bearer`. Without it the variable FOOTFALL_TOKEN is used, if it is set
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -55,8 +58,19 @@ pub struct ClientOptions {
     ca_file: Option<PathBuf>,
 }
 
+/// The headers that a request has from the command itself.
+const OWN_HEADERS: [&str; 8] = [
+    "accept",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "idempotency-key",
+    "last-event-id",
+    "prefer",
+    "transfer-encoding",
+];
+
 /// The parts of the server's address.
-#[derive(Clone)]
 struct Address {
     https: bool,
     host: String,
@@ -68,8 +82,10 @@ struct Address {
 }
 
 impl Address {
+    /// Parses an address. The message does not repeat it, because it may have a password.
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || "expected an address such as http://127.0.0.1:8000 or https://footfall.example.com".to_owned();
+        let wrong =
+            || "--url: expected an address such as http://127.0.0.1:8000 or https://footfall.example.com".to_owned();
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let https = match uri.scheme_str() {
             Some("http") => false,
@@ -78,29 +94,49 @@ impl Address {
         };
         let authority = uri.authority().ok_or_else(wrong)?;
         if authority.as_str().contains('@') {
-            return Err("expected no user and password in the address: use --token-file or --header".to_owned());
+            return Err("--url: expected no user and password in the address: use --token-file".to_owned());
         }
         if uri.query().is_some() {
-            return Err("expected an address without a query".to_owned());
+            return Err("--url: expected an address without a query".to_owned());
         }
+        let port = match authority.as_str()[authority.host().len()..].trim_start_matches(':') {
+            "" if https => 443,
+            "" => 80,
+            port => {
+                let port = port.parse::<NonZeroU16>();
+                port.map_err(|_| "--url: expected a port between 1 and 65535".to_owned())?.get()
+            }
+        };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(Address {
             https,
             host: Some(host).filter(|host| !host.is_empty()).ok_or_else(wrong)?,
-            port: authority.port_u16().unwrap_or(if https { 443 } else { 80 }),
+            port,
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| wrong())?,
             base: uri.path().trim_end_matches('/').to_owned(),
         })
     }
 }
 
+impl Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}{}", self.host, self.port, self.base)
+    }
+}
+
+/// Parses a header. The message does not repeat it, because it may have a secret.
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let parsed = text.split_once(':').and_then(|(name, value)| {
         let mut value = HeaderValue::from_str(value.trim()).ok()?;
         value.set_sensitive(true);
-        Some((name.trim().parse().ok()?, value))
+        Some((name.trim().parse::<HeaderName>().ok()?, value))
     });
-    parsed.ok_or_else(|| "expected a name, a colon and a value, such as 'X-Tenant: shop'".to_owned())
+    let header = parsed.ok_or("--header: expected a name, a colon and a value, such as 'X-Tenant: shop'")?;
+    match OWN_HEADERS.contains(&header.0.as_str()) {
+        true => Err(format!("--header: the command sets {} itself", header.0)),
+        false => Ok(header),
+    }
 }
 
 /// A client of one server. It keeps connections for later requests.
@@ -116,6 +152,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// How long the server asks the client to wait.
     pub retry_after: Option<Duration>,
+    /// Where a redirect leads.
+    location: Option<String>,
     pub body: Bytes,
 }
 
@@ -131,13 +169,14 @@ pub enum NoAnswer {
 }
 
 impl Client {
-    /// Reads the files of the options.
+    /// Checks the options and reads their files.
     ///
     /// # Errors
     ///
-    /// A sentence, if a file cannot be used.
+    /// A sentence, if a value is wrong or a file cannot be used.
     pub fn new(options: ClientOptions) -> Result<Self, String> {
         let ClientOptions { url, headers: given, token_file, ca_file } = options;
+        let url = Address::parse(&url)?;
         let mut headers = HeaderMap::new();
         headers.insert(HOST, url.authority.clone());
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("footfall/", env!("CARGO_PKG_VERSION"))));
@@ -145,7 +184,8 @@ impl Client {
             headers.insert(AUTHORIZATION, token);
         }
         let mut seen = Vec::new();
-        for (name, value) in given {
+        for text in given {
+            let (name, value) = header(&text)?;
             match seen.contains(&name) {
                 true => headers.append(name.clone(), value),
                 false => headers.insert(name.clone(), value).is_some(),
@@ -156,38 +196,43 @@ impl Client {
         Ok(Client { address: url, headers, tls, idle: Mutex::default() })
     }
 
-    /// Posts a body and returns the whole answer.
-    pub async fn post(&self, target: &str, headers: &[(HeaderName, &str)], body: Bytes) -> Result<Answer, NoAnswer> {
-        let exchange = async {
-            let mut connection = self.connection().await?;
-            let response = self.exchange(&mut connection, Method::POST, target, headers, body).await?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES).collect().await;
-            let body = body.map_err(|error| NoAnswer::Broken(error.to_string()))?.to_bytes();
-            self.idle().push(connection);
-            Ok(Answer { status: head.status, retry_after: retry_after(&head.headers), body })
-        };
-        timeout(CONNECT + ANSWER, exchange).await.unwrap_or(Err(NoAnswer::TooLate))
+    /// Returns the server's address in one spelling.
+    pub fn server(&self) -> String {
+        self.address.to_string()
     }
 
-    /// Requests a stream. An answer that is not 200 is returned as a whole.
+    /// Posts a body and returns the whole answer.
+    pub async fn post(&self, target: &str, headers: &[(HeaderName, &str)], body: Bytes) -> Result<Answer, NoAnswer> {
+        let mut connection = self.connection().await?;
+        let exchange = async {
+            let response = self.exchange(&mut connection, Method::POST, target, headers, body).await?;
+            answer(response).await
+        };
+        let answer = timeout(ANSWER, exchange).await.unwrap_or(Err(NoAnswer::TooLate))?;
+        self.idle().push(connection);
+        Ok(answer)
+    }
+
+    /// Requests Server-Sent Events. Any other answer is returned as a whole, one of 200 without its body.
     pub async fn stream(
         &self,
         target: &str,
         headers: &[(HeaderName, &str)],
     ) -> Result<Result<Incoming, Answer>, NoAnswer> {
+        let mut connection = self.connect().await?;
         let exchange = async {
-            let mut connection = self.connect().await?;
             let response = self.exchange(&mut connection, Method::GET, target, headers, Bytes::new()).await?;
-            if response.status() == StatusCode::OK {
+            if response.status() != StatusCode::OK {
+                return Ok(Err(answer(response).await?));
+            }
+            let content_type = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+            let expected = b"text/event-stream";
+            if content_type.get(..expected.len()).is_some_and(|start| start.eq_ignore_ascii_case(expected)) {
                 return Ok(Ok(response.into_body()));
             }
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES).collect().await;
-            let body = body.map_err(|error| NoAnswer::Broken(error.to_string()))?.to_bytes();
-            Ok(Err(Answer { status: head.status, retry_after: retry_after(&head.headers), body }))
+            Ok(Err(Answer { status: StatusCode::OK, retry_after: None, location: None, body: Bytes::new() }))
         };
-        timeout(CONNECT + ANSWER, exchange).await.unwrap_or(Err(NoAnswer::TooLate))
+        timeout(ANSWER, exchange).await.unwrap_or(Err(NoAnswer::TooLate))
     }
 
     async fn exchange(
@@ -238,6 +283,15 @@ impl Client {
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<SendRequest<Full<Bytes>>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads an answer to its end.
+async fn answer(response: Response<Incoming>) -> Result<Answer, NoAnswer> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES).collect().await;
+    let body = body.map_err(|error| NoAnswer::Broken(error.to_string()))?.to_bytes();
+    let location = head.headers.get(LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
+    Ok(Answer { status: head.status, retry_after: retry_after(&head.headers), location, body })
 }
 
 /// Starts HTTP on a socket. A task of its own serves the connection until it closes.
@@ -327,7 +381,11 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
 
 /// Whether the same request may succeed later.
 pub fn is_retryable(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+    match status.as_u16() {
+        408 | 425 | 429 => true,
+        501 | 505 => false, // the server cannot do that at all
+        _ => status.is_server_error(),
+    }
 }
 
 /// What an answer that is not a success says: its status, and the `detail` of a problem.
@@ -335,6 +393,10 @@ pub fn explain(answer: &Answer) -> String {
     #[derive(serde::Deserialize)]
     struct Problem {
         detail: String,
+    }
+    if let (true, Some(location)) = (answer.status.is_redirection(), &answer.location) {
+        let status = answer.status.as_u16();
+        return format!("the server answered {status} and refers to {}: name that server by --url", OneLine(location));
     }
     match serde_json::from_slice::<Problem>(&answer.body) {
         Ok(Problem { detail }) => format!("the server answered {}: {}", answer.status.as_u16(), OneLine(&detail)),

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first ends a command in order, the second ends the process at once.
+//! SIGINT and SIGTERM: the first asks a command to finish, the second ends the process at once.
 
 use std::io;
 use std::sync::Arc;

@@ -14,7 +14,8 @@ settings! {
         pub events: usize = 50_000, in 10..=10_000_000;
         /// Most memory of the records (three quarters) and of their encoded frames (a quarter).
         pub bytes: ByteUnit = ByteUnit::Mebibyte(32), in "1MiB"..="16GiB";
-        /// Time between two heartbeats of a stream. Pages get one every 5 s at the latest.
+        /// Time between two heartbeats of a stream. Pages get one every 5 s at the latest. Above 30s clients may take the
+        /// connection for broken: `footfall tail` does so after 60 s without a byte.
         #[serde(with = "unit")]
         pub heartbeat: Duration = Duration::from_secs(15), in "100ms"..="5m";
         /// How long a stream lasts, less a random part of up to a fifth. Then Footfall sends `bye` and the client resumes,

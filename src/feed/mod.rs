@@ -13,6 +13,6 @@ mod tests;
 mod waiters;
 mod waves;
 
-pub use footfall_core::{BadCursor, Cursor, Dialect, Filter, Frames, Gap, GapReason, UNKNOWN};
+pub use footfall_core::{BadCursor, Cursor, Dialect, Filter, Frames, Gap, GapReason, Text, UNKNOWN};
 pub use ring::{Feed, OpenStream, Writer};
 pub use subscription::{Next, Subscription};

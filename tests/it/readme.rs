@@ -31,7 +31,10 @@ fn examples(document: &str) -> Vec<Example> {
 /// Runs a shell example against an application; a stream is cut off after its first event.
 fn run(example: &Example, app: &Application) -> String {
     let url = format!("http://{}", app.address);
-    let script = example.text.replace("http://127.0.0.1:8000", &url);
+    let mut script = example.text.replace("http://127.0.0.1:8000", &url);
+    if example.name == "send" {
+        script.insert_str(0, "exec 2>&1\n"); // its sums are on standard error
+    }
     let binaries = Path::new(env!("CARGO_BIN_EXE_footfall")).parent().expect("a folder").display();
     let mut child = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &script])
@@ -108,7 +111,7 @@ fn expected(name: &str) -> &'static [&'static str] {
         "one-record" | "api-record" => &["{\"topic\":", "\"partition\":0,\"offset\":0"],
         "api-export" => &["{\"topic\":", "\"user\":\"john\""],
         "api-stats" => &["\"last_15m\":{\"events\":", "\"line_24h\":"],
-        "send" => &[],
+        "send" => &["footfall: 2 lines: 2 written (0 of them already written), 0 rejected, "],
         "tail" => &["\tJohn\tlogin\t{"],
         "api-ready" => &["HTTP/1.1 200", "[+] kafka"],
         "topics" | "api-topics" => &["{\"topics\":[", "\"next_offset\":", "\"brokers\":["],

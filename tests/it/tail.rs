@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::common::application::free_port;
+use crate::common::fake::answer;
 use crate::common::nginx::base_path;
 use crate::common::process::run;
 use crate::common::wait::{PATIENCE, eventually, within};
-use crate::common::{Application, Broker, NewRecord, Process, Proxy, application, assert_same_set};
+use crate::common::{
+    Application, Broker, FakeServer, NewRecord, Process, Proxy, Weather, application, assert_same_set,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -159,18 +162,20 @@ fn a_gap_is_reported_and_ends_with_4_if_that_is_asked() {
     let folder = folder();
     let resume = [&JSON[..], &["--since", "1h", "--resume-file", "resume.json"]].concat();
     let app = Application::on(Broker::Embedded).start();
+    let proxy = Proxy::to(app.address);
     app.post_events(20);
-    ended(&run(&mut tail(&folder, app.address, &[&resume[..], &["--count", "20"]].concat()), ""), 0);
+    ended(&run(&mut tail(&folder, proxy.address(), &[&resume[..], &["--count", "20"]].concat()), ""), 0);
     app.stop();
     // The embedded broker has lost everything.
     let app = Application::on(Broker::Embedded).start();
+    proxy.forward_to(app.address);
     app.post_events(2);
     for _ in 0..2 {
-        let output = run(&mut tail(&folder, app.address, &[&resume[..], &["--fail-on-gap"]].concat()), "");
+        let output = run(&mut tail(&folder, proxy.address(), &[&resume[..], &["--fail-on-gap"]].concat()), "");
         let (lines, errors) = ended(&output, 4);
         assert!(lines.is_empty() && errors.contains("gap: ") && errors.contains("(topic recreated)"), "{errors}");
     }
-    let output = run(&mut tail(&folder, app.address, &[&resume[..], &["--count", "2"]].concat()), "");
+    let output = run(&mut tail(&folder, proxy.address(), &[&resume[..], &["--count", "2"]].concat()), "");
     let (lines, errors) = ended(&output, 0);
     assert!(lines.len() == 2 && errors.contains("gap: "), "{lines:?} {errors}");
 }
@@ -194,7 +199,7 @@ fn a_closed_pipe_ends_it_without_a_message() {
 }
 
 #[test]
-fn it_waits_for_a_server_unless_it_is_told_to_give_up() {
+fn it_waits_for_a_server_or_gives_up_after_a_time() {
     let folder = folder();
     let proxy = Proxy::start();
     let mut waiting =
@@ -210,6 +215,9 @@ fn it_waits_for_a_server_unless_it_is_told_to_give_up() {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let output = run(&mut tail(&folder, nowhere, &["--give-up-after", "300ms"]), "");
     assert!(ended(&output, 3).1.contains("gave up after 0.3 s: cannot connect to 127.0.0.1:"), "{output:?}");
+    proxy.set(Weather::BlackHole);
+    let output = run(&mut tail(&folder, proxy.address(), &["--give-up-after", "500ms"]), "");
+    assert!(ended(&output, 3).1.contains("gave up after 0.5 s: the server does not answer"), "{output:?}");
     let elsewhere = format!("http://{}/elsewhere", app.address);
     let output = run(application::command(folder.path()).args(["tail", "--url", &elsewhere]), "");
     assert!(ended(&output, 3).1.contains("the server answered 404"), "{output:?}");
@@ -234,10 +242,21 @@ fn files_that_do_not_belong_together_are_refused_and_stay_as_they_are() {
         (&["--output", "new", "--resume-file", "r2"], "was written without --output"),
         (&["--resume-file", "notes"], "is not a resume file"),
         (&["--last", "1"], "--since"),
+        (&["--resume-file", "r2", "--user", "Ann"], "r2 belongs to http://"),
+        (&["--output", "new", "--resume-file", "./new"], "are the same file"),
+        (&["--user", ""], "--user"),
+        (&["--action", ""], "--action"),
+        (&["--q", ""], "--q"),
     ] {
         let output = tail_to(arguments);
         assert!(ended(&output, 2).1.contains(why), "{arguments:?}: {output:?}");
+        assert!(!folder.path().join("new").exists(), "{arguments:?}");
     }
+    let running = Process::start(&mut tail(&folder, app.address, &["--resume-file", "r3"]));
+    eventually("it has started", || folder.path().join("r3").exists().then_some(()));
+    let output = tail_to(&["--resume-file", "r3"]);
+    assert!(ended(&output, 2).1.contains("another run uses r3"), "{output:?}");
+    drop(running);
     assert_eq!(fs::read_to_string(folder.path().join("notes")).expect("a file"), "notes\n");
     let records = fs::read_to_string(folder.path().join("records")).expect("a file");
     assert_same_set(0..3, numbers(&records.lines().collect::<Vec<_>>()));
@@ -257,4 +276,57 @@ fn what_a_crash_left_behind_the_last_position_is_replaced() {
     ended(&run(&mut tail(&folder, app.address, &[&arguments[..], &["--count", "6"]].concat()), ""), 0);
     let text = fs::read_to_string(&records).expect("text");
     assert_same_set(0..10, numbers(&text.lines().collect::<Vec<_>>()));
+}
+
+fn stream_of(events: &str) -> String {
+    answer("200 OK", "text/event-stream", &format!("retry: 3000\nevent: position\ndata: {{}}\n{events}"))
+}
+
+#[test]
+fn a_stream_that_the_server_ends_is_resumed_at_once_without_a_message() {
+    let folder = folder();
+    let record = |n: u64| format!("data: {{\"value\":{{\"n\":{n}}}}}\nid: 0-{n}\n\n");
+    let server = FakeServer::start(&[
+        stream_of(&format!("id: 0-0\n\n{}event: dropped\ndata: {{}}\nid: 0-9\n\n", record(1))),
+        stream_of(&format!("id: 0-1\n\n{}event: bye\ndata: {{}}\n\n", record(2))),
+        stream_of(&format!("id: 0-2\n\n{}", record(3))),
+    ]);
+    let output = run(&mut tail(&folder, server.address, &[&JSON[..], &["--count", "3"]].concat()), "");
+    let (lines, errors) = ended(&output, 0);
+    assert_eq!((numbers(&lines), errors), (vec![1, 2, 3], ""));
+    let cursor = |request: &String| request.split("last-event-id: ").nth(1)?.lines().next().map(str::to_owned);
+    let cursors: Vec<Option<String>> = server.requests().iter().map(cursor).collect();
+    assert_eq!(cursors, [None, Some("0-1".to_owned()), Some("0-2".to_owned())]);
+
+    // A server that shuts down is asked less and less often.
+    let bye = stream_of("id: 0-0\n\nevent: bye\ndata: {}\n\n");
+    let server = FakeServer::start(&[vec![bye; 5], vec![stream_of(&format!("id: 0-0\n\n{}", record(1)))]].concat());
+    let started = Instant::now();
+    ended(&run(&mut tail(&folder, server.address, &["--count", "1"]), ""), 0);
+    assert!(started.elapsed().as_millis() > 1500, "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_answer_that_is_no_event_stream_is_refused() {
+    let folder = folder();
+    let server = FakeServer::start(&[answer("200 OK", "text/html", "<p>Hello</p>")]);
+    let output = run(&mut tail(&folder, server.address, &[]), "");
+    assert!(ended(&output, 3).1.contains("without an event stream"), "{output:?}");
+    // Without an event there is no connection.
+    let server = FakeServer::start(&[answer("200 OK", "text/event-stream", "\n")]);
+    let output = run(&mut tail(&folder, server.address, &["--give-up-after", "500ms"]), "");
+    assert!(ended(&output, 3).1.contains("gave up after 0.5 s"), "{output:?}");
+}
+
+#[test]
+fn a_relative_start_is_the_same_time_in_every_run() {
+    let folder = folder();
+    let server = FakeServer::start(&[answer("404 Not Found", "text/plain", "")]);
+    for _ in 0..2 {
+        let output = run(&mut tail(&folder, server.address, &["--since", "1h", "--resume-file", "resume"]), "");
+        ended(&output, 3);
+    }
+    let requests = server.requests();
+    let targets: Vec<&str> = requests.iter().filter_map(|request| request.lines().next()).collect();
+    assert!(targets.len() == 2 && targets[0] == targets[1] && targets[0].contains("?since=20"), "{targets:?}");
 }

@@ -8,12 +8,18 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::events::{Item, Kind, Rejected};
 use crate::commands::client::{Answer, Backoff, Client, NoAnswer, OneLine, explain, is_retryable};
 use crate::commands::report;
+
+/// The type of the problem of an event.
+const INVALID_EVENT: &str = "/problems/invalid-event";
+
+/// How long requests in flight may take after a signal.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What became of the events of a chunk.
 #[derive(Default)]
@@ -38,11 +44,14 @@ pub enum Ended {
 
 /// Sends events, and tries again what may succeed later.
 pub struct Sender {
-    pub client: Client,
+    client: Client,
     /// How long to try without progress.
-    pub give_up_after: Duration,
-    pub stop: CancellationToken,
-    /// The trouble that was reported last; none after a success.
+    give_up_after: Duration,
+    /// Cancelled by the first signal.
+    stop: CancellationToken,
+    /// Cancelled [`GRACE`] later.
+    abort: CancellationToken,
+    /// The problem that was reported last; `None` after a success.
     trouble: RefCell<Option<String>>,
 }
 
@@ -63,6 +72,8 @@ struct ItemResult {
 
 #[derive(Deserialize)]
 struct Problem {
+    #[serde(rename = "type", default)]
+    kind: String,
     detail: String,
     #[serde(default)]
     errors: Vec<FieldError>,
@@ -77,12 +88,19 @@ struct FieldError {
 
 impl Sender {
     pub fn new(client: Client, give_up_after: Duration, stop: CancellationToken) -> Self {
-        Sender { client, give_up_after, stop, trouble: RefCell::default() }
+        let abort = CancellationToken::new();
+        let (signal, late) = (stop.clone(), abort.clone());
+        tokio::spawn(async move {
+            signal.cancelled().await;
+            sleep(GRACE).await;
+            late.cancel();
+        });
+        Sender { client, give_up_after, stop, abort, trouble: RefCell::default() }
     }
 
-    /// Sends the items in their order: one request follows the answer to the one before.
-    pub async fn deliver(&self, items: Vec<Item>) -> Result<Outcome, Ended> {
-        let mut outcome = Outcome::default();
+    /// Sends the items in their order: one request follows the answer to the one before. If that ends early, the outcome
+    /// has what was decided until then.
+    pub async fn deliver(&self, items: Vec<Item>, outcome: &mut Outcome) -> Result<(), Ended> {
         // Requests of one kind of item each.
         let mut requests: VecDeque<Vec<Item>> = VecDeque::new();
         for item in items {
@@ -94,11 +112,18 @@ impl Sender {
         let mut backoff = Backoff::default();
         let mut progress = Instant::now();
         while let Some(items) = requests.pop_front() {
-            let (why, retry_after, rest) = match self.post(&items).await {
-                Err(error) => (error.to_string(), None, items),
-                Ok(answer) => {
+            let left = self.give_up_after.saturating_sub(progress.elapsed());
+            let attempt = timeout(left, self.post(&items));
+            let (why, retry_after, rest) = match self.abort.run_until_cancelled(attempt).await {
+                None => return Err(Ended::Interrupted),
+                Some(Err(_)) => {
+                    let why = "the server does not answer".to_owned();
+                    return Err(Ended::GaveUp { after: self.give_up_after, why });
+                }
+                Some(Ok(Err(error))) => (error.to_string(), None, items),
+                Some(Ok(Ok(answer))) => {
                     let before = items.len();
-                    match self.settle(&answer, items, &mut outcome)? {
+                    match self.settle(&answer, items, outcome)? {
                         Left::Retry(rest) => {
                             if rest.len() < before {
                                 progress = Instant::now();
@@ -110,9 +135,9 @@ impl Sender {
                             }
                             (explain_any(&answer), answer.retry_after, rest)
                         }
-                        Left::Split(first, second) => {
-                            requests.push_front(second);
-                            requests.push_front(first);
+                        Left::Split(parts) => {
+                            progress = Instant::now();
+                            parts.into_iter().rev().for_each(|part| requests.push_front(part));
                             continue;
                         }
                     }
@@ -128,7 +153,7 @@ impl Sender {
                 return Err(Ended::Interrupted);
             }
         }
-        Ok(outcome)
+        Ok(())
     }
 
     async fn post(&self, items: &[Item]) -> Result<Answer, NoAnswer> {
@@ -166,31 +191,33 @@ impl Sender {
         if is_retryable(status) {
             return Ok(Left::Retry(items));
         }
-        if status == StatusCode::UNPROCESSABLE_ENTITY
-            && let Ok(problem) = serde_json::from_slice::<Problem>(&answer.body)
-            && !problem.errors.is_empty()
-        {
+        // Only Footfall itself judges events: another server's 400 has other reasons.
+        let mut problem = serde_json::from_slice::<Problem>(&answer.body).ok().filter(|it| it.is_about_events());
+        if let Some(Problem { detail, errors, .. }) = problem.as_mut().filter(|it| it.kind == INVALID_EVENT) {
             // No item is a valid event.
-            let mut errors: BTreeMap<usize, Vec<FieldError>> = BTreeMap::new();
-            for error in problem.errors {
-                errors.entry(error.index.unwrap_or(0)).or_default().push(error);
+            let mut of_items: BTreeMap<usize, Vec<FieldError>> = BTreeMap::new();
+            for error in std::mem::take(errors) {
+                of_items.entry(error.index.unwrap_or(0)).or_default().push(error);
             }
+            let before = items.len();
+            let mut rest = Vec::new();
             for (index, item) in items.into_iter().enumerate() {
-                let of_item =
-                    Problem { detail: problem.detail.clone(), errors: errors.remove(&index).unwrap_or_default() };
-                outcome.rejected.push(item.rejected(of_item.text()));
+                match of_items.remove(&index) {
+                    Some(reasons) => outcome.rejected.push(item.rejected(reasons_of(&reasons))),
+                    None => rest.push(item),
+                }
             }
-            return Ok(Left::Retry(Vec::new()));
+            // The server names at most 1,000 reasons: it is asked again for the other items.
+            if rest.len() < before {
+                return Ok(Left::Split(if rest.is_empty() { vec![] } else { vec![rest] }));
+            }
+            return Ok(split(rest, |item| outcome.rejected.push(item.rejected(detail.clone()))));
         }
-        if matches!(status.as_u16(), 400 | 413 | 422) {
-            // One item may be the reason.
-            let mut items = items;
-            let second = items.split_off(items.len().div_ceil(2));
-            if !second.is_empty() {
-                return Ok(Left::Split(items, second));
-            }
-            outcome.rejected.extend(items.into_iter().map(|item| item.rejected(explain(answer))));
-            return Ok(Left::Retry(Vec::new()));
+        if let Some(Problem { detail, .. }) = problem {
+            return Ok(split(items, |item| outcome.rejected.push(item.rejected(detail))));
+        }
+        if status == StatusCode::PAYLOAD_TOO_LARGE && items.len() > 1 {
+            return Ok(split(items, drop)); // a proxy may take less than Footfall
         }
         Err(Ended::Refused(match status.is_success() {
             true => format!("the server answered {status} without the results of the events: is it Footfall?"),
@@ -198,7 +225,7 @@ impl Sender {
         }))
     }
 
-    /// Reports trouble, once until it is over or another one.
+    /// Reports a problem, unless it is the one that was reported last.
     fn report(&self, why: String) {
         let mut trouble = self.trouble.borrow_mut();
         if trouble.as_ref() != Some(&why) {
@@ -208,12 +235,22 @@ impl Sender {
     }
 }
 
-/// What an answer leaves to do.
+/// What remains to be sent after an answer.
 enum Left {
-    /// Send these again. Empty: nothing.
+    /// These, after a wait. Empty: nothing.
     Retry(Vec<Item>),
-    /// Send these in two requests.
-    Split(Vec<Item>, Vec<Item>),
+    /// These at once, each part in a request.
+    Split(Vec<Vec<Item>>),
+}
+
+/// Halves a request of which one item may be the reason for its refusal. Passes the last one to `refuse`.
+fn split(mut items: Vec<Item>, refuse: impl FnOnce(Item)) -> Left {
+    let second = items.split_off(items.len().div_ceil(2));
+    if !second.is_empty() {
+        return Left::Split(vec![items, second]);
+    }
+    items.into_iter().next().map(refuse);
+    Left::Retry(Vec::new())
 }
 
 /// What an answer says, or the first of its results that may succeed later.
@@ -227,17 +264,26 @@ fn explain_any(answer: &Answer) -> String {
 }
 
 impl Problem {
+    /// Whether Footfall refuses the events, and not the request.
+    fn is_about_events(&self) -> bool {
+        [INVALID_EVENT, "/problems/not-json", "/problems/too-large"].contains(&&*self.kind)
+    }
+
     /// The reasons, or else the sentence.
     fn text(&self) -> String {
-        let reason = |error: &FieldError| match error.pointer.is_empty() {
-            true => error.detail.clone(),
-            false => format!("{} {}", error.pointer, error.detail),
-        };
         match self.errors.is_empty() {
             true => self.detail.clone(),
-            false => self.errors.iter().map(reason).collect::<Vec<_>>().join("; "),
+            false => reasons_of(&self.errors),
         }
     }
+}
+
+fn reasons_of(errors: &[FieldError]) -> String {
+    let reason = |error: &FieldError| match error.pointer.is_empty() {
+        true => error.detail.clone(),
+        false => format!("{} {}", error.pointer, error.detail),
+    };
+    errors.iter().map(reason).collect::<Vec<_>>().join("; ")
 }
 
 impl Item {

@@ -1,4 +1,4 @@
-//! Makes of a line what the server takes.
+//! Turns lines into events that the server accepts.
 //!
 //! A line is an event, or a record as `/api/v1/events.ndjson` exports it. An event is sent as a line of NDJSON, with an id. A
 //! record is sent as a CloudEvent: so the bytes of its value stay the same, and its id, time, source, type and extensions
@@ -29,7 +29,7 @@ pub enum Format {
 }
 
 /// Makes the ids of lines: the name, the number of the line, and a hash of the origin and the line.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ids {
     name: String,
     /// What the name is short for, such as the path of a file.
@@ -114,6 +114,14 @@ struct Exported {
 /// A member that is there, also if it is `null`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl Format {
+    /// Whether more bytes could make the line an event.
+    pub fn is_incomplete(&self, line: &Line) -> bool {
+        let is_json = |bytes: &Bytes| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+        matches!(self, Format::Json) && line.bytes.as_ref().is_some_and(|bytes| !is_json(bytes))
+    }
 }
 
 /// Makes an item of a line; `None` of a blank one.

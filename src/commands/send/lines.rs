@@ -26,6 +26,9 @@ pub struct Position {
     pub bytes: u64,
     pub lines: u64,
     pub sha256: String,
+    /// Whether the last line had no end, because the input ended.
+    #[serde(default)]
+    pub unterminated: bool,
 }
 
 /// A line, without its end.
@@ -37,7 +40,7 @@ pub struct Line {
     pub bytes: Option<Bytes>,
 }
 
-/// Lines that were there together.
+/// Lines that were read together.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chunk {
     pub lines: Vec<Line>,
@@ -54,6 +57,11 @@ pub enum ReadError {
         "the input does not start with the {0} bytes that were sent before: give the same input, or another resume file"
     )]
     OtherInput(u64),
+    #[error(
+        "line {0} was sent before it was complete, and the input has grown in the middle of it: send the rest of the input \
+         with another resume file"
+    )]
+    Longer(u64),
 }
 
 /// Starts to read the input behind a position. A chunk has what has arrived, so that the lines of a slow pipe do not wait.
@@ -126,9 +134,28 @@ impl Lines {
             }
         }
         self.number = start.lines;
-        match self.position() == *start {
-            true => Ok(()),
-            false => Err(ReadError::OtherInput(start.bytes)),
+        if self.position(start.unterminated) != *start {
+            return Err(ReadError::OtherInput(start.bytes));
+        }
+        match start.unterminated {
+            true => self.skip_end(input),
+            false => Ok(()),
+        }
+    }
+
+    /// Skips the end of a line that was sent without it.
+    fn skip_end(&mut self, input: &mut impl Read) -> Result<(), ReadError> {
+        let mut next = || -> io::Result<Option<u8>> {
+            let mut byte = Vec::new();
+            input.take(1).read_to_end(&mut byte)?;
+            self.digest.update(&byte);
+            self.bytes += byte.len() as u64;
+            Ok(byte.pop())
+        };
+        let first = next()?;
+        match if first == Some(b'\r') { next()? } else { first } {
+            None | Some(b'\n') => Ok(()),
+            Some(_) => Err(ReadError::Longer(self.number)),
         }
     }
 
@@ -144,12 +171,12 @@ impl Lines {
             chunk.push(line);
             if chunk.len() == CHUNK_LINES || size >= CHUNK_BYTES {
                 size = 0;
-                if !send(Chunk { lines: std::mem::take(&mut chunk), end: self.position() }) {
+                if !send(Chunk { lines: std::mem::take(&mut chunk), end: self.position(false) }) {
                     return false;
                 }
             }
         }
-        let goes_on = chunk.is_empty() || send(Chunk { lines: chunk, end: self.position() });
+        let goes_on = chunk.is_empty() || send(Chunk { lines: chunk, end: self.position(false) });
         self.grow(bytes);
         goes_on
     }
@@ -165,10 +192,13 @@ impl Lines {
         }
     }
 
-    /// Ends the unfinished line.
+    /// Ends the unfinished line. The first one may have a byte order mark.
     fn line(&mut self) -> Line {
         self.number += 1;
         let mut bytes = std::mem::take(&mut self.unfinished);
+        if self.number == 1 && bytes.starts_with("\u{feff}".as_bytes()) {
+            bytes.drain(..3);
+        }
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
             if bytes.last() == Some(&b'\r') {
@@ -183,13 +213,13 @@ impl Lines {
     fn finish(&mut self, send: &mut dyn FnMut(Chunk) -> bool) {
         if self.too_long || !self.unfinished.is_empty() {
             let line = self.line();
-            send(Chunk { lines: vec![line], end: self.position() });
+            send(Chunk { lines: vec![line], end: self.position(true) });
         }
     }
 
-    fn position(&self) -> Position {
+    fn position(&self, unterminated: bool) -> Position {
         let digest = self.digest.clone().finish();
-        Position { bytes: self.bytes, lines: self.number, sha256: super::hex(digest.as_ref()) }
+        Position { bytes: self.bytes, lines: self.number, sha256: super::hex(digest.as_ref()), unterminated }
     }
 }
 
@@ -219,6 +249,23 @@ mod tests {
         let found = lines(chunks(input.as_bytes(), None).expect("bytes can be read"));
         assert_eq!(found, [(1, Some(1)), (2, Some(0)), (3, None), (4, Some(LINE_BYTES)), (5, Some(1)), (6, None)]);
         assert_eq!(lines(chunks(b"", None).expect("bytes can be read")), []);
+    }
+
+    #[test]
+    fn a_line_without_an_end_may_get_it_and_nothing_else() {
+        let all = chunks(b"\xef\xbb\xbfa\nbc", None).expect("bytes can be read");
+        assert_eq!(all[0].lines, [Line { number: 1, bytes: Some(Bytes::from_static(b"a")) }]);
+        let end = &all[1].end;
+        assert!(end.unterminated && !all[0].end.unterminated);
+        for (rest, expected) in [("", vec![]), ("\n", vec![]), ("\r\n", vec![]), ("\r\n\nd\n", vec![(3, 0), (4, 1)])] {
+            let grown = [b"\xef\xbb\xbfa\nbc", rest.as_bytes()].concat();
+            let found = lines(chunks(&grown, Some(end.clone())).expect("the same input"));
+            assert_eq!(found, expected.into_iter().map(|(n, size)| (n, Some(size))).collect::<Vec<_>>(), "{rest:?}");
+        }
+        for rest in ["d", "\rd\n"] {
+            let grown = [b"\xef\xbb\xbfa\nbc", rest.as_bytes()].concat();
+            assert!(matches!(chunks(&grown, Some(end.clone())), Err(ReadError::Longer(2))), "{rest:?}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use self::events::{Format, Ids, Rejected};
 use self::lines::{Chunk, Position, ReadError};
 use super::client::{Client, ClientOptions, OneLine};
 use super::signals::cancelled_by_signals;
-use super::state::StateFile;
+use super::state::{Identity, StateFile, check_distinct};
 use super::{duration, misconfigured, report};
 
 /// The exit code if lines were rejected and all others are written.
@@ -79,6 +79,7 @@ enum InputFormat {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Resume {
+    url: String,
     ids: Ids,
     /// Up to here every line is written or rejected. Without it nothing is.
     done: Option<Position>,
@@ -113,7 +114,7 @@ fn incomplete(error: impl std::fmt::Display) -> ExitCode {
     ExitCode::from(INCOMPLETE)
 }
 
-/// What is needed to send.
+/// A run whose options are checked and whose files are open.
 struct Run {
     chunks: mpsc::Receiver<Result<Chunk, ReadError>>,
     format: Format,
@@ -138,27 +139,42 @@ impl Run {
             Some(file) => File::open(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?,
             None => standard_input()?,
         };
-        let resume = options.resume_file.map(StateFile::at);
-        let earlier: Option<Resume> = resume.as_ref().map_or(Ok(None), StateFile::read)?;
-        let (ids, done) = match earlier {
-            Some(Resume { ids, done }) => (ids, done),
-            None => (ids(options.id_prefix, path), None),
-        };
-        if let Some(file) = &resume {
-            let written = file.write(&Resume { ids: ids.clone(), done: done.clone() });
-            written.map_err(|error| format!("cannot write {}: {error}", file.path().display()))?;
+        let metadata = input.metadata().map_err(|error| format!("cannot read the input: {error}"))?;
+        if metadata.is_dir() {
+            return Err("the input is a folder: expected a file".to_owned());
         }
+        let files = [("--resume-file", options.resume_file.as_deref()), ("--rejects", options.rejects.as_deref())];
+        check_distinct(Identity::of(&metadata), &files)?;
+        let resume = options.resume_file.map(StateFile::lock).transpose()?;
+        let earlier: Option<Resume> = resume.as_ref().map_or(Ok(None), StateFile::read)?;
+        let shown = resume.as_ref().map_or_else(String::new, |file| file.path().display().to_string());
+        let url = client.server();
+        let (ids, done) = match (earlier, options.id_prefix) {
+            (Some(known), _) if known.url != url => {
+                return Err(format!("{shown} belongs to {}, not {url}: name another resume file", known.url));
+            }
+            (Some(known), Some(prefix)) if known.ids != Ids::new(&prefix, &prefix) => {
+                return Err(format!("{shown} has other ids than --id-prefix {prefix}: leave the option out"));
+            }
+            (Some(known), _) => (known.ids, known.done),
+            (None, prefix) => (ids(prefix, path), None),
+        };
         let rejects = options.rejects.map(|path| {
             let opened = OpenOptions::new().append(true).create(true).open(&path);
             opened.map_err(|error| format!("cannot write {}: {error}", path.display()))
         });
-        let total = input.metadata().ok().filter(|it| it.is_file()).map(|it| it.len());
+        let rejects = rejects.transpose()?;
+        if let Some(file) = &resume {
+            let written = file.write(&Resume { url: url.clone(), ids: ids.clone(), done: done.clone() });
+            written.map_err(|error| format!("cannot write {shown}: {error}"))?;
+        }
         let record = Ledger {
-            total,
+            total: metadata.is_file().then_some(metadata.len()),
             before: done.clone(),
             resume,
+            url,
             ids: ids.clone(),
-            rejects: rejects.transpose()?,
+            rejects,
             lines: done.as_ref().map_or(0, |done| done.lines),
             bytes: done.as_ref().map_or(0, |done| done.bytes),
             written: 0,
@@ -190,10 +206,10 @@ impl Run {
         let mut deliveries = std::pin::pin!(deliveries);
         let mut failure = None;
         while let Some(delivery) = deliveries.next().await {
-            let noted = match delivery {
-                Ok((outcome, end)) => self.record.note(outcome, end),
-                Err(error) => Err(error),
-            };
+            let (outcome, end) = delivery;
+            self.record.written += outcome.written;
+            self.record.replayed += outcome.replayed;
+            let noted = end.and_then(|end| self.record.note(outcome.rejected, end));
             if let Err(error) = noted {
                 failure = Some(error);
                 break; // what is in flight behind it is sent again by the next run
@@ -211,26 +227,33 @@ impl Run {
     }
 }
 
-/// Delivers the lines of a chunk. The rejected ones are in order.
+/// Delivers the lines of a chunk. Returns what became of them, the rejected ones in order, and the chunk's end or why not
+/// every line is decided.
 async fn deliver(
     chunk: Result<Chunk, ReadError>,
     sender: &Sender,
     format: &Format,
     ids: &Ids,
-) -> Result<(Outcome, Position), String> {
-    let chunk = chunk.map_err(|error| error.to_string())?;
-    let mut refused = Vec::new();
+) -> (Outcome, Result<Position, String>) {
+    let mut outcome = Outcome::default();
+    let chunk = match chunk {
+        Ok(chunk) => chunk,
+        Err(error) => return (outcome, Err(error.to_string())),
+    };
     let mut items = Vec::new();
     for line in &chunk.lines {
         match events::item(line, format, ids) {
             Ok(item) => items.extend(item),
-            Err(rejected) => refused.push(rejected),
+            Err(_) if chunk.end.unterminated && format.is_incomplete(line) => {
+                let why = format!("line {} is incomplete: the input ended in the middle of it", line.number);
+                return (outcome, Err(why));
+            }
+            Err(rejected) => outcome.rejected.push(rejected),
         }
     }
-    let mut outcome = sender.deliver(items).await.map_err(|error| error.to_string())?;
-    outcome.rejected.append(&mut refused);
+    let delivered = sender.deliver(items, &mut outcome).await;
     outcome.rejected.sort_by_key(|rejected| rejected.line);
-    Ok((outcome, chunk.end))
+    (outcome, delivered.map(|()| chunk.end).map_err(|error| error.to_string()))
 }
 
 /// Returns the ids of an input: of its name, or else of this run only.
@@ -265,6 +288,7 @@ struct Ledger {
     total: Option<u64>,
     before: Option<Position>,
     resume: Option<StateFile>,
+    url: String,
     ids: Ids,
     rejects: Option<File>,
     lines: u64,
@@ -279,11 +303,9 @@ struct Ledger {
 
 impl Ledger {
     /// Notes a chunk whose lines are all written or rejected.
-    fn note(&mut self, outcome: Outcome, end: Position) -> Result<(), String> {
-        self.written += outcome.written;
-        self.replayed += outcome.replayed;
+    fn note(&mut self, rejected: Vec<Rejected>, end: Position) -> Result<(), String> {
         let mut rejects = Vec::new();
-        for Rejected { line, source, why } in outcome.rejected {
+        for Rejected { line, source, why } in rejected {
             self.rejected += 1;
             self.clear();
             report(format!("line {line}: {}", OneLine(&why)));
@@ -295,7 +317,8 @@ impl Ledger {
         }
         (self.lines, self.bytes) = (end.lines, end.bytes);
         if let Some(file) = &self.resume {
-            let written = file.write(&Resume { ids: self.ids.clone(), done: Some(end) });
+            let resume = Resume { url: self.url.clone(), ids: self.ids.clone(), done: Some(end) };
+            let written = file.write(&resume);
             written.map_err(|error| format!("cannot write {}: {error}", file.path().display()))?;
         }
         if let Some(shown) = &mut self.shown
@@ -333,7 +356,7 @@ impl Ledger {
         };
         let rate = (lines as f64 / seconds).round();
         format!(
-            "{lines} lines{continued}: {written} written ({replayed} of them before), {rejected} rejected, {rate} a second"
+            "{lines} lines{continued}: {written} written ({replayed} of them already written), {rejected} rejected, {rate} a second"
         )
     }
 }

@@ -14,6 +14,12 @@ pub struct Event {
     pub id: Option<String>,
 }
 
+impl Event {
+    pub fn is_record(&self) -> bool {
+        matches!(&*self.name, "" | "message")
+    }
+}
+
 /// What has arrived of the next event.
 #[derive(Default)]
 pub struct Parser {

@@ -11,9 +11,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use footfall::event::time::{parse_duration, parse_ms};
+use clap::builder::NonEmptyStringValueParser;
+use footfall::event::time::{format_ms, now_ms, parse_duration, parse_ms};
 use footfall_core::query_string::encode;
 use http_body_util::BodyExt;
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, HeaderName};
 use serde::Deserialize;
@@ -22,7 +24,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::events::{Event, Parser};
-use self::output::Output;
+use self::output::{Followed, Output};
 use super::client::{Answer, Backoff, Client, ClientOptions, OneLine, explain, is_retryable};
 use super::signals::cancelled_by_signals;
 use super::{OutputFormat, duration, fail, misconfigured, report};
@@ -33,24 +35,28 @@ const GAVE_UP: u8 = 3;
 /// The exit code of `--fail-on-gap` at a gap.
 const GAP: u8 = 4;
 
-/// The time without a byte after which the connection is taken for broken: four heartbeats of the server.
+/// The time without a byte after which the connection is taken for broken: four heartbeats of the server, by the default
+/// of its `feed.heartbeat`.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// How long the reader of standard output may take for the last lines after a signal.
 const LAST_WRITE: Duration = Duration::from_secs(1);
+
+/// How long a stream has to last so that the wait before the next one is short again.
+const STEADY: Duration = Duration::from_secs(5);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 #[derive(Args)]
 pub struct TailOptions {
     /// Only events of this user; several times: of any of them
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     user: Vec<String>,
     /// Only events with this action; several times: with any of them
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     action: Vec<String>,
     /// Only records whose value contains this text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     q: Vec<String>,
     /// Start at a time: a duration ago, such as 90s, 15m or 1h, or 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since, conflicts_with = "last")]
@@ -80,15 +86,15 @@ pub struct TailOptions {
     client: ClientOptions,
 }
 
-/// Returns the query's form of a time.
+/// Returns a point in time, so that every connection starts at the same one.
 fn since(text: &str) -> Result<String, String> {
-    if parse_duration(text).is_some() {
-        return Ok(format!("-{text}"));
+    if let Some(ago) = parse_duration(text.strip_prefix('-').unwrap_or(text)) {
+        let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        return Ok(format_ms(now_ms().saturating_sub(ago)));
     }
-    let is_time = parse_ms(text).is_some() || text.strip_prefix('-').is_some_and(|it| parse_duration(it).is_some());
-    match is_time {
-        true => Ok(text.to_owned()),
-        false => Err("expected a duration such as 90s, 15m or 1h, or a time such as 2026-11-23T12:00:00Z".to_owned()),
+    match parse_ms(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("expected a duration such as 90s, 15m or 1h, or a time such as 2026-11-23T12:00:00Z".to_owned()),
     }
 }
 
@@ -96,17 +102,22 @@ fn since(text: &str) -> Result<String, String> {
 /// refuses the request, 4 at a gap with `--fail-on-gap`.
 pub fn run(options: TailOptions) -> ExitCode {
     let parameters = [("user", &options.user), ("action", &options.action), ("q", &options.q)];
-    let several =
-        parameters.into_iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value.clone())));
-    let single = [("since", options.since), ("last", options.last.map(|last| last.to_string()))];
-    let all = several.chain(single.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    let query: Vec<String> = all.map(|(name, value)| format!("{name}={}", encode(&value))).collect();
-    let prepared = Client::new(options.client)
-        .and_then(|client| Ok((client, Output::open(options.output.as_deref(), options.resume_file)?)));
+    let parameters = parameters.into_iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+    let mut query: Vec<String> = parameters.map(|(name, value)| format!("{name}={}", encode(value))).collect();
+    let prepared = Client::new(options.client).and_then(|client| {
+        let followed = Followed { url: client.server(), filter: query.join("&") };
+        let output = Output::open(options.output.as_deref(), options.resume_file, followed, options.since)?;
+        Ok((client, output))
+    });
     let (client, output) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return misconfigured(error),
     };
+    match (output.since(), options.last) {
+        (Some(since), _) => query.push(format!("since={}", encode(since))),
+        (None, Some(last)) => query.push(format!("last={last}")),
+        (None, None) => {}
+    }
     // A write may wait for the reader of a pipe, while another thread receives signals.
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
@@ -122,6 +133,7 @@ pub fn run(options: TailOptions) -> ExitCode {
         cursor: output.cursor().map(str::to_owned),
         trouble: None,
         held_up: None,
+        heard: false,
     };
     let code = runtime.block_on(async {
         let stop = cancelled_by_signals();
@@ -151,7 +163,7 @@ impl End {
         match self {
             End::Asked => ExitCode::SUCCESS,
             End::Gap => ExitCode::from(GAP),
-            // Its reader wants no more.
+            // The reader of standard output has ended.
             End::Failed(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             End::Failed(error) => fail(format!("cannot write: {error}")),
             End::GaveUp(why) => {
@@ -179,13 +191,15 @@ struct Tail {
     give_up_after: Option<Duration>,
     /// Where the next stream starts.
     cursor: Option<String>,
-    /// The trouble of the connection that was reported last; none while there is one.
+    /// The problem of the connection that was reported last; `None` while a connection works.
     trouble: Option<String>,
     /// Why no records arrive, as the server has said last.
     held_up: Option<String>,
+    /// Whether the current stream has had an event.
+    heard: bool,
 }
 
-/// What the events of one read make.
+/// What follows from the events of one read.
 #[derive(Default)]
 struct Step {
     lines: Vec<u8>,
@@ -215,27 +229,44 @@ impl Tail {
             let cursor = self.cursor.clone();
             let mut headers = vec![(ACCEPT, "text/event-stream")];
             headers.extend(cursor.as_deref().map(|cursor| (LAST_EVENT_ID, cursor)));
-            let (why, retry_after) = match self.client.stream(&self.target, &headers).await {
+            let gave_up =
+                |limit: Duration, why: &str| End::GaveUp(format!("gave up after {} s: {why}", limit.as_secs_f64()));
+            let limit = self.give_up_after.unwrap_or(Duration::MAX);
+            let left = limit.saturating_sub(connected.elapsed());
+            let Ok(answer) = timeout(left, self.client.stream(&self.target, &headers)).await else {
+                return gave_up(limit, "the server does not answer");
+            };
+            let (why, retry_after) = match answer {
                 Ok(Ok(stream)) => {
+                    self.heard = false;
+                    let started = Instant::now();
                     let cut = match self.read(stream, &mut output, &mut backoff).await {
                         Ok(cut) => cut,
                         Err(end) => return end,
                     };
-                    connected = Instant::now();
+                    if self.heard {
+                        connected = Instant::now();
+                        if started.elapsed() > STEADY {
+                            backoff.reset();
+                        }
+                    }
                     match cut {
                         Cut::Bye => (None, None),
                         Cut::Broken(why) => (Some(why), None),
                     }
+                }
+                Ok(Err(answer)) if answer.status == StatusCode::OK => {
+                    return End::GaveUp("the server answered 200 without an event stream: is it Footfall?".to_owned());
                 }
                 Ok(Err(answer)) if !is_retryable(answer.status) => return End::GaveUp(explain(&answer)),
                 Ok(Err(answer @ Answer { retry_after, .. })) => (Some(explain(&answer)), retry_after),
                 Err(error) => (Some(error.to_string()), None),
             };
             let wait = backoff.next(retry_after);
-            if let (Some(limit), Some(why)) = (self.give_up_after, &why)
+            if let Some(why) = &why
                 && connected.elapsed() + wait > limit
             {
-                return End::GaveUp(format!("gave up after {} s: {why}", limit.as_secs_f64()));
+                return gave_up(limit, why);
             }
             if let Some(why) = why {
                 self.report(why);
@@ -258,7 +289,10 @@ impl Tail {
             let events = parser.take(&bytes).map_err(|error| End::GaveUp(error.to_string()))?;
             let mut step = Step::default();
             for event in events {
-                backoff.reset();
+                self.heard = true;
+                if event.is_record() {
+                    backoff.reset(); // a server that shuts down sends other events, and `bye`
+                }
                 if self.trouble.take().is_some() {
                     report("connected again");
                 }
@@ -279,7 +313,7 @@ impl Tail {
 
     fn event(&mut self, event: Event, step: &mut Step) {
         match &*event.name {
-            "" | "message" => {
+            _ if event.is_record() => {
                 self.held_up = None;
                 match self.format {
                     OutputFormat::Json => step.lines.extend_from_slice(event.data.as_bytes()),
@@ -292,7 +326,7 @@ impl Tail {
                 }
             }
             "gap" => {
-                let told = match serde_json::from_str::<GapData>(&event.data) {
+                let message = match serde_json::from_str::<GapData>(&event.data) {
                     Err(_) => "records are missing".to_owned(),
                     Ok(GapData { missed, reason, resumed }) => {
                         let missed = missed.map_or("an unknown number of".to_owned(), |missed| missed.to_string());
@@ -303,7 +337,7 @@ impl Tail {
                         )
                     }
                 };
-                report(told);
+                report(message);
                 if self.fail_on_gap {
                     step.end = Some(End::Gap);
                     return; // the next run meets the gap again
@@ -335,7 +369,7 @@ impl Tail {
         }
     }
 
-    /// Reports trouble, once until it is over or another one.
+    /// Reports a problem, unless it is the one that was reported last.
     fn report(&mut self, why: String) {
         if self.trouble.as_ref() != Some(&why) {
             report(format!("{why}; trying again"));

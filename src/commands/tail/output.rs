@@ -10,15 +10,27 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::commands::state::StateFile;
+use crate::commands::state::{StateFile, check_distinct};
 
 /// The content of a resume file.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Resume {
+    followed: Followed,
+    /// `--since` of the first run as a point in time: where to start as long as there is no cursor.
+    since: Option<String>,
     /// Where the next stream starts; `None` before the server has named a position.
     cursor: Option<String>,
     output: Option<Written>,
+}
+
+/// What the records come from.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Followed {
+    pub url: String,
+    /// The query string of `--user`, `--action` and `--q`.
+    pub filter: String,
 }
 
 /// What is in the output file up to the cursor.
@@ -43,14 +55,28 @@ impl Output {
     /// # Errors
     ///
     /// A sentence, if a file cannot be used or the two do not belong together.
-    pub fn open(output: Option<&Path>, resume: Option<PathBuf>) -> Result<Self, String> {
-        let Some(resume) = resume.map(StateFile::at) else {
-            return Ok(Output { file: None, resume: None, state: Resume::default() });
+    pub fn open(
+        output: Option<&Path>,
+        resume: Option<PathBuf>,
+        followed: Followed,
+        since: Option<String>,
+    ) -> Result<Self, String> {
+        let new = Resume { followed: followed.clone(), since, ..Resume::default() };
+        check_distinct(None, &[("--output", output), ("--resume-file", resume.as_deref())])?;
+        let Some(resume) = resume.map(StateFile::lock).transpose()? else {
+            return Ok(Output { file: None, resume: None, state: new });
         };
         let earlier: Option<Resume> = resume.read()?;
         let is_new = earlier.is_none();
-        let mut state = earlier.unwrap_or_default();
+        let mut state = earlier.unwrap_or(new);
         let shown = resume.path().display();
+        if state.followed != followed {
+            let Followed { url, filter } = state.followed;
+            return Err(format!(
+                "{shown} belongs to {url} with the filter `{filter}`: give the same --url, --user, --action and --q, or \
+                 another resume file"
+            ));
+        }
         let file = match (output, &state.output) {
             (None, None) => None,
             (None, Some(Written { file, .. })) => {
@@ -58,9 +84,10 @@ impl Output {
             }
             (Some(path), _) => {
                 let cannot = |error: io::Error| format!("cannot write {}: {error}", path.display());
-                let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(cannot)?;
-                let name = path.canonicalize().map_err(cannot)?.to_string_lossy().into_owned();
-                let length = file.metadata().map_err(cannot)?.len();
+                // The file is created only if nothing is wrong.
+                let name = std::path::absolute(path).map_err(cannot)?;
+                let name = path.canonicalize().unwrap_or(name).to_string_lossy().into_owned();
+                let length = path.metadata().map_or(0, |file| file.len());
                 let bytes = match &state.output {
                     Some(known) if known.file != name => {
                         return Err(format!("{shown} was written with --output {}, not {name}", known.file));
@@ -76,6 +103,8 @@ impl Output {
                     }
                     None => 0,
                 };
+                let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(cannot)?;
+                let name = path.canonicalize().map_err(cannot)?.to_string_lossy().into_owned();
                 state.output = Some(Written { file: name, bytes });
                 Some(cut(file, bytes).map_err(cannot)?)
             }
@@ -87,6 +116,11 @@ impl Output {
     /// Where the stream starts, if an earlier run has left that.
     pub fn cursor(&self) -> Option<&str> {
         self.state.cursor.as_deref()
+    }
+
+    /// Where the stream starts without a cursor.
+    pub fn since(&self) -> Option<&str> {
+        self.state.since.as_deref()
     }
 
     /// Writes lines, and then that they are written.
