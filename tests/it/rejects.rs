@@ -160,7 +160,7 @@ fn answers_after_which_a_retry_makes_sense_are_no_rejects() {
     eventually("the rate is limited", || {
         (app.post(&json!({"user": "Ann", "action": "login"})).status() == 429).then_some(())
     });
-    let cut = app.request("POST", "/api/v1/events").send_head(100);
+    let cut = app.request("POST", "/api/v1/events").header("Content-Type", "application/json").send_head(100);
     cut.end_sending();
     cut.response("POST").expect(408);
     app.get("/nothing-there").expect(404);
