@@ -156,25 +156,29 @@ impl Subscription {
         (0..count).map(|_| self.record()).collect()
     }
 
-    /// Returns the next row of the page's stream; skips `status` messages.
+    /// Returns the next row of the page's stream; skips `status` messages and heartbeats.
     #[track_caller]
     pub fn row(&mut self) -> SseMessage {
         loop {
             let message = self.next();
             match message.event.as_str() {
                 "message" => return message,
-                "status" => {}
+                "status" | "heartbeat" => {}
                 _ => panic!("no row: {message:?}"),
             }
         }
     }
 
-    /// Returns the next message, which must be a control message with that name.
+    /// Returns the next message, which must be a control message with that name; skips heartbeats.
     #[track_caller]
     pub fn control(&mut self, event: &str) -> SseMessage {
-        let message = self.next();
-        assert_eq!(message.event, event, "another one: {message:?}");
-        message
+        loop {
+            let message = self.next();
+            if message.event == event {
+                return message;
+            }
+            assert_eq!(message.event, "heartbeat", "another one: {message:?}");
+        }
     }
 
     /// Returns the next frame, including those that only move the position.
