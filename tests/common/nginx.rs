@@ -68,9 +68,7 @@ impl Nginx {
 /// The file of `examples/proxy/path` with these addresses and without TLS, in a complete configuration.
 fn configuration(folder: &Path, address: SocketAddr, application: SocketAddr) -> String {
     let place = folder.display();
-    let site = include_str!("../../examples/proxy/path/nginx.conf")
-        .replace("127.0.0.1:8000", &application.to_string())
-        .replace("listen 80;", &format!("listen {address};"));
+    let site = include_str!("../../examples/proxy/path/nginx.conf");
     let mut text = format!(
         "daemon off; master_process off; pid {place}/pid; error_log stderr;\n\
          events {{}}\n\
@@ -79,8 +77,10 @@ fn configuration(folder: &Path, address: SocketAddr, application: SocketAddr) ->
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         text += &format!("{kind}_temp_path {place}/{kind};\n");
     }
-    for line in site.lines().filter(|line| !line.contains("443") && !line.contains("ssl_")) {
-        text += line;
+    for line in site.lines().filter(|line| !line.contains("listen 443") && !line.contains("ssl_")) {
+        text += &line
+            .replace("127.0.0.1:8000", &application.to_string())
+            .replace("listen 80;", &format!("listen {address};"));
         text += "\n";
     }
     text + "}\n"
