@@ -59,8 +59,7 @@ class Application:
     def start(self, wait=True, **settings):
         """Starts it, with other settings where some are given, and waits until it takes events."""
         self._settings.update(settings)
-        ours = ("FOOTFALL_", "ROCKET_", "KAFKA_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        environment = unconfigured()
         environment |= {"ROCKET_ADDRESS": "127.0.0.1", "ROCKET_PORT": str(self.port), "KAFKA_TOPIC": self.topic}
         if self._kafka:
             environment["KAFKA_BOOTSTRAP_SERVERS"] = self._kafka
@@ -145,6 +144,12 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+
+
+def unconfigured():
+    """The environment, without what would configure Footfall."""
+    ours = ("FOOTFALL_", "ROCKET_", "KAFKA_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def binary():

@@ -1,10 +1,9 @@
 """Runs the example that tests a page's tracking with Playwright, in the Chromium of this system."""
 
-import os
 import shutil
 import subprocess
 
-from .application import ROOT, binary
+from .application import ROOT, binary, unconfigured
 from .clients import INSTALLED, npm_version
 
 CLIENT = "playwright-core (npm)"
@@ -19,7 +18,7 @@ def check(report):
     # Node.js looks for packages beside the program, so the program is copied to them.
     copy = INSTALLED / "node" / EXAMPLE.name
     copy.write_text(EXAMPLE.read_text())
-    environment = os.environ | {"FOOTFALL": str(binary()), "CHROMIUM": browser}
+    environment = unconfigured() | {"FOOTFALL": str(binary()), "CHROMIUM": browser}
     command = ["node", "--test", "--test-reporter=tap", str(copy)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     passed = ran.returncode == 0 and "# pass 2" in ran.stdout
