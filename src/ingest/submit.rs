@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::{Failure, Ingest, Verdict};
-use crate::bounds::{Address, SMALL_BODY};
+use crate::bounds::Address;
 use crate::event::{BodyFormat, Checked, Event, EventId, FieldError, Limits, Parsed, Refused, parse, time, trace};
 use crate::limits::HeavyWorkError;
 
@@ -156,10 +156,7 @@ impl Ingest {
             Events::Form(checked) => return Ok(Parsed::One(checked)),
         };
         let limits = self.limits();
-        let parsed = match bytes.len() <= SMALL_BODY {
-            true => parse(&bytes, format, &limits)?,
-            false => self.heavy.run(client, move || parse(&bytes, format, &limits)).await??,
-        };
+        let parsed = self.heavy.parse(client, bytes, move |bytes| parse(&bytes, format, &limits)).await??;
         match (&parsed, shape) {
             (Parsed::One(_), Shape::Array) | (Parsed::Many(_) | Parsed::Lines(_), Shape::One) => {
                 Err(SubmitError::WrongShape(shape))

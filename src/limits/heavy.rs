@@ -1,6 +1,8 @@
 //! Work for a request that would keep an async worker busy for too long: parsing a large body, rendering a page.
 
-use crate::bounds::{self, Address, Busy, Shares};
+use bytes::Bytes;
+
+use crate::bounds::{self, Address, Busy, SMALL_BODY, Shares};
 
 /// Runs such work on threads of its own, a bounded number at a time, of which one address has half. Cheap to clone.
 #[derive(Clone)]
@@ -25,6 +27,19 @@ impl Default for HeavyWork {
 }
 
 impl HeavyWork {
+    /// Parses a body: at once if it has at most [`SMALL_BODY`], else as [`HeavyWork::run`] does.
+    pub async fn parse<T: Send + 'static>(
+        &self,
+        client: Address,
+        body: Bytes,
+        parse: impl FnOnce(Bytes) -> T + Send + 'static,
+    ) -> Result<T, HeavyWorkError> {
+        match body.len() <= SMALL_BODY {
+            true => Ok(parse(body)),
+            false => self.run(client, move || parse(body)).await,
+        }
+    }
+
     /// Runs the work when it is the turn of its address. The permit is held until the work ends, even if no one waits
     /// for the result any more.
     pub async fn run<T: Send + 'static>(

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rocket::{State, post};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::events::{EventHead, max_body};
-use crate::bounds::SMALL_BODY;
 use crate::event::BodyFormat;
 use crate::event::segment::{self, Call};
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission};
@@ -91,12 +91,12 @@ pub async fn call(
         }
         head.only_json()?;
         let body = body.plain(max_body(ingest)).await?;
-        let (limits, is_small) = (ingest.limits(), body.len() <= SMALL_BODY);
-        let convert = move || match called {
+        let limits = ingest.limits();
+        let convert = move |body: Bytes| match called {
             Some(call) => segment::message(&body, call),
             None => segment::batch(&body, &limits),
         };
-        let bytes = if is_small { convert() } else { heavy.run(origin.client, convert).await? }?;
+        let bytes = heavy.parse(origin.client, body, convert).await??;
         let events = Events::Body { bytes: bytes.into(), format: BodyFormat::Json, shape: Shape::Array };
         let submission = Submission { handling: Handling::Strict, ..origin.submission(events, Ack::All, None) };
         receipt::answer(connection.topic(), ingest.submit(submission).await?, Handling::Strict)

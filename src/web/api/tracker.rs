@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rocket::{State, get, post};
 
 use super::events::{EventHead, max_body};
-use crate::bounds::SMALL_BODY;
 use crate::event::tracker;
 use crate::event::{BodyFormat, Refused};
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape};
@@ -84,11 +83,7 @@ pub async fn submit(
 ) -> Result<Answer, Problem> {
     head.only_json()?;
     let body = body.plain(max_body(ingest)).await?;
-    let tracked = match body.len() <= SMALL_BODY {
-        true => tracker::read(&body),
-        false => heavy.run(origin.client, move || tracker::read(&body)).await?,
-    };
-    let tracked = tracked.map_err(of_the_body)?;
+    let tracked = heavy.parse(origin.client, body, |body| tracker::read(&body)).await?.map_err(of_the_body)?;
     ingest.count_losses(&tracked.report, origin.client)?;
     let Some(bytes) = tracked.events else { return Ok(receipt::nothing()) };
     let events = Events::Body { bytes, format: BodyFormat::Json, shape: Shape::Array };

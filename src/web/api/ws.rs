@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use super::events;
 use super::stream::{self, LastEventId};
-use crate::bounds::{Address, POSTED_BYTES, SMALL_BODY};
+use crate::bounds::{Address, POSTED_BYTES};
 use crate::event::{BodyFormat, FieldError};
 use crate::feed::Dialect;
 use crate::ingest::{Ack, Events, Handling, Ingest, Shape, Submission, SubmitError};
@@ -474,10 +474,7 @@ struct Post {
 impl Post {
     /// Parses a message. The error is the answer to an invalid one.
     async fn of(parts: &SocketParts, client: Address, message: Bytes) -> Result<Self, Answered> {
-        if message.len() <= SMALL_BODY {
-            return Post::read(message);
-        }
-        let read = parts.heavy.run(client, move || Post::read(message)).await;
+        let read = parts.heavy.parse(client, message, Post::read).await;
         read.unwrap_or_else(|error| Err(refusal(None, &error.into())))
     }
 
