@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Written;
@@ -29,8 +29,6 @@ pub struct Ids {
     most: usize,
     age: Duration,
     shards: [Mutex<Memory>; SHARDS],
-    /// By partition: the offset at which the topic starts, if it was recreated.
-    starts: RwLock<Vec<i64>>,
 }
 
 #[derive(Default)]
@@ -40,6 +38,8 @@ struct Memory {
     /// that was claimed again has another number.
     order: VecDeque<(IdHash, u64, Instant)>,
     made: u64,
+    /// By partition: the offset at which the topic starts, if it was recreated.
+    starts: Box<[i64]>,
 }
 
 /// The hash of an [`IdHash`] is a part of it.
@@ -117,14 +117,7 @@ pub struct Undecided {
 impl Ids {
     pub fn new(source: &str, most: usize, age: Duration) -> Self {
         let hashers = [RandomState::new(), RandomState::new()];
-        Ids {
-            source: source.to_owned(),
-            hashers,
-            most: most.div_ceil(SHARDS),
-            age,
-            shards: Default::default(),
-            starts: RwLock::default(),
-        }
+        Ids { source: source.to_owned(), hashers, most: most.div_ceil(SHARDS), age, shards: Default::default() }
     }
 
     /// Returns the key of an event: its source together with its id (CloudEvents 1.0.2, section "Required Attributes").
@@ -162,8 +155,7 @@ impl Ids {
     /// id is free again.
     pub fn settle(&self, key: IdHash, written: Written) {
         let mut memory = self.lock(key);
-        let starts = self.starts.read().unwrap_or_else(PoisonError::into_inner);
-        if starts.get(written.partition as usize).is_some_and(|start| written.offset < *start) {
+        if memory.starts.get(written.partition as usize).is_some_and(|start| written.offset < *start) {
             memory.release(key);
         } else if let Some(entry) = memory.entries.get_mut(&key) {
             entry.state = IdState::Known(written);
@@ -188,10 +180,9 @@ impl Ids {
     /// Forgets what was written to the old topic after the topic was recreated. Events in flight stay, and events that
     /// may still be in flight stay in doubt. The new topic has no offsets before `starts`.
     pub fn topic_recreated(&self, starts: &[i64]) {
-        // First, so that what is settled meanwhile is either compared with it or forgotten below.
-        *self.starts.write().unwrap_or_else(PoisonError::into_inner) = starts.to_vec();
         for shard in &self.shards {
             let mut memory = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.starts = starts.into();
             memory.entries.retain(|_, entry| {
                 if let IdState::OffsetUnknown { since_ms } = entry.state {
                     entry.state = IdState::Unknown { since_ms };
