@@ -11,9 +11,9 @@ const LONGEST_WAIT = 30_000;
 const HIDDEN_FOR = 5000;
 // After this long without an event, ask the server whether it still answers: a heartbeat comes every 5 s.
 const QUIET_FOR = 30_000;
-// The server sends the first event at once. If it has not arrived after this long, ask whether the server answers ...
+// The server sends the first event at once. If it has not arrived after this long, ask whether the server answers.
 const SILENT_FOR = 5000;
-// ... and if it does, and the event has not arrived after this long either, a proxy holds it back.
+// If the server answers, but the first event has still not arrived after this long, a proxy is holding it back.
 const STILL_SILENT_FOR = 2000;
 
 export class Stream {

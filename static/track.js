@@ -191,7 +191,7 @@
     flush();
   });
   addEventListener('online', send);
-  // A page that the browser has prepared is viewed when somebody sees it.
+  // A prerendered page counts as viewed when the browser shows it.
   document.addEventListener('prerenderingchange', () => {
     view();
     later(1);

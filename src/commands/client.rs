@@ -58,7 +58,7 @@ pub struct ClientOptions {
     ca_file: Option<PathBuf>,
 }
 
-/// The headers that a request has from the command itself.
+/// The headers that the command sets itself, so `--header` may not name them.
 const OWN_HEADERS: [&str; 8] = [
     "accept",
     "content-encoding",
@@ -350,7 +350,7 @@ fn read(file: &Path, most: u64) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Makes what connects by TLS 1.2 or 1.3 to servers of the authorities in the file, or else of the system's.
+/// Returns a connector for TLS 1.2 and 1.3 that trusts the authorities in the file, or without one those of the system.
 fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
     let mut roots = RootCertStore::empty();
     match ca_file {

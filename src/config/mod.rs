@@ -139,7 +139,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Makes these the settings of a test double.
+    /// Turns these settings into those of a test double.
     ///
     /// # Errors
     ///
