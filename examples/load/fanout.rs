@@ -53,7 +53,8 @@ pub struct Fanout {
     /// Different users in the events
     #[arg(long, default_value_t = 1000)]
     users: u64,
-    /// `each`: client n wants `user=` the n-th user; `same`: all want the first
+    /// `each`: client n wants `user=` the n-th user; `same`: all want the first; `field`: client n wants the n-th user by a
+    /// condition on the field, and each client's condition is different
     #[arg(long, value_enum, default_value = "none")]
     filter: Filtered,
     /// More connections a second that come and go meanwhile
@@ -76,6 +77,7 @@ enum Filtered {
     None,
     Each,
     Same,
+    Field,
 }
 
 /// If nothing arrives for this long, the missing deliveries will not arrive.
@@ -181,12 +183,14 @@ impl Clients {
 
 impl Fanout {
     fn path(&self, client: usize) -> String {
-        let user = match self.filter {
-            Filtered::None => return self.path.clone(),
-            Filtered::Each => client as u64 % self.users,
-            Filtered::Same => 0,
-        };
-        format!("{}?user=user-{user:06}", self.path)
+        let path = &self.path;
+        let user = client as u64 % self.users;
+        match self.filter {
+            Filtered::None => path.clone(),
+            Filtered::Each => format!("{path}?user=user-{user:06}"),
+            Filtered::Same => format!("{path}?user=user-000000"),
+            Filtered::Field => format!("{path}?f=/user:in:user-{user:06},client-{client}"),
+        }
     }
 
     /// The number of deliveries expected for this many events.
@@ -196,7 +200,9 @@ impl Fanout {
             |wanted: &dyn Fn(u64) -> bool| (0..sent).filter(|n| wanted(user_of(*n, self.users))).count() as u64;
         match self.filter {
             Filtered::None => sent * clients,
-            Filtered::Each => (clients / self.users) * sent + of_user(&|user| user < clients % self.users),
+            Filtered::Each | Filtered::Field => {
+                (clients / self.users) * sent + of_user(&|user| user < clients % self.users)
+            }
             Filtered::Same => clients * of_user(&|user| user == 0),
         }
     }

@@ -1,4 +1,4 @@
-//! What readers derive from a block's records: frames by dialect and filter, and the index.
+//! What readers derive from a block's records: frames by dialect and filter, the index, and columns of fields.
 //!
 //! Encodings have their own share of the feed's memory, so that many filters never evict records. When they exceed it,
 //! the oldest are dropped; the next reader that needs them encodes them again.
@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
+use footfall_core::Pointer;
 
 use super::Dialect;
+use super::column::Column;
 use super::index::Index;
 
 #[derive(Default)]
@@ -19,6 +21,7 @@ pub(super) struct Encodings {
     pub lines: OnceLock<Bytes>,
     pub filtered: Mutex<HashMap<(Dialect, Arc<str>), Bytes>>,
     pub index: OnceLock<Index>,
+    pub columns: Mutex<HashMap<Pointer, Arc<OnceLock<Column>>>>,
     size: AtomicUsize,
 }
 

@@ -42,14 +42,18 @@ impl Index {
     /// Returns sorted indices outside of which no record matches; `None` if the filter asks for neither field. The
     /// records at these indices may still not match.
     pub fn candidates(&self, filter: &Filter) -> Option<Vec<u32>> {
-        let (map, wanted) = match (filter.users.is_empty(), filter.actions.is_empty()) {
-            (false, _) => (&self.users, &filter.users),
-            (true, false) => (&self.actions, &filter.actions),
-            (true, true) => return None,
+        let (map, names, prefixes) = match (filter.asks_for_users(), filter.asks_for_actions()) {
+            (true, _) => (&self.users, &filter.users, &filter.user_prefixes),
+            (false, true) => (&self.actions, &filter.actions, &filter.action_prefixes),
+            (false, false) => return None,
         };
-        let mut places: Vec<u32> = wanted.iter().filter_map(|name| map.get(name.as_str())).flatten().copied().collect();
-        // A single list is sorted already; a filter may repeat a name.
-        if wanted.len() > 1 {
+        let begins = |name: &str| prefixes.iter().any(|prefix| prefix.begins(name));
+        let by_name = names.iter().filter_map(|name| map.get(name.as_str()));
+        let by_prefix = map.iter().filter(|_| !prefixes.is_empty()).filter(|(name, _)| begins(name));
+        let lists: Vec<&Vec<u32>> = by_name.chain(by_prefix.map(|(_, places)| places)).collect();
+        let mut places: Vec<u32> = lists.iter().copied().flatten().copied().collect();
+        // A single list is sorted already; a filter may select a name twice.
+        if lists.len() > 1 {
             places.sort_unstable();
             places.dedup();
         }
@@ -59,6 +63,8 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use footfall_core::Part;
+
     use super::*;
 
     #[test]
@@ -72,20 +78,33 @@ mod tests {
         records.push(Record::new(0, 51, None, None, None, std::iter::empty()));
         let index = Index::new(&records);
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        for (users, actions) in [
-            (&["u3"][..], &[][..]),
-            (&["u6", "u3", "u3"], &[]),
-            (&["u1"], &["a2", "a0"]),
-            (&[], &["a1"]),
-            (&["nobody"], &[]),
-            (&["nobody"], &["a1"]),
+        let prefixes = |texts: &[&str]| texts.iter().map(|text| Part::folded(text)).collect::<Vec<_>>();
+        for (users, actions, user_prefixes, action_prefixes) in [
+            (&["u3"][..], &[][..], &[][..], &[][..]),
+            (&["u6", "u3", "u3"], &[], &[], &[]),
+            (&["u1"], &["a2", "a0"], &[], &[]),
+            (&[], &["a1"], &[], &[]),
+            (&["nobody"], &[], &[], &[]),
+            (&["nobody"], &["a1"], &[], &[]),
+            (&["u1"], &[], &["U"], &[]),
+            (&[], &[], &["u2", "u"], &["A1"]),
+            (&[], &["a1"], &[], &["a", "b"]),
+            (&[], &[], &["x"], &[]),
         ] {
-            let filter = Filter { users: names(users), actions: names(actions), ..Filter::default() };
+            let filter = Filter {
+                users: names(users),
+                actions: names(actions),
+                user_prefixes: prefixes(user_prefixes),
+                action_prefixes: prefixes(action_prefixes),
+                not_users: names(&["u2"]),
+                not_actions: names(&["a0"]),
+                ..Filter::default()
+            };
             let expected: Vec<i64> = records.iter().filter(|r| filter.matches(r)).map(Record::offset).collect();
             let places = index.candidates(&filter).expect("it asks for one of the fields");
             let found = places.iter().map(|place| &records[*place as usize]);
             let found: Vec<i64> = found.filter(|r| filter.matches(r)).map(Record::offset).collect();
-            assert_eq!(found, expected, "{users:?} {actions:?}");
+            assert_eq!(found, expected, "{filter:?}");
         }
         assert_eq!(index.candidates(&Filter::default()), None);
     }

@@ -4,6 +4,7 @@
 //! which ones it did not get. Memory is bounded whatever the number of subscriptions and however slowly they read; no
 //! reader delays another. Knows neither Kafka nor HTTP: the tail fills the feed, `stream` reads it.
 
+mod column;
 mod encodings;
 mod index;
 mod ring;

@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use footfall_core::Pointer;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::column::Column;
 use super::encodings::{Cache, EncodingSlot, Encodings};
 use super::index::Index;
 use super::waiters::{Waiter, Waiters};
@@ -32,7 +34,7 @@ const UNANNOUNCED: usize = 4;
 /// Encodings get one part in this many of the feed's bytes; records get the rest.
 const ENCODINGS: usize = 4;
 
-/// Approximate bytes of one entry of the filtered encodings, without its frames and its key.
+/// Approximate bytes of one entry of the filtered encodings or of the columns, without its content and its key.
 const ENTRY: usize = 128;
 
 /// The feed's metrics.
@@ -189,7 +191,7 @@ impl Block {
 
     /// Returns the indices outside of which nothing matches, if the index can tell.
     fn candidates(&self, encodings: &Arc<Encodings>, filter: &Filter) -> Option<Vec<u32>> {
-        if filter.users.is_empty() && filter.actions.is_empty() {
+        if !filter.asks_for_users() && !filter.asks_for_actions() {
             return None;
         }
         let mut made = 0;
@@ -205,11 +207,38 @@ impl Block {
     }
 
     fn among(&self, candidates: Option<Vec<u32>>, filter: &Filter) -> Vec<usize> {
-        let matches = |place: &usize| filter.matches(&self.records[*place]);
-        match candidates {
-            Some(places) => places.into_iter().map(|place| place as usize).filter(matches).collect(),
-            None => (0..self.records.len()).filter(matches).collect(),
+        if let Some(places) = candidates {
+            let matches = |place: &usize| filter.matches(&self.records[*place]);
+            return places.into_iter().map(|place| place as usize).filter(matches).collect();
         }
+        let columns: Vec<_> = filter.conditions.iter().map(|condition| self.column(condition.pointer())).collect();
+        let matches = |(place, record): (usize, &Record)| {
+            let found = |condition: usize| columns.get(condition)?.get()?.get(record, place);
+            filter.matches_found(record, found).then_some(place)
+        };
+        self.records.iter().enumerate().filter_map(matches).collect()
+    }
+
+    /// Returns where the records have a field.
+    fn column(&self, pointer: &Pointer) -> Arc<OnceLock<Column>> {
+        let encodings = self.encodings.encodings();
+        let cell = {
+            let mut columns = encodings.columns.lock().unwrap_or_else(PoisonError::into_inner);
+            match columns.get(pointer) {
+                Some(cell) => cell.clone(),
+                None => columns.entry(pointer.clone()).or_default().clone(),
+            }
+        };
+        let mut made = 0;
+        cell.get_or_init(|| {
+            let column = Column::new(&self.records, pointer);
+            made = ENTRY + pointer.size() + column.size();
+            column
+        });
+        if made > 0 {
+            self.encodings.count(&encodings, made);
+        }
+        cell
     }
 
     /// Encodes the records that `wants` selects. Returns the frames and the bytes that they take in memory.

@@ -68,9 +68,7 @@ impl SearchRequest {
 
     /// Whether many records may have to be read to find few.
     pub(super) fn kind(&self) -> ReadKind {
-        let Filter { users, actions, texts, .. } = &self.filter;
-        let is_narrow = !users.is_empty() || !actions.is_empty() || !texts.is_empty();
-        if is_narrow || self.until.is_some() { ReadKind::Scan } else { ReadKind::Page }
+        if self.filter.reads_records() || self.until.is_some() { ReadKind::Scan } else { ReadKind::Page }
     }
 
     /// Whether a record matches. Clocks differ, so records between two offsets may have times out of range: each

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use footfall_core::schema::Condition;
 use footfall_core::{Dropped, Gap, Position};
 use rocket::Route;
 use rocket::http::Method;
@@ -35,9 +36,10 @@ macro_rules! table {
         #[derive(utoipa::OpenApi)]
         #[openapi(
             paths($($($handler)::+),+),
-            // Those that only schemas written by hand name.
+            // Those that only parameters and schemas written by hand name.
             components(schemas(
                 Bye,
+                Condition,
                 Dropped,
                 FailureMessage,
                 Gap,

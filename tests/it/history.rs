@@ -269,6 +269,9 @@ fn a_malformed_parameter_is_400() {
         "since=noon",
         "since=-15",
         "partition=x",
+        "f=approved:eq:false",
+        "f=/a:is:1",
+        "f=/a:in:[1",
     ] {
         let problem = app.get(&format!("/api/v1/events?{query}")).expect(400).problem();
         let name = query.split('=').next().expect("a name");

@@ -16,6 +16,7 @@ mod demo;
 mod description;
 mod ephemeral;
 mod faults;
+mod filters;
 mod foreign;
 mod form;
 mod history;

@@ -107,6 +107,7 @@ fn expected(name: &str) -> &'static [&'static str] {
         "stream" | "stream-api" | "stream-resume" => &["retry: 3000", "\nid: 0-", "\ndata: {\"topic\":"],
         "websocket" => &["\"event\" {", "\"record\":{\"topic\":", "\"receipt\" {", "\"ref\":1", "\"status\":201"],
         "history" | "api-history" => &["{\"events\":[{\"topic\":", "\"next\":"],
+        "api-conditions" => &["{\"events\":[{\"topic\":", "\"user\":\"john\",\"action\":\"login\""],
         "user" | "api-user" => &["{\"user\":\"John\",\"partition\":", "\"complete\":"],
         "one-record" | "api-record" => &["{\"topic\":", "\"partition\":0,\"offset\":0"],
         "api-export" => &["{\"topic\":", "\"user\":\"john\""],

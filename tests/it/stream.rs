@@ -441,6 +441,8 @@ fn a_malformed_parameter_is_400() {
         "since=2026-01-01",
         "partition=x",
         "partition=-1",
+        "f=/a",
+        "f=/a~2:eq:1",
     ] {
         for path in ["/api/v1/stream", "/stream"] {
             let mut connection = app.request("GET", &format!("{path}?{query}")).open();
@@ -476,6 +478,13 @@ fn filters_select_the_events(broker: Broker) {
         (format!("q={}", encoded("\"page\":\"/")), vec![1, 2, 3]),
         ("q=/cart&q=annabel&case=exact".into(), vec![1, 2, 4]),
         ("q=/cart&user=Ann".into(), vec![2]),
+        ("user_prefix=ANN".into(), vec![0, 2, 4]),
+        ("user_prefix=zo&user=Bob".into(), vec![1, 3]),
+        ("action_prefix=log&not_user=Ann&not_user=annabel".into(), vec![1, 3]),
+        ("not_action=login".into(), vec![2, 3]),
+        ("f=/page:exists&f=/n:lt:3".into(), vec![1, 2]),
+        ("f=/page:prefix:/c&case=exact".into(), vec![1, 2]),
+        ("f=/user:in:Ann,annabel&action=login".into(), vec![0, 4]),
         (format!("partition={}", partitions[0]), of_partition(partitions[0])),
         ("partition=0&partition=1&partition=2".into(), vec![0, 1, 2, 3, 4]),
         ("user=Nobody".into(), vec![]),

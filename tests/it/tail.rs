@@ -60,6 +60,9 @@ fn records_that_match_are_printed_as_json_or_text() {
         (&["--since", "2026-11-20T00:00:00Z", "--action", "pay=1", "--count", "1"], &["Ann & Eve"]),
         (&["--last", "1000", "--q", "g o", "--count", "1"], &["Ann"]),
         (&["--last", "1", "--user", "Zoe", "--count", "1"], &["Zoe"]),
+        (&["--last", "9", "--user-prefix", "ANN", "--not-user", "Ann", "--count", "1"], &["Ann & Eve"]),
+        (&["--last", "9", "--action-prefix", "Log", "--not-action", "log in", "--count", "1"], &["Ann"]),
+        (&["--last", "9", "--field", "/action:eq:log in", "--field", "/user:gt:B", "--count", "1"], &["Bob"]),
     ] {
         let output = run(&mut tail(&folder, app.address, &[&JSON, arguments].concat()), "");
         let (lines, errors) = ended(&output, 0);
@@ -247,6 +250,7 @@ fn files_that_do_not_belong_together_are_refused_and_stay_as_they_are() {
         (&["--user", ""], "--user"),
         (&["--action", ""], "--action"),
         (&["--q", ""], "--q"),
+        (&["--field", "/total:over:30"], "one of eq, ne"),
     ] {
         let output = tail_to(arguments);
         assert!(ended(&output, 2).1.contains(why), "{arguments:?}: {output:?}");

@@ -37,6 +37,9 @@ def before_call(context, case, kwargs):
         if isinstance(text, str) and CURSOR.match(text):
             offsets = [place.split("-")[1] for place in text.split(".")]
             query[name] = ".".join(f"{number}-{offset}" for number, offset in enumerate(offsets))
+    # A condition compares with a text, a number, true, false or null: with nothing else that is JSON by chance.
+    if isinstance(query.get("f"), list):
+        query["f"] = [quoted(one) if isinstance(one, str) else one for one in query["f"]]
     # An offset is of one partition.
     if "offset" in query and not has_one_value(query.get("partition")):
         del query["offset"]
@@ -49,6 +52,15 @@ def before_call(context, case, kwargs):
     # The key is of one event.
     if isinstance(case.body, list):
         headers.pop("Idempotency-Key", None)
+
+
+def quoted(condition):
+    """Quotes the value of a condition."""
+    pointer, _, rest = condition.partition(":")
+    operator, colon, value = rest.partition(":")
+    if operator in ("", "exists"):
+        return condition
+    return f"{pointer}:{operator}{colon}{json.dumps(value, ensure_ascii=False)}"
 
 
 def has_one_value(value):

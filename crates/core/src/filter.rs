@@ -1,23 +1,62 @@
-use crate::{Record, Text};
+use std::cell::OnceCell;
 
-/// Which records a subscription or a search returns. Values of the same field are alternatives; different fields must
-/// all match.
+use crate::{Condition, Part, Record, Text};
+
+/// Which records a subscription or a search returns. Values and prefixes of the same field are alternatives; different
+/// fields, exclusions and conditions must all match.
 #[derive(Debug, Default, Clone)]
 pub struct Filter {
     pub users: Vec<String>,
+    pub user_prefixes: Vec<Part>,
+    /// Users that do not match. A record without a user does.
+    pub not_users: Vec<String>,
     pub actions: Vec<String>,
+    pub action_prefixes: Vec<Part>,
+    /// Actions that do not match. A record without an action does.
+    pub not_actions: Vec<String>,
     pub partitions: Vec<i32>,
     /// Texts in the value.
     pub texts: Vec<Text>,
+    /// Conditions on the fields of the event's JSON.
+    pub conditions: Vec<Condition>,
 }
 
 impl Filter {
     /// Whether every record matches.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.actions.is_empty() && self.partitions.is_empty() && self.texts.is_empty()
+        self.partitions.is_empty() && !self.reads_records()
+    }
+
+    /// Whether what a record says decides, and not its partition alone.
+    pub fn reads_records(&self) -> bool {
+        self.reads_fields() || !self.texts.is_empty() || !self.conditions.is_empty()
+    }
+
+    /// Whether it compares users or actions.
+    fn reads_fields(&self) -> bool {
+        self.asks_for_users() || self.asks_for_actions() || !self.not_users.is_empty() || !self.not_actions.is_empty()
+    }
+
+    /// Whether only records with some users match.
+    pub fn asks_for_users(&self) -> bool {
+        !self.users.is_empty() || !self.user_prefixes.is_empty()
+    }
+
+    /// Whether only records with some actions match.
+    pub fn asks_for_actions(&self) -> bool {
+        !self.actions.is_empty() || !self.action_prefixes.is_empty()
     }
 
     pub fn matches(&self, record: &Record) -> bool {
+        let json = OnceCell::new();
+        self.matches_found(record, |place| {
+            let json = *json.get_or_init(|| record.event_json());
+            self.conditions.get(place)?.pointer().find(json?)
+        })
+    }
+
+    /// Does the same, where `found` returns the JSON of the field of the condition with this index.
+    pub fn matches_found<'a>(&self, record: &Record, found: impl Fn(usize) -> Option<&'a str>) -> bool {
         if !self.partitions.is_empty() && !self.partitions.contains(&record.partition()) {
             return false;
         }
@@ -27,21 +66,41 @@ impl Filter {
                 return false;
             }
         }
-        if self.users.is_empty() && self.actions.is_empty() {
-            return true;
+        if self.reads_fields() && !self.matches_fields(record) {
+            return false;
         }
+        self.conditions.iter().enumerate().all(|(place, condition)| condition.matches(found(place)))
+    }
+
+    fn matches_fields(&self, record: &Record) -> bool {
         let fields = record.user_and_action();
-        let among = |wanted: &[String], field: Option<&str>| {
-            wanted.is_empty() || field.is_some_and(|field| wanted.iter().any(|one| one == field))
+        let among = |names: &[String], prefixes: &[Part], field: Option<&str>| {
+            let is_one = |field: &str| {
+                names.iter().any(|name| name == field) || prefixes.iter().any(|prefix| prefix.begins(field))
+            };
+            (names.is_empty() && prefixes.is_empty()) || field.is_some_and(is_one)
         };
-        among(&self.users, fields.user.as_deref()) && among(&self.actions, fields.action.as_deref())
+        let is_none_of =
+            |names: &[String], field: Option<&str>| field.is_none_or(|field| names.iter().all(|name| name != field));
+        let (user, action) = (fields.user.as_deref(), fields.action.as_deref());
+        among(&self.users, &self.user_prefixes, user)
+            && among(&self.actions, &self.action_prefixes, action)
+            && is_none_of(&self.not_users, user)
+            && is_none_of(&self.not_actions, action)
     }
 
     /// Returns a text that is equal for equal filters, so that subscriptions can share encodings.
     pub fn key(&self) -> String {
         let mut parts: Vec<String> = Vec::new();
-        parts.extend(self.users.iter().map(|user| format!("u{user:?}")));
-        parts.extend(self.actions.iter().map(|action| format!("a{action:?}")));
+        for (letter, names) in
+            [('u', &self.users), ('a', &self.actions), ('v', &self.not_users), ('b', &self.not_actions)]
+        {
+            parts.extend(names.iter().map(|name| format!("{letter}{name:?}")));
+        }
+        for (letter, prefixes) in [('U', &self.user_prefixes), ('A', &self.action_prefixes)] {
+            parts.extend(prefixes.iter().map(|prefix| format!("{letter}{prefix:?}")));
+        }
+        parts.extend(self.conditions.iter().map(|condition| format!("f{condition:?}")));
         parts.extend(self.partitions.iter().map(|partition| format!("p{partition}")));
         parts.extend(self.texts.iter().map(|text| format!("q{text:?}")));
         parts.sort();
@@ -64,8 +123,8 @@ mod tests {
         let filter = |users: &[&str], actions: &[&str], q: &[&str]| Filter {
             users: users.iter().map(|s| s.to_string()).collect(),
             actions: actions.iter().map(|s| s.to_string()).collect(),
-            partitions: Vec::new(),
             texts: q.iter().map(|q| Text::seen(q)).collect(),
+            ..Filter::default()
         };
         assert!(filter(&["Ann", "John"], &[], &[]).matches(&john));
         assert!(filter(&["John"], &["login"], &["/cart"]).matches(&john));

@@ -5,6 +5,7 @@
 
 #[cfg(any(test, feature = "checks"))]
 pub mod checks;
+mod condition;
 mod cursor;
 pub mod event;
 mod filter;
@@ -16,9 +17,10 @@ pub mod schema;
 mod text;
 pub mod value;
 
+pub use condition::{Condition, Operator, Pointer};
 pub use cursor::{BadCursor, Cursor, UNKNOWN};
 pub use event::EventId;
 pub use filter::Filter;
 pub use frame::{Dialect, Dropped, Frames, Gap, GapReason, Position};
 pub use record::Record;
-pub use text::Text;
+pub use text::{Part, Text};

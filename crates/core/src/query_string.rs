@@ -10,9 +10,9 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 use crate::event::time;
-use crate::{BadCursor, Cursor, Filter, Text};
+use crate::{BadCursor, Condition, Cursor, Filter, Part, Text};
 
-/// Most values of one filter parameter (`user`, `action`, `q`, `partition`).
+/// Most values of one filter parameter, such as `user`, and most conditions (`f`).
 pub const FILTER_VALUES: usize = 10;
 
 /// The decoded parameters of a request, in their order. Cheap to clone.
@@ -20,7 +20,8 @@ pub const FILTER_VALUES: usize = 10;
 pub struct QueryString(Arc<[(String, String)]>);
 
 /// The parameters that may have several values.
-const REPEATABLE: [&str; 4] = ["user", "action", "q", "partition"];
+const REPEATABLE: [&str; 9] =
+    ["user", "action", "user_prefix", "action_prefix", "not_user", "not_action", "q", "f", "partition"];
 
 /// A malformed parameter; the message says what is expected.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -144,11 +145,17 @@ impl QueryString {
             Some("exact") => true,
             Some(text) => return Err(bad("case", format!("must be exact or ignore, not \"{text}\""))),
         };
+        let condition = |text: &str| Condition::parse(text, exact).map_err(|expected| bad("f", expected));
         Ok(Filters {
             user: texts("user"),
             action: texts("action"),
+            user_prefix: texts("user_prefix"),
+            action_prefix: texts("action_prefix"),
+            not_user: texts("not_user"),
+            not_action: texts("not_action"),
             q: texts("q"),
             exact,
+            f: self.all("f").map(condition).collect::<Result<_, _>>()?,
             partition: self.all("partition").map(partition).collect::<Result<_, _>>()?,
         })
     }
@@ -159,9 +166,15 @@ impl QueryString {
 pub struct Filters {
     pub user: Vec<String>,
     pub action: Vec<String>,
+    pub user_prefix: Vec<String>,
+    pub action_prefix: Vec<String>,
+    pub not_user: Vec<String>,
+    pub not_action: Vec<String>,
     pub q: Vec<String>,
-    /// Whether `q` is compared byte by byte (`case=exact`).
+    /// Whether upper and lower case differ in `q` and in `contains` and `prefix` of `f` (`case=exact`).
     pub exact: bool,
+    /// Conditions on fields, read with the case of `exact`.
+    pub f: Vec<Condition>,
     pub partition: Vec<i32>,
 }
 
@@ -172,19 +185,40 @@ impl Filters {
         for (name, values) in self.texts() {
             values.iter().for_each(|value| query.add(name, value));
         }
-        if self.exact && !self.q.is_empty() {
+        if self.exact && (!self.q.is_empty() || self.f.iter().any(Condition::has_case)) {
             query.add("case", "exact");
         }
+        self.f.iter().for_each(|condition| query.add("f", &condition.to_string()));
         self.partition.iter().for_each(|n| query.add("partition", &n.to_string()));
         query.0
     }
 
     pub fn is_empty(&self) -> bool {
-        self.texts().iter().all(|(_, values)| values.is_empty()) && self.partition.is_empty()
+        self.texts().iter().all(|(_, values)| values.is_empty()) && self.f.is_empty() && self.partition.is_empty()
     }
 
-    fn texts(&self) -> [(&'static str, &[String]); 3] {
-        [("user", &self.user), ("action", &self.action), ("q", &self.q)]
+    fn texts(&self) -> [(&'static str, &Vec<String>); 7] {
+        [
+            ("user", &self.user),
+            ("action", &self.action),
+            ("user_prefix", &self.user_prefix),
+            ("action_prefix", &self.action_prefix),
+            ("not_user", &self.not_user),
+            ("not_action", &self.not_action),
+            ("q", &self.q),
+        ]
+    }
+
+    fn texts_mut(&mut self) -> [&mut Vec<String>; 7] {
+        [
+            &mut self.user,
+            &mut self.action,
+            &mut self.user_prefix,
+            &mut self.action_prefix,
+            &mut self.not_user,
+            &mut self.not_action,
+            &mut self.q,
+        ]
     }
 
     /// Returns the value for the filter's input.
@@ -192,7 +226,8 @@ impl Filters {
         values.first().map_or("", String::as_str)
     }
 
-    /// Returns the filters without an input: further values, and partitions beyond `partition_inputs`.
+    /// Returns the filters without an input: further values, partitions beyond `partition_inputs`, and all values of the
+    /// other filters.
     pub fn chips(&self, partition_inputs: usize) -> Vec<Chip> {
         let mut chips = Vec::new();
         for (index, &partition) in self.partition.iter().enumerate().skip(partition_inputs) {
@@ -200,16 +235,18 @@ impl Filters {
             without.partition.remove(index);
             chips.push(Chip { name: "partition", value: partition.to_string(), without: without.query() });
         }
-        for (name, values) in self.texts() {
-            for (index, value) in values.iter().enumerate().skip(1) {
+        for (place, (name, values)) in self.texts().into_iter().enumerate() {
+            let inputs = usize::from(matches!(name, "user" | "action" | "q"));
+            for (index, value) in values.iter().enumerate().skip(inputs) {
                 let mut without = self.clone();
-                match name {
-                    "user" => without.user.remove(index),
-                    "action" => without.action.remove(index),
-                    _ => without.q.remove(index),
-                };
+                without.texts_mut()[place].remove(index);
                 chips.push(Chip { name, value: value.clone(), without: without.query() });
             }
+        }
+        for (index, condition) in self.f.iter().enumerate() {
+            let mut without = self.clone();
+            without.f.remove(index);
+            chips.push(Chip { name: "f", value: condition.to_string(), without: without.query() });
         }
         chips
     }
@@ -244,11 +281,17 @@ impl QueryBuilder {
 impl From<&Filters> for Filter {
     fn from(filters: &Filters) -> Self {
         let text = if filters.exact { Text::exact } else { Text::seen };
+        let prefixes = |prefixes: &[String]| prefixes.iter().map(|prefix| Part::folded(prefix)).collect();
         Filter {
             users: filters.user.clone(),
+            user_prefixes: prefixes(&filters.user_prefix),
+            not_users: filters.not_user.clone(),
             actions: filters.action.clone(),
+            action_prefixes: prefixes(&filters.action_prefix),
+            not_actions: filters.not_action.clone(),
             partitions: filters.partition.clone(),
             texts: filters.q.iter().map(|q| text(q)).collect(),
+            conditions: filters.f.clone(),
         }
     }
 }

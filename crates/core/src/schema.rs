@@ -1,4 +1,4 @@
-//! The schemas of plain numbers, for fields of other types: `#[schema(value_type = Partition)]`.
+//! The schemas of plain numbers and texts, for fields of other types: `#[schema(value_type = Partition)]`.
 
 use utoipa::ToSchema;
 
@@ -11,3 +11,12 @@ pub struct Partition(pub i32);
 #[derive(ToSchema)]
 #[schema(minimum = 0, examples(812))]
 pub struct Offset(pub i64);
+
+/// A condition on a field of an event's JSON: `POINTER:OP:VALUE`, or `POINTER:exists`. A pointer has at most 512 bytes and 32
+/// levels, a value at most 4,096 bytes.
+#[derive(ToSchema)]
+#[schema(
+    pattern = r"^((/([^~/:]|~[01])*)*:(exists(:(true|false))?|(eq|ne|lt|gt|contains|prefix|in):[\s\S]*))?$",
+    examples("/approved:eq:false")
+)]
+pub struct Condition(pub String);

@@ -1,4 +1,4 @@
-//! Finding a text in a record's value.
+//! Finding a text in a record's value or in one of its fields.
 
 use std::fmt;
 
@@ -51,6 +51,44 @@ impl fmt::Debug for Text {
             Text::Seen(finder) => ("seen", finder),
         };
         write!(f, "{name} {:?}", finder.needle())
+    }
+}
+
+/// What a decoded text contains or begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// This text, upper and lower case distinct.
+    Exact(String),
+    /// This text, folded as [`Text::seen`] does it.
+    Folded(String),
+}
+
+impl Part {
+    pub fn exact(text: &str) -> Self {
+        Part::Exact(text.to_owned())
+    }
+
+    pub fn folded(text: &str) -> Self {
+        Part::Folded(text.chars().flat_map(fold).collect())
+    }
+
+    /// Whether `text` begins with it.
+    pub fn begins(&self, text: &str) -> bool {
+        match self {
+            Part::Exact(part) => text.starts_with(part.as_str()),
+            Part::Folded(part) => {
+                let mut folded = text.chars().flat_map(fold);
+                part.chars().all(|character| folded.next() == Some(character))
+            }
+        }
+    }
+
+    /// Whether `text` contains it.
+    pub fn is_in(&self, text: &str) -> bool {
+        match self {
+            Part::Exact(part) => text.contains(part.as_str()),
+            Part::Folded(part) => text.chars().flat_map(fold).collect::<String>().contains(part.as_str()),
+        }
     }
 }
 
@@ -128,6 +166,15 @@ mod tests {
         assert!(
             Text::exact("Hi").is_in(python) && !Text::exact("hi").is_in(python) && !Text::exact("🔥").is_in(python)
         );
+    }
+
+    #[test]
+    fn a_part_is_compared_with_or_without_case() {
+        let folded = Part::folded("straSSE");
+        assert!(folded.begins("Straße 1") && folded.is_in("Große STRASSE") && !folded.begins("Die Straße"));
+        assert!(Part::folded("").begins("") && !Part::folded("a").begins(""));
+        let exact = Part::exact("Jo");
+        assert!(exact.begins("John") && exact.is_in("Mary Jo") && !exact.begins("john") && !exact.is_in("banjo"));
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use footfall::event::time::{format_ms, now_ms, parse_duration, parse_ms};
+use footfall_core::Condition;
 use footfall_core::query_string::encode;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
@@ -55,9 +56,24 @@ pub struct TailOptions {
     /// Only events with this action; several times: with any of them
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     action: Vec<String>,
+    /// Only events of users that begin so, in upper or lower case; also beside --user: of any of them
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    user_prefix: Vec<String>,
+    /// Only events with actions that begin so, in upper or lower case; also beside --action: with any of them
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    action_prefix: Vec<String>,
+    /// No events of this user
+    #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
+    not_user: Vec<String>,
+    /// No events with this action
+    #[arg(long, value_name = "ACTION", value_parser = NonEmptyStringValueParser::new())]
+    not_action: Vec<String>,
     /// Only records whose value contains this text
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     q: Vec<String>,
+    /// Only events with such a field: POINTER:OP:VALUE, such as /total:gt:30; several times: all of them must match
+    #[arg(long, value_name = "CONDITION", value_parser = condition)]
+    field: Vec<String>,
     /// Start at a time: a duration ago, such as 90s, 15m or 1h, or 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since, conflicts_with = "last")]
     since: Option<String>,
@@ -98,10 +114,24 @@ fn since(text: &str) -> Result<String, String> {
     }
 }
 
+/// Checks a condition, so that a wrong one is reported before the server is asked.
+fn condition(text: &str) -> Result<String, String> {
+    Condition::parse(text, false).map(|_| text.to_owned())
+}
+
 /// Prints the stream until it is asked to end. Returns 0 then, 1 if it cannot write, 2 for wrong arguments, 3 if the server
 /// refuses the request, 4 at a gap with `--fail-on-gap`.
 pub fn run(options: TailOptions) -> ExitCode {
-    let parameters = [("user", &options.user), ("action", &options.action), ("q", &options.q)];
+    let parameters = [
+        ("user", &options.user),
+        ("action", &options.action),
+        ("user_prefix", &options.user_prefix),
+        ("action_prefix", &options.action_prefix),
+        ("not_user", &options.not_user),
+        ("not_action", &options.not_action),
+        ("q", &options.q),
+        ("f", &options.field),
+    ];
     let parameters = parameters.into_iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
     let mut query: Vec<String> = parameters.map(|(name, value)| format!("{name}={}", encode(value))).collect();
     let prepared = Client::new(options.client).and_then(|client| {

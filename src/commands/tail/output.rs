@@ -73,7 +73,7 @@ impl Output {
         if state.followed != followed {
             let Followed { url, filter } = state.followed;
             return Err(format!(
-                "{shown} belongs to {url} with the filter `{filter}`: give the same --url, --user, --action and --q, or \
+                "{shown} belongs to {url} with the filter `{filter}`: give the same --url and the same filter options, or \
                  another resume file"
             ));
         }

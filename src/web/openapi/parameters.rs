@@ -2,7 +2,7 @@
 
 #![expect(dead_code, reason = "the fields describe; `Parameters` parses")]
 
-use footfall_core::schema::{Offset, Partition};
+use footfall_core::schema::{Condition, Offset, Partition};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
@@ -45,6 +45,23 @@ pub struct Filter {
     /// Only records whose `action` equals it. Several: any of them.
     #[param(max_items = 10, explode = true, example = json!(["login"]))]
     action: Vec<String>,
+    /// Only records whose `user` begins with it, in upper or lower case. Several, also of `user`: any of them.
+    #[param(max_items = 10, explode = true, example = json!(["jo"]))]
+    user_prefix: Vec<String>,
+    /// Only records whose `action` begins with it, in upper or lower case. Several, also of `action`: any of them.
+    #[param(max_items = 10, explode = true, example = json!(["log"]))]
+    action_prefix: Vec<String>,
+    /// No records whose `user` equals it. Several: none of them. Records without a `user` stay.
+    #[param(max_items = 10, explode = true, example = json!(["John"]))]
+    not_user: Vec<String>,
+    /// No records whose `action` equals it. Several: none of them. Records without an `action` stay.
+    #[param(max_items = 10, explode = true, example = json!(["page_view"]))]
+    not_action: Vec<String>,
+    /// Only records for which a condition on a field of the event's JSON holds: `POINTER:OP:VALUE`, with a JSON Pointer (RFC
+    /// 6901; `%3A` for a colon, `%25` for a per cent sign) and one of `eq`, `ne`, `lt`, `gt`, `exists`, `contains`, `prefix`,
+    /// `in`. Several: all of them.
+    #[param(max_items = 10, explode = true, example = json!(["/approved:eq:false"]))]
+    f: Vec<Condition>,
     /// Only records of this partition. Several: any of them.
     #[param(max_items = 10, explode = true, example = json!([1]))]
     partition: Vec<Partition>,
@@ -52,12 +69,13 @@ pub struct Filter {
     /// of JSON are decoded. Several: any of them.
     #[param(max_items = 10, explode = true, example = json!(["/cart"]))]
     q: Vec<String>,
-    /// `exact`: `q` is a substring of the value's bytes, case-sensitive. `ignore`, the default, is as described there.
+    /// `exact`: `q` is a substring of the value's bytes, case-sensitive; `contains` and `prefix` of `f` are case-sensitive.
+    /// `ignore`, the default, is as described there.
     #[param(inline)]
     case: Case,
 }
 
-/// Whether `q` minds upper and lower case.
+/// Whether `q` and `f` mind upper and lower case.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 enum Case {

@@ -35,9 +35,24 @@ pub fn query(data: &[u8]) {
     let Ok(parameters) = QueryString::parse(text) else { return };
     let parse = |query: &str| QueryString::parse(query).expect("a query that was written here");
     let again = parse(&parameters.with(&[]));
-    for name in
-        ["user", "action", "q", "case", "partition", "since", "until", "from", "to", "after", "limit", "last", "offset"]
-    {
+    for name in [
+        "user",
+        "user_prefix",
+        "not_user",
+        "action",
+        "q",
+        "f",
+        "case",
+        "partition",
+        "since",
+        "until",
+        "from",
+        "to",
+        "after",
+        "limit",
+        "last",
+        "offset",
+    ] {
         assert_eq!(parameters.get(name), again.get(name), "{name} of {text}");
     }
     let changed = parse(&parameters.with(&[("limit", "7"), ("user", "")]));
@@ -113,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_query_is_parsed_or_rejected(text in r"((user|q|since|until|limit|from|last|partition|x)=([-.0-9a-zA-Z%+ ]|\\PC){0,12}&?){0,6}") {
+        fn any_query_is_parsed_or_rejected(text in r"((user|not_user|user_prefix|q|f|case|since|until|limit|from|last|partition|x)=(/[~01a:%]{0,5}:(eq|ne|lt|gt|in|exists|contains|prefix):)?([-.0-9a-zA-Z%+ ]|\\PC){0,12}&?){0,6}") {
             super::query(text.as_bytes());
         }
     }
