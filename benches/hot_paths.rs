@@ -8,6 +8,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use footfall::event::{BodyFormat, Limits, Record, json, parse};
 use footfall::feed::{Cursor, Dialect, Feed, Filter, Frames, Subscription, Text, Writer};
 use footfall::stats::Stats;
+use footfall_core::Condition;
 
 const LIMITS: Limits = Limits { event: 32 * 1024, batch: 500, now_ms: 1_795_435_200_123 };
 
@@ -128,6 +129,22 @@ fn filters(c: &mut Criterion) {
         b.iter(|| {
             n += 1;
             read_all(&feed, text(1_000_000 + n))
+        });
+    });
+    let field = |name: &str, n: usize| {
+        let condition = Condition::parse(&format!("/{name}:in:/cart,{n}"), false).expect("a condition");
+        Filter { conditions: vec![condition], ..Filter::default() }
+    };
+    group.bench_function("another condition on the same field each time", |b| {
+        b.iter(|| {
+            n += 1;
+            read_all(&feed, field("path", n))
+        });
+    });
+    group.bench_function("a condition on another field each time", |b| {
+        b.iter(|| {
+            n += 1;
+            read_all(&feed, field(&format!("path-{n}"), n))
         });
     });
     group.finish();
