@@ -93,6 +93,11 @@ impl Condition {
         matches!(self.operator, Operator::Contains | Operator::Prefix)
     }
 
+    /// Whether it was read with `exact`, and that makes a difference.
+    pub fn is_exact(&self) -> bool {
+        matches!(self.test, Test::Contains(Part::Exact(_)) | Test::Begins(Part::Exact(_)))
+    }
+
     /// Whether an event matches in which the pointer finds this JSON.
     pub fn matches(&self, found: Option<&str>) -> bool {
         self.test.matches(found)

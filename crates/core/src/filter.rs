@@ -100,7 +100,8 @@ impl Filter {
         for (letter, prefixes) in [('U', &self.user_prefixes), ('A', &self.action_prefixes)] {
             parts.extend(prefixes.iter().map(|prefix| format!("{letter}{prefix:?}")));
         }
-        parts.extend(self.conditions.iter().map(|condition| format!("f{condition:?}")));
+        let condition = |one: &Condition| format!("f{:?}{}", one.to_string(), one.is_exact());
+        parts.extend(self.conditions.iter().map(condition));
         parts.extend(self.partitions.iter().map(|partition| format!("p{partition}")));
         parts.extend(self.texts.iter().map(|text| format!("q{text:?}")));
         parts.sort();
@@ -136,6 +137,14 @@ mod tests {
     }
 
     #[test]
+    fn an_exclusion_leaves_records_without_the_field() {
+        let filter = Filter { not_users: vec!["John".into()], not_actions: vec!["login".into()], ..Filter::default() };
+        assert!(!filter.matches(&record(br#"{"user":"John","action":"pay"}"#)));
+        assert!(!filter.matches(&record(br#"{"action":"login"}"#)));
+        assert!(filter.matches(&record(br#"{"user":"john"}"#)) && filter.matches(&record(b"plain")));
+    }
+
+    #[test]
     fn partitions_are_compared_with_the_records_own() {
         let filter = Filter { partitions: vec![0, 1], ..Filter::default() };
         assert!(filter.matches(&record(b"")));
@@ -151,6 +160,14 @@ mod tests {
             Filter { texts: vec![Text::seen("a")], ..Filter::default() }.key(),
             Filter { texts: vec![Text::exact("a")], ..Filter::default() }.key()
         );
-        assert_ne!(one.key(), Filter { actions: vec!["a".into(), "b".into()], ..Filter::default() }.key());
+        let names = vec!["a".to_owned(), "b".to_owned()];
+        assert_ne!(one.key(), Filter { actions: names.clone(), ..Filter::default() }.key());
+        assert_ne!(one.key(), Filter { not_users: names, ..Filter::default() }.key());
+        let of = |text: &str, exact, partitions: &[i32]| {
+            let conditions = vec![Condition::parse(text, exact).expect("a condition")];
+            Filter { conditions, partitions: partitions.to_vec(), ..Filter::default() }.key()
+        };
+        assert_ne!(of("/a:prefix:b", false, &[]), of("/a:prefix:b", true, &[]));
+        assert_ne!(of("/a:eq:b", false, &[1]), of("/a:eq:bp1", false, &[]));
     }
 }

@@ -317,6 +317,11 @@ mod tests {
         let exact = Filters { exact: true, ..filters.clone() };
         assert_eq!(exact.query(), "user=Ann&user=J%20%26%20J&q=a%3Db&case=exact&partition=1");
         assert_eq!(Filters { exact: true, ..Filters::default() }.query(), "");
+        let fields = QueryString::parse("f=/a%253A:contains:x%26y&case=exact&not_user=Ann&f=/n:exists&user_prefix=J");
+        let fields = fields.and_then(|query| query.filters()).expect("filters");
+        let written = "user_prefix=J&not_user=Ann&case=exact&f=%2Fa%253A%3Acontains%3Ax%26y&f=%2Fn%3Aexists";
+        assert_eq!(fields.query(), written);
+        assert_eq!(fields.chips(0)[2].without, "user_prefix=J&not_user=Ann&f=%2Fn%3Aexists");
         assert_eq!(chips, ["user=Ann&user=J%20%26%20J&q=a%3Db", "user=Ann&q=a%3Db&partition=1"]);
     }
 
