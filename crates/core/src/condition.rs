@@ -167,7 +167,7 @@ impl Pointer {
         let Some(names) = text.strip_prefix('/') else {
             return match &*text {
                 "" => Ok(Pointer(Vec::new())),
-                _ => Err(format!("must start with a JSON Pointer such as /user or /items/0/price; {EXPECTED}")),
+                _ => Err("must start with a JSON Pointer such as /user or /items/0/price".to_owned()),
             };
         };
         let names: Vec<String> = names
@@ -262,7 +262,7 @@ impl Test {
             (Operator::Exists, Some("false")) => return Ok(Test::Exists(false)),
             (Operator::Exists, Some(_)) => return Err("must be POINTER:exists or POINTER:exists:false".to_owned()),
             (_, Some(value)) => value,
-            (_, None) => return Err(format!("must have a value after {operator}: {EXPECTED}")),
+            (_, None) => return Err(format!("must have a value after {operator}, such as /total:{operator}:30")),
         };
         let part = || {
             let text = match read(value) {
