@@ -62,6 +62,8 @@ pub struct Subscription {
     waiter: Waiter,
     dialect: Dialect,
     filter: Filter,
+    frames: Frames,
+    /// Tells the filter and the frames apart from others.
     key: Arc<str>,
     /// The client has everything before this cursor.
     place: Arc<Cursor>,
@@ -100,6 +102,7 @@ impl Subscription {
             dialect,
             key: filter.key().into(),
             filter,
+            frames: feed.frames().clone(),
             place: Arc::default(),
             incarnation: feed.incarnation(),
             next: None,
@@ -114,6 +117,13 @@ impl Subscription {
         subscription
     }
 
+    /// Encodes records with other frames than those of the feed.
+    pub fn encode_with(mut self, frames: Frames) -> Self {
+        self.key = format!("{}{}", self.filter.key(), frames.key()).into();
+        self.frames = frames;
+        self
+    }
+
     /// The client has everything before this cursor.
     pub fn place(&self) -> &Arc<Cursor> {
         &self.place
@@ -125,6 +135,10 @@ impl Subscription {
 
     pub fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    pub fn frames(&self) -> &Frames {
+        &self.frames
     }
 
     /// Continues as a reader that has everything before `place`.
@@ -218,7 +232,7 @@ impl Subscription {
                 if number < self.waiting.to {
                     self.waiting.events -= self.matching(&block).len();
                 }
-                self.frames(&block)
+                self.encode(&block)
             }
             // Memory never had the older records of a partition that had no leader; Kafka has them.
             Lookup::Evicted { resume } => match self.settle() {
@@ -302,7 +316,7 @@ impl Subscription {
                         Frames::skipped(&mut out, self.dialect, skipped, &from, &place);
                     }
                 } else {
-                    self.feed.frames().event(&mut out, self.dialect, self.feed.topic(), record, &place);
+                    self.frames.event(&mut out, self.dialect, self.feed.topic(), record, &place);
                 }
             }
             self.pass(block);
@@ -388,7 +402,7 @@ impl Subscription {
         }
     }
 
-    fn frames(&mut self, block: &Block) -> Bytes {
+    fn encode(&mut self, block: &Block) -> Bytes {
         if let Some(gap) = &block.gap {
             return self.gap(block, gap);
         }
@@ -402,8 +416,8 @@ impl Subscription {
             return self.above_floor(block);
         }
         self.place = block.client_end().clone();
-        let (frames, topic) = (self.feed.frames(), self.feed.topic());
-        match self.filter.is_empty() {
+        let (frames, topic) = (&self.frames, self.feed.topic());
+        match self.filter.is_empty() && frames.key().is_empty() {
             true => block.frames(frames, topic, self.dialect),
             false => block.filtered(frames, topic, self.dialect, &self.key, &self.filter),
         }
@@ -456,7 +470,7 @@ impl Subscription {
             }
             place.set(partition, next);
             if self.filter.matches(record) {
-                self.feed.frames().event(&mut out, self.dialect, self.feed.topic(), record, &place);
+                self.frames.event(&mut out, self.dialect, self.feed.topic(), record, &place);
             }
         }
         self.place = Arc::new(place.max(&block.end));

@@ -129,6 +129,7 @@ impl CatchUp {
             streams: streams.clone(),
             dialect: subscription.dialect(),
             filter: subscription.filter().clone(),
+            frames: subscription.frames().clone(),
             from: Cursor::clone(subscription.place()),
             to: to.clone(),
             stop,
@@ -159,6 +160,7 @@ struct Read {
     streams: Arc<Streams>,
     dialect: Dialect,
     filter: Filter,
+    frames: Frames,
     from: Cursor,
     to: Arc<Cursor>,
     stop: CancellationToken,
@@ -221,8 +223,7 @@ impl Read {
     }
 
     fn encode(&self, out: &mut Vec<u8>, record: &Record, place: &Cursor) {
-        let feed = &self.streams.feed;
-        feed.frames().event(out, self.dialect, feed.topic(), record, place);
+        self.frames.event(out, self.dialect, self.streams.feed.topic(), record, place);
     }
 }
 

@@ -28,7 +28,7 @@ pub use start::Start;
 
 use crate::bounds::{self, Address, Busy, Share, Shares};
 use crate::config::FeedSettings;
-use crate::feed::{Dialect, Feed, Filter, GapReason, OpenStream};
+use crate::feed::{Dialect, Feed, Filter, Frames, GapReason, OpenStream};
 use crate::kafka::{ClusterState, Reads};
 use crate::rejects::Rejected;
 use pace::Pace;
@@ -65,6 +65,8 @@ pub struct StreamRequest {
     pub address: Address,
     pub dialect: Dialect,
     pub filter: Filter,
+    /// Other frames than those of the feed.
+    pub frames: Option<Frames>,
     pub start: Start,
     /// Most events per second; `None` means no limit.
     pub max_rate: Option<usize>,
@@ -163,9 +165,12 @@ impl Streams {
 
     /// Opens a stream. Its start is resolved while it runs; only a strict request waits for that here.
     pub async fn follow(self: &Arc<Self>, request: StreamRequest) -> Result<Follower, OpenError> {
-        let StreamRequest { address, dialect, filter, start, max_rate, strict } = request;
+        let StreamRequest { address, dialect, filter, frames, start, max_rate, strict } = request;
         // The reader comes first: it notes the incarnation of the topic to which the start belongs.
-        let subscription = Follower::subscription(&self.feed, dialect, filter);
+        let mut subscription = Follower::subscription(&self.feed, dialect, filter);
+        if let Some(frames) = frames {
+            subscription = subscription.encode_with(frames);
+        }
         // "Now" is resolved before the response's head is sent: a client that has seen the head gets everything after
         // it.
         let start = match (start, self.feed.now()) {

@@ -76,7 +76,7 @@ impl Fixture {
 
 fn request(start: Start) -> StreamRequest {
     let (address, filter) = (Address::new(None), Filter::default());
-    StreamRequest { address, dialect: Dialect::Lines, filter, start, max_rate: None, strict: false }
+    StreamRequest { address, dialect: Dialect::Lines, filter, frames: None, start, max_rate: None, strict: false }
 }
 
 struct Client(Follower);

@@ -2,6 +2,7 @@
 //! event's frame is encoded once and shared by all readers; it carries the cursor after the event.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,9 +24,10 @@ pub enum Dialect {
 }
 
 /// Encodes frames. A function makes the row's HTML, because the feed does not know pages.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Frames {
-    html: fn(&Record) -> String,
+    html: Arc<dyn Fn(&Record) -> String + Send + Sync>,
+    key: Arc<str>,
 }
 
 /// `event: gap`. The start that was asked for cannot be had; the stream continues at `resumed`.
@@ -88,8 +90,19 @@ pub struct Dropped<'a> {
 pub struct Position {}
 
 impl Frames {
-    pub fn new(html: fn(&Record) -> String) -> Self {
-        Frames { html }
+    pub fn new(html: impl Fn(&Record) -> String + Send + Sync + 'static) -> Self {
+        Frames::keyed("", html)
+    }
+
+    /// Makes frames with other rows than those of the feed. Readers share what is encoded with an equal key, which must
+    /// not be empty.
+    pub fn keyed(key: &str, html: impl Fn(&Record) -> String + Send + Sync + 'static) -> Self {
+        Frames { html: Arc::new(html), key: key.into() }
+    }
+
+    /// Returns what its rows are told apart by; empty for the rows of the feed.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Appends an event's frame; `cursor` is the position after it.
