@@ -74,7 +74,12 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     let ingest = Ingest::new(producer.clone(), cluster.state(), uncommitted, settings.ingest.clone(), heavy.clone());
     let ingest = Arc::new(ingest);
     let memory = settings.feed.bytes.as_u64() as usize;
-    let feed = Feed::new(connection.topic(), Frames::new(web::views::event_html), settings.feed.events, memory);
+    let feed = Feed::new(
+        connection.topic(),
+        Frames::new(|record| web::views::event_html(record, &web::views::Listing::default())),
+        settings.feed.events,
+        memory,
+    );
     let stats = Arc::new(Stats::new(connection.is_embedded()));
     let (requests, closing) = (TaskTracker::new(), CancellationToken::new());
     let sink = TailSink::new(feed.writer(), ingest.clone(), stats.clone(), history.clone(), closing.clone());

@@ -1,6 +1,8 @@
 // Every page works without script. This adds what needs one: local times, the full record under its row, searches that
 // continue, a user's counts, and on the live page the stream, the form without a reload, and keyboard shortcuts.
 
+import { startFilters } from './filters.js';
+import { startLinks } from './like.js';
 import { showRecords } from './record.js';
 import { showTimes } from './time.js';
 import { $, showBase } from './words.js';
@@ -15,6 +17,7 @@ const rows = $('rows');
 if (rows) {
   showTimes(rows);
   showRecords(rows);
+  startLinks(rows);
 }
 // One listener for all buttons, because the live page replaces those of its empty state.
 addEventListener('click', async ({ target }) => {
@@ -23,6 +26,8 @@ addEventListener('click', async ({ target }) => {
   const { copyBy } = await import('./copy.js');
   copyBy(button, $(button.dataset.copy).textContent);
 });
+// The live page has its own.
+if ($('filters') && rows?.dataset.cursor === undefined) startFilters($('filters'));
 const overview = $('overview');
 if (overview) {
   const { startOverview } = await import('./overview.js');

@@ -2,8 +2,9 @@
 // rate, filters, and the state of the connection in words.
 
 import { Backlog } from './backlog.js';
+import { filtersOf, isNarrowed, isSuggested, suggested, typed } from './filters.js';
 import { Stream } from './stream.js';
-import { clockTime, duration, localTimes } from './time.js';
+import { clockTime, duration, localTimes, showZone } from './time.js';
 import { $, at, events, number, showBase, write } from './words.js';
 
 const MOST_ROWS = 500;
@@ -15,7 +16,8 @@ const SAY_EVERY = 5000;
 // At more events a second, new rows are not highlighted: the browser would repaint all the time.
 const MOST_ANNOUNCED = 10;
 const SUGGESTIONS = 20;
-const FILTERS = ['user', 'action', 'q', 'case', 'partition'];
+// Names that are counted for them.
+const MOST_COUNTED = 1000;
 
 // Gaps whose records cannot be fetched any more, by the server's reason.
 const GONE = {
@@ -76,7 +78,10 @@ class Feed {
     }
     addEventListener('scroll', () => this.#drawSoon(), { passive: true });
     setInterval(() => this.#everySecond(), 1000);
-    if ($('filters')) this.#filter();
+    if ($('filters')) {
+      this.suggestions = new Suggestions();
+      this.#filter();
+    }
   }
 
   pause(paused) {
@@ -208,14 +213,14 @@ class Feed {
     $('empty').hidden = true;
     $('older').hidden = false;
     this.#unsaid += rows.length - gaps.length;
-    suggest(rows);
+    this.suggestions?.count(rows);
   }
 
   /** The empty page turns into its first event, with the receipt. */
   #first(rows) {
     const row = rows.findLast(({ id }) => id);
     const place = $('first');
-    if (!row || !place || this.filters.size) return;
+    if (!row || !place || isNarrowed(this.filters)) return;
     const [, partition, offset] = row.id.split('-');
     const link = document.createElement('a');
     link.href = at(`/events/${partition}/${offset}`);
@@ -227,7 +232,7 @@ class Feed {
   /** `37 events not shown (this tab was hidden for 12 s) · show them`. */
   #describe(row, { count, from, to, why, unfiltered, gone }) {
     // The server counts records before filtering.
-    const upTo = unfiltered && this.filters.size ? 'Up to ' : '';
+    const upTo = unfiltered && isNarrowed(this.filters) ? 'Up to ' : '';
     row.textContent = `${count == null ? 'Some events' : upTo + events(count)} not shown${why ? ` (${why})` : ''}`;
     if (gone || !from || !to || from === to) return;
     const link = document.createElement('a');
@@ -241,6 +246,7 @@ class Feed {
     this.#seconds.shift();
     this.#second = 0;
     if ($('rate')) this.#rate();
+    this.suggestions?.write();
     if ((this.#unsaid || this.#unsaidRejects) && Date.now() - this.#said >= SAY_EVERY) {
       const arrived = this.#unsaid === 1 ? '1 new event' : `${number(this.#unsaid)} new events`;
       const rejected = `${number(this.#unsaidRejects)} rejected`;
@@ -339,28 +345,29 @@ class Feed {
   #filter() {
     const form = $('filters');
     let timer = 0;
-    const applySoon = (event) => {
-      // User and action match exactly: half a name would empty the list.
-      const { type, target } = event;
-      const half = type === 'input' && target.value && target.list;
-      if (half && ![...target.list.options].some((option) => option.value === target.value)) return;
+    const apply = (how, exact = []) => {
       clearTimeout(timer);
-      timer = setTimeout(() => {
-        const filters = typed(form);
-        // Skip if the text was changed and changed back.
-        if (`${filters}` !== `${this.filters}`) this.#apply(filters, 'typed');
-      }, 300);
+      const filters = typed(form, exact);
+      for (const input of exact) input.value = '';
+      // Skip if the text was changed and changed back.
+      if (how === 'entered' || `${filters}` !== `${this.filters}`) this.#apply(filters, how);
+    };
+    const applySoon = ({ type, target, inputType = 'insertReplacementText' }) => {
+      if (target.closest('.by-field')) return;
+      clearTimeout(timer);
+      const chosen = type === 'input' && inputType === 'insertReplacementText' && isSuggested(target);
+      if (chosen) apply('entered', [target]);
+      else timer = setTimeout(() => apply('typed'), 300);
     };
     form.addEventListener('input', applySoon);
     form.addEventListener('change', applySoon);
     form.addEventListener('submit', (event) => {
       event.preventDefault();
-      clearTimeout(timer);
-      this.#apply(typed(form), 'entered');
+      apply('entered', suggested(form));
     });
-    form.addEventListener('click', (event) => {
-      const link = event.target.closest('a');
-      if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    document.addEventListener('click', (event) => {
+      const link = event.target.closest('#filters a, #head a, #rows a');
+      if (!link || event.ctrlKey || event.metaKey || event.shiftKey || link.pathname !== at('/')) return;
       event.preventDefault();
       this.#apply(filtersOf(new URL(link.href).search), 'followed');
     });
@@ -409,11 +416,14 @@ class Feed {
     const place = $('filters').contains(document.activeElement) ? document.activeElement : null;
     for (const id of ['empty', 'older', 'clear']) $(id).replaceWith(page.getElementById(id));
     showBase($('empty'));
-    for (const chip of $('filters').querySelectorAll('.chip')) chip.remove();
-    $('filters')
-      .querySelector('button')
-      .before(...page.querySelectorAll('#filters .chip'));
-    for (const input of $('filters').querySelectorAll('input:not([type="hidden"])')) {
+    for (const id of ['chips', 'head']) $(id).replaceWith(page.getElementById(id));
+    $('feed').className = page.getElementById('feed').className;
+    showZone();
+    if (how === 'entered') {
+      $('by-field').open = false;
+      for (const input of $('by-field').querySelectorAll('input')) input.value = '';
+    }
+    for (const input of $('filters').querySelectorAll('label > input:not(.by-field *)')) {
       if (input.type === 'checkbox') {
         input.defaultChecked = filters.has(input.name);
         if (!how) input.checked = input.defaultChecked;
@@ -433,20 +443,6 @@ class Feed {
 
 const address = (filters) => at(filters.size ? `/?${filters}` : '/');
 
-/** The filters in a query string, without its other parameters. */
-function filtersOf(query) {
-  return withoutIdle([...new URLSearchParams(query)].filter(([name, value]) => FILTERS.includes(name) && value));
-}
-
-/** The filters without a choice of case if there is no text whose case matters. */
-function withoutIdle(filters) {
-  const text = filters.some(([name]) => name === 'q');
-  return new URLSearchParams(filters.filter(([name]) => name !== 'case' || text));
-}
-
-/** The filters typed into the form, without empty ones. */
-const typed = (form) => withoutIdle([...new FormData(form)].filter(([, value]) => value.trim()));
-
 /** Shows how many submissions were refused, and why the latest was. */
 function showRejected({ count, latest }) {
   const notice = $('rejected');
@@ -465,22 +461,40 @@ function say(words) {
   $('said').textContent = words;
 }
 
-/** Updates the suggestions with the latest users and actions. */
-function suggest(rows) {
-  for (const [id, cell] of [
-    ['users', '.who:not(.key)'],
-    ['actions', '.what'],
-  ]) {
-    const list = $(id);
-    if (!list) continue;
-    const names = new Set(rows.slice(0, SUGGESTIONS).map((row) => row.querySelector(cell)?.textContent));
-    for (const option of list.children) names.add(option.value);
-    names.delete(undefined);
-    names.delete('');
-    const wanted = [...names].slice(0, SUGGESTIONS);
-    // Skip if only the order changed: the browser may be showing the list.
-    if (wanted.length === list.childElementCount && [...list.children].every(({ value }) => wanted.includes(value)))
-      continue;
-    list.replaceChildren(...wanted.map((name) => new Option('', name)));
+/** The suggestions for users and actions, each with how often it occurs. */
+class Suggestions {
+  #lists = [
+    [$('users'), '.who:not(.key)'],
+    [$('actions'), '.what'],
+  ].map(([list, cell]) => ({ list, cell, counts: new Map([...list.options].map(counted)), fresh: false }));
+
+  constructor() {
+    // Before the browser shows a list.
+    document.addEventListener('pointerdown', () => this.write());
+  }
+
+  count(rows) {
+    for (const one of this.#lists) {
+      for (const row of rows) {
+        const name = row.querySelector(one.cell)?.textContent;
+        if (name) one.counts.set(name, (one.counts.get(name) ?? 0) + 1);
+      }
+      one.fresh = true;
+    }
+  }
+
+  /** Writes the lists, but not the one that the browser may be showing. */
+  write() {
+    for (const one of this.#lists) {
+      if (!one.fresh || document.activeElement.list === one.list) continue;
+      one.fresh = false;
+      const sorted = [...one.counts].sort(([, a], [, b]) => b - a);
+      if (sorted.length > MOST_COUNTED) one.counts = new Map(sorted.slice(0, MOST_COUNTED / 2));
+      const option = ([name, count]) => new Option(`${name} ${count}`, name);
+      one.list.replaceChildren(...sorted.slice(0, SUGGESTIONS).map(option));
+    }
   }
 }
+
+/** Name and count of a suggestion. */
+const counted = ({ value, label }) => [value, Number(label.slice(value.length))];

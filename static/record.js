@@ -1,6 +1,7 @@
 // Shows the full record under its row; fetches it when the row is opened.
 
 import { copyBy } from './copy.js';
+import { isFilter, pageOf } from './filters.js';
 import { members, pretty } from './json.js';
 import { exactTime } from './time.js';
 import { at, hex, number } from './words.js';
@@ -19,14 +20,18 @@ async function show(details) {
   details.loading = true;
   link.textContent = 'Loading the record…';
   try {
-    const answer = await fetch(at(`/api/v1${link.pathname.slice(at('').length)}`), {
-      headers: { Accept: 'application/json' },
-      signal: AbortSignal.timeout(10_000),
-    });
+    const signal = AbortSignal.timeout(10_000);
+    const get = (address, Accept) => fetch(address, { headers: { Accept }, signal });
+    const [answer, page] = await Promise.all([
+      get(at(`/api/v1${link.pathname.slice(at('').length)}`), 'application/json'),
+      get(link.href, 'text/html'),
+    ]);
     if (answer.status === 404) throw new Error('Kafka no longer has this record');
     if (!answer.ok)
       throw new Error((await answer.json().catch(() => ({}))).detail ?? `The server answered ${answer.status}`);
-    details.querySelector('.links').replaceWith(detail(await answer.text(), link.href, details));
+    const fields = page.ok ? fieldsOf(await page.text(), details.closest('.rows')) : null;
+    const address = link.origin + link.pathname;
+    details.querySelector('.links').replaceWith(detail(await answer.text(), address, fields, details));
   } catch (error) {
     const why = error.name === 'TimeoutError' || error instanceof TypeError ? 'Server unreachable' : error.message;
     link.textContent = `${why}. Close and open the row to try again.`;
@@ -35,7 +40,24 @@ async function show(details) {
   }
 }
 
-function detail(json, address, details) {
+/** The fields on the page of a record, with links to the page of the list. */
+function fieldsOf(html, list) {
+  const fields = new DOMParser().parseFromString(html, 'text/html').getElementById('fields');
+  if (!fields) return null;
+  fields.removeAttribute('id');
+  const [page, query] = pageOf(list);
+  const others = [...query].filter(([name]) => !isFilter(name));
+  for (const link of fields.querySelectorAll('a')) {
+    const address = new URL(link.href);
+    for (const [name, value] of others) address.searchParams.append(name, value);
+    link.href = page + address.search;
+  }
+  const last = fields.tHead.rows[0].lastElementChild;
+  last.textContent = page === at('/') ? 'Filter' : 'Events in the history';
+  return fields;
+}
+
+function detail(json, address, fields, details) {
   const record = members(json);
   const field = (name) => JSON.parse(record.get(name) ?? 'null');
   const time = (name) => (field(name) ? exactTime(new Date(field(name))) : 'none');
@@ -69,23 +91,10 @@ function detail(json, address, details) {
     user.className = 'button user';
     buttons.append(user);
   }
-  for (const [name, cell] of [
-    ['user', '.who:not(.key)'],
-    ['action', '.what'],
-  ]) {
-    const match = details.querySelector(cell)?.textContent;
-    if (!match) continue;
-    const only = element('a', `Filter: ${name} = ${match.length > 24 ? `${match.slice(0, 24)}…` : match}`);
-    only.className = 'button';
-    // The page of a user has no filters.
-    const place = location.pathname.startsWith(at('/users/')) ? at('/history') : location.pathname;
-    only.href = `${place}?${new URLSearchParams({ [name]: match })}`;
-    buttons.append(only);
-  }
 
   const whole = element('div');
   whole.className = 'detail';
-  whole.append(facts, shown, buttons);
+  whole.append(facts, ...(fields ? [fields] : []), shown, buttons);
   return whole;
 }
 

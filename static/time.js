@@ -56,10 +56,14 @@ function age(time, ago) {
   write(ago, text);
 }
 
+/** Names the zone in the head of the list. */
+export function showZone() {
+  if ($('zone')) $('zone').textContent = zone;
+}
+
 /** Updates the ages in the list every second, those of visible rows only. */
 export function showTimes(list) {
-  const name = $('zone');
-  if (name) name.textContent = zone;
+  showZone();
   localTimes(list.children, list);
   // Measure the row, not the age: measuring inside a row that is out of view would force its layout.
   const seen = (ago) => {

@@ -186,6 +186,11 @@ impl Pointer {
         Pointer(vec![name.to_owned()])
     }
 
+    /// Makes the pointer along these names of members and indices of elements.
+    pub fn to(names: &[String]) -> Self {
+        Pointer(names.to_vec())
+    }
+
     /// Returns the names of members and the indices of elements on the way.
     pub fn names(&self) -> &[String] {
         &self.0

@@ -10,18 +10,21 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 use crate::event::time;
-use crate::{BadCursor, Condition, Cursor, Filter, Part, Text};
+use crate::{BadCursor, Condition, Cursor, Filter, Part, Pointer, Text};
 
 /// Most values of one filter parameter, such as `user`, and most conditions (`f`).
 pub const FILTER_VALUES: usize = 10;
+
+/// Most columns of a page (`col`).
+pub const COLUMNS: usize = 8;
 
 /// The decoded parameters of a request, in their order. Cheap to clone.
 #[derive(Clone)]
 pub struct QueryString(Arc<[(String, String)]>);
 
 /// The parameters that may have several values.
-const REPEATABLE: [&str; 9] =
-    ["user", "action", "user_prefix", "action_prefix", "not_user", "not_action", "q", "f", "partition"];
+const REPEATABLE: [&str; 10] =
+    ["user", "action", "user_prefix", "action_prefix", "not_user", "not_action", "q", "f", "partition", "col"];
 
 /// A malformed parameter; the message says what is expected.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -127,6 +130,24 @@ impl QueryString {
         ms.map(Some).ok_or_else(|| bad(name, format!("{what}, not \"{text}\"")))
     }
 
+    /// Returns the fields that a page shows as columns (`col`), each once.
+    pub fn columns(&self) -> Result<Vec<Pointer>, BadParameter> {
+        let mut columns: Vec<Pointer> = Vec::new();
+        for text in self.all("col") {
+            let column = Pointer::parse(text);
+            let column = column.ok().filter(|column| !column.names().is_empty()).ok_or_else(|| {
+                bad("col", format!("must be a JSON Pointer such as /page or /items/0/price, not \"{text}\""))
+            })?;
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        match columns.len() {
+            0..=COLUMNS => Ok(columns),
+            count => Err(bad("col", format!("must have at most {COLUMNS} values, not {count}"))),
+        }
+    }
+
     /// Returns the filter parameters.
     pub fn filters(&self) -> Result<Filters, BadParameter> {
         for name in REPEATABLE {
@@ -208,55 +229,6 @@ impl Filters {
             ("q", &self.q),
         ]
     }
-
-    fn texts_mut(&mut self) -> [&mut Vec<String>; 7] {
-        [
-            &mut self.user,
-            &mut self.action,
-            &mut self.user_prefix,
-            &mut self.action_prefix,
-            &mut self.not_user,
-            &mut self.not_action,
-            &mut self.q,
-        ]
-    }
-
-    /// Returns the value for the filter's input.
-    pub fn typed<'a>(&self, values: &'a [String]) -> &'a str {
-        values.first().map_or("", String::as_str)
-    }
-
-    /// Returns the filters without an input: further values, partitions beyond `partition_inputs`, and all values of the
-    /// other filters.
-    pub fn chips(&self, partition_inputs: usize) -> Vec<Chip> {
-        let mut chips = Vec::new();
-        for (index, &partition) in self.partition.iter().enumerate().skip(partition_inputs) {
-            let mut without = self.clone();
-            without.partition.remove(index);
-            chips.push(Chip { name: "partition", value: partition.to_string(), without: without.query() });
-        }
-        for (place, (name, values)) in self.texts().into_iter().enumerate() {
-            let inputs = usize::from(matches!(name, "user" | "action" | "q"));
-            for (index, value) in values.iter().enumerate().skip(inputs) {
-                let mut without = self.clone();
-                without.texts_mut()[place].remove(index);
-                chips.push(Chip { name, value: value.clone(), without: without.query() });
-            }
-        }
-        for (index, condition) in self.f.iter().enumerate() {
-            let mut without = self.clone();
-            without.f.remove(index);
-            chips.push(Chip { name: "f", value: condition.to_string(), without: without.query() });
-        }
-        chips
-    }
-}
-
-/// A filter without an input, and the query that removes it.
-pub struct Chip {
-    pub name: &'static str,
-    pub value: String,
-    pub without: String,
 }
 
 /// An `application/x-www-form-urlencoded` query under construction.
@@ -313,7 +285,6 @@ mod tests {
             ..Filters::default()
         };
         assert_eq!(filters.query(), "user=Ann&user=J%20%26%20J&q=a%3Db&partition=1");
-        let chips: Vec<String> = filters.chips(0).into_iter().map(|chip| chip.without).collect();
         let exact = Filters { exact: true, ..filters.clone() };
         assert_eq!(exact.query(), "user=Ann&user=J%20%26%20J&q=a%3Db&case=exact&partition=1");
         assert_eq!(Filters { exact: true, ..Filters::default() }.query(), "");
@@ -321,8 +292,6 @@ mod tests {
         let fields = fields.and_then(|query| query.filters()).expect("filters");
         let written = "user_prefix=J&not_user=Ann&case=exact&f=%2Fa%253A%3Acontains%3Ax%26y&f=%2Fn%3Aexists";
         assert_eq!(fields.query(), written);
-        assert_eq!(fields.chips(0)[2].without, "user_prefix=J&not_user=Ann&f=%2Fn%3Aexists");
-        assert_eq!(chips, ["user=Ann&user=J%20%26%20J&q=a%3Db", "user=Ann&q=a%3Db&partition=1"]);
     }
 
     #[test]

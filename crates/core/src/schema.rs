@@ -20,3 +20,8 @@ pub struct Offset(pub i64);
     examples("/approved:eq:false")
 )]
 pub struct Condition(pub String);
+
+/// A JSON Pointer to a field of an event's JSON, with at most 512 bytes and 32 levels.
+#[derive(ToSchema)]
+#[schema(pattern = r"^((/([^~/:%]|~[01])*)+)?$", examples("/page"))]
+pub struct Pointer(pub String);

@@ -14,12 +14,13 @@ use rocket::response::{self, Responder, Response};
 use rocket::{State, get};
 
 use crate::bounds::Address;
-use crate::feed::{Dialect, Filter};
+use crate::feed::{Dialect, Filter, Frames};
 use crate::server::body;
 use crate::stream::{Follower, Start, StreamRequest, Streams};
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::Parameters;
+use crate::web::views::{Listing, frames};
 
 /// Events per second of a page, unless it asks for another rate: nobody reads faster.
 const PAGE_RATE: usize = 50;
@@ -67,7 +68,7 @@ pub async fn api(
     last: LastEventId,
     parameters: Parameters,
 ) -> Result<SseResponse, Problem> {
-    open(streams, client, Dialect::Json, last, &parameters).await.map(SseResponse)
+    open(streams, client, Dialect::Json, last, &parameters, None).await.map(SseResponse)
 }
 
 /// The page's stream
@@ -77,7 +78,7 @@ pub async fn api(
 #[utoipa::path(
     operation_id = "pageStream",
     tag = "pages",
-    params(openapi::Follow),
+    params(openapi::Follow, openapi::Columns),
     responses(
         (status = 200, description = "The stream.", content_type = "text/event-stream", body = openapi::PageStreamEvent),
         openapi::FollowFailures,
@@ -90,7 +91,8 @@ pub async fn page(
     last: LastEventId,
     parameters: Parameters,
 ) -> Result<SseResponse, Problem> {
-    open(streams, client, Dialect::Html, last, &parameters).await.map(SseResponse)
+    let frames = frames(&Listing::of_rows(parameters.filters()?, parameters.columns()?));
+    open(streams, client, Dialect::Html, last, &parameters, frames).await.map(SseResponse)
 }
 
 /// Opens the requested stream. If several starts are given, the header comes first, then `after`, `since`, `last`.
@@ -100,6 +102,7 @@ pub(super) async fn open(
     dialect: Dialect,
     last_event_id: LastEventId,
     parameters: &Parameters,
+    frames: Option<Frames>,
 ) -> Result<Follower, Problem> {
     let filter = Filter::from(&parameters.filters()?);
     let (since, last) = (parameters.time("since")?, parameters.number("last", 1..=MOST_LAST)?);
@@ -111,7 +114,7 @@ pub(super) async fn open(
     let start = last_event_id.0.or_else(after).or(since.map(Start::Since)).or(last.map(Start::Last));
     let start = start.unwrap_or(Start::Now);
     let strict = parameters.flag("strict");
-    Ok(streams.follow(StreamRequest { address, dialect, filter, start, max_rate, strict }).await?)
+    Ok(streams.follow(StreamRequest { address, dialect, filter, frames, start, max_rate, strict }).await?)
 }
 
 /// A stream as a response.

@@ -128,7 +128,7 @@ pub async fn socket(
     parameters: Parameters,
 ) -> Result<Socket, Problem> {
     let accept = handshake.accept()?;
-    let follower = stream::open(&parts.streams, origin.client, Dialect::Lines, last, &parameters).await?;
+    let follower = stream::open(&parts.streams, origin.client, Dialect::Lines, last, &parameters, None).await?;
     let sender = Poster { client: origin.client, trace: origin.trace.map(|value| value.map(str::to_owned)) };
     Ok(Socket { parts, sender, accept, follower })
 }

@@ -2,7 +2,7 @@
 
 #![expect(dead_code, reason = "the fields describe; `Parameters` parses")]
 
-use footfall_core::schema::{Condition, Offset, Partition};
+use footfall_core::schema::{Condition, Offset, Partition, Pointer};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
@@ -81,6 +81,29 @@ pub struct Filter {
 enum Case {
     Ignore,
     Exact,
+}
+
+/// What the rows of a page show.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Columns {
+    /// A field, as a JSON Pointer, that gets a column of its own.
+    #[param(inline, max_items = 8, explode = true, example = json!(["/page"]))]
+    col: Vec<Pointer>,
+}
+
+/// A condition as the form of a page sends it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct TypedCondition {
+    /// A member of the event, or a JSON Pointer: the page redirects to its address with the condition as `f`.
+    #[param(example = "page")]
+    field: String,
+    /// An operator of `f`, or `missing`.
+    #[param(example = "eq")]
+    op: String,
+    /// The value of the condition.
+    value: String,
 }
 
 /// Where a stream resumes.

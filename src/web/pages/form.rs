@@ -24,7 +24,7 @@ use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::receipt::Receipt;
 use crate::web::rejects;
-use crate::web::views::live_page;
+use crate::web::views::{Listing, live_page};
 
 /// Most bytes of a form beside its event, so that the error for an event that is slightly too large appears beside its
 /// field.
@@ -203,7 +203,7 @@ pub async fn submit(
         let problem = Problem::new(Kind::UnsupportedType, detail);
         return Err(problem.header("Accept", "application/x-www-form-urlencoded"));
     }
-    let filters = parameters.filters()?.query();
+    let filters = Listing::of_rows(parameters.filters()?, parameters.columns()?).query();
     let body = body.read(form_bytes(ingest.settings().max_event.as_u64() as usize))?;
     let (mut typed, wrong) = Typed::read(&body);
     let problem = match typed.submit(ingest, client, wrong).await {
@@ -256,14 +256,7 @@ async fn refused(
     errors: Vec<FormError>,
     problem: &Problem,
 ) -> Result<Submitted, Problem> {
-    let form = SendForm {
-        user: typed.user,
-        action: typed.action,
-        details: typed.details,
-        id: typed.id,
-        errors,
-        ..SendForm::default()
-    };
+    let form = SendForm { user: typed.user, action: typed.action, details: typed.details, id: typed.id, errors };
     let status = Status::new(problem.kind.status());
     Ok(Submitted::Refused(Box::new(RefusedForm {
         page: page.render(parameters, form, None, status).await?,

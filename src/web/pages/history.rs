@@ -1,13 +1,17 @@
 //! The history page, and the search that continues behind it and sends matches as it finds them.
 
 use askama::Template;
+use footfall_core::query_string::BadParameter;
+use rocket::Either;
+use rocket::response::Redirect;
 use rocket::{State, get};
 
-use super::ROWS;
 use super::progress::SearchProgress;
+use super::suggestions::Suggestions;
+use super::{ROWS, to_condition};
 use crate::bounds::{Address, FIRST_LOOK};
 use crate::event::Record;
-use crate::feed::{Cursor, Frames};
+use crate::feed::{Cursor, Feed, Frames};
 use crate::kafka::HistoryRange;
 use crate::search::{ExportFormat, Progress, RangeReader, SearchError, SearchRequest, Searches};
 use crate::web::api::history::request;
@@ -17,7 +21,7 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::views::{
-    BrokerStatus, Filters, PageFrame, Row, RowUser, event_html, history_page, sentence, thousands,
+    BrokerStatus, Listing, PageFrame, Row, RowUser, event_html, history_page, sentence, thousands,
 };
 
 /// A bounded piece of the topic, `GET /history`.
@@ -25,7 +29,8 @@ use crate::web::views::{
 #[template(path = "history.html")]
 struct HistoryPage {
     frame: PageFrame,
-    filters: Filters,
+    listing: Listing,
+    suggestions: Suggestions,
     parameters: Parameters,
     limit: usize,
     newest_first: bool,
@@ -64,26 +69,28 @@ impl HistoryPage {
         let limit = request.limit.to_string();
         Ok(HistoryPage {
             frame,
-            filters: parameters.filters()?,
+            listing: listing(&parameters)?,
+            suggestions: Suggestions::default(),
             limit: request.limit,
             newest_first: request.is_newest_first(),
             rows: Vec::new(),
             next: None,
             search: None,
-            all: parameters.with(&[("limit", ""), ("last", ""), ("order", order)]),
-            these: parameters.with(&[("limit", &limit), ("order", order)]),
+            all: parameters.with(&[("limit", ""), ("last", ""), ("order", order), ("col", "")]),
+            these: parameters.with(&[("limit", &limit), ("order", order), ("col", "")]),
             notice: None,
             parameters,
         })
     }
 
     /// Reads the rows, and renders them. Blocks.
-    fn read(mut self, reader: RangeReader<'_>) -> Result<Result<LongBody, Problem>, SearchError> {
+    fn read(mut self, feed: &Feed, reader: RangeReader<'_>) -> Result<Result<LongBody, Problem>, SearchError> {
         let (parameters, newest_first, limit) = (self.parameters.clone(), self.newest_first, self.limit);
         let page = reader.page(|record| {
-            self.rows.push(Row::new(&record));
+            self.rows.push(Row::new(&record, &self.listing));
             record.size()
         })?;
+        self.suggestions = Suggestions::of(feed);
         if parameters.get("last").is_none() {
             self.these = within(&parameters, newest_first, &page.range, limit);
         }
@@ -126,12 +133,12 @@ impl HistoryPage {
     }
 
     fn partition(&self) -> String {
-        self.filters.partition.first().map(i32::to_string).unwrap_or_default()
+        self.listing.filters.partition.first().map(i32::to_string).unwrap_or_default()
     }
 
     /// Whether any filter or bound is set.
     fn is_narrowed(&self) -> bool {
-        !self.filters.is_empty()
+        !self.listing.filters.is_empty()
             || ["from", "to", "since", "until", "offset"].into_iter().any(|name| self.parameters.get(name).is_some())
     }
 }
@@ -140,36 +147,51 @@ impl HistoryPage {
 #[utoipa::path(
     operation_id = "historyPage",
     tag = "pages",
-    params(openapi::HistoryPage),
-    responses(openapi::HtmlOrNotice, openapi::BadParameter,)
+    params(openapi::HistoryPage, openapi::Columns, openapi::TypedCondition),
+    responses(
+        openapi::HtmlOrNotice,
+        (status = 303, description = "To the page with `field`, `op` and `value` as `f`.", headers(("Location" = String))),
+        openapi::BadParameter,
+    )
 )]
 #[get("/history")]
 pub async fn page(
     searches: &State<Searches>,
+    feed: &State<Feed>,
     frame: PageFrame,
     client: Address,
     parameters: Parameters,
-) -> Result<Whole, Problem> {
+) -> Result<Either<Redirect, Whole>, Problem> {
+    if let Some(to) = to_condition("/history", &parameters) {
+        return Ok(Either::Left(to));
+    }
     let request = request(&parameters, ROWS, 1000)?;
     let page = HistoryPage::new(frame.clone(), parameters.clone(), &request)?;
     let without_records = HistoryPage::new(frame, parameters, &request)?;
-    match answer(searches, client, request, page).await {
+    match answer(searches, feed, client, request, page).await {
         Err(problem) if matches!(problem.kind, Kind::Unavailable | Kind::NotImplemented) => {
             let notice = Some(sentence(problem.detail()));
-            Ok(Whole::small_html(LongBody::page(&HistoryPage { notice, ..without_records })?))
+            Ok(Either::Right(Whole::small_html(LongBody::page(&HistoryPage { notice, ..without_records })?)))
         }
-        answer => answer,
+        answer => answer.map(Either::Right),
     }
 }
 
 async fn answer(
     searches: &Searches,
+    feed: &Feed,
     client: Address,
     request: SearchRequest,
     page: HistoryPage,
 ) -> Result<Whole, Problem> {
-    let (body, permit) = searches.read(client, request, FIRST_LOOK, |reader| page.read(reader)).await?;
+    let feed = feed.clone();
+    let (body, permit) = searches.read(client, request, FIRST_LOOK, move |reader| page.read(&feed, reader)).await?;
     Ok(Whole::html(searches, client, body?, permit).await?)
+}
+
+/// The filters and columns of the page. Its place in the topic does not stay when they change.
+fn listing(parameters: &Parameters) -> Result<Listing, BadParameter> {
+    Listing::new("/history", parameters, &["from", "to", "field", "op", "value"])
 }
 
 fn order(newest_first: bool) -> &'static str {
@@ -179,7 +201,7 @@ fn order(newest_first: bool) -> &'static str {
 /// Returns a query for the same rows, whatever is written later.
 fn within(parameters: &Parameters, newest_first: bool, range: &HistoryRange, limit: usize) -> String {
     let (from, to) = (Cursor::new(&*range.from).to_string(), Cursor::new(&*range.to).to_string());
-    let bounds = [("since", ""), ("until", ""), ("offset", ""), ("from", &*from), ("to", &*to)];
+    let bounds = [("since", ""), ("until", ""), ("offset", ""), ("col", ""), ("from", &*from), ("to", &*to)];
     let limit = limit.to_string();
     parameters.with(&[&bounds[..], &[("order", order(newest_first)), ("limit", &limit)]].concat())
 }
@@ -197,7 +219,7 @@ fn rest(parameters: &Parameters, newest_first: bool, next: &[i64], limit: usize)
 #[utoipa::path(
     operation_id = "searchHistory",
     tag = "pages",
-    params(openapi::HistoryPage),
+    params(openapi::HistoryPage, openapi::Columns),
     responses(
         (
             status = 200,
@@ -217,12 +239,14 @@ pub async fn search(
 ) -> Result<Streamed, Problem> {
     let request = request(&parameters, ROWS, 1000)?;
     let export = searches.export(client, request, id.0).await?;
-    let format = Rows { progress: SearchProgress::new(export.range()), found: 0 };
+    let listing = listing(&parameters)?;
+    let format = Rows { listing, progress: SearchProgress::new(export.range()), found: 0 };
     Ok(Streamed::events(export.run(format)))
 }
 
 /// Server-Sent Events for the page: rows as they are found.
 struct Rows {
+    listing: Listing,
     progress: SearchProgress,
     found: u64,
 }
@@ -230,7 +254,7 @@ struct Rows {
 impl ExportFormat for Rows {
     fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
         self.found += 1;
-        Frames::data(out, &event_html(record));
+        Frames::data(out, &event_html(record, &self.listing));
     }
 
     fn report(&mut self, out: &mut Vec<u8>, progress: Progress<'_>) -> bool {

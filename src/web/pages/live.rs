@@ -1,17 +1,19 @@
 //! The live page: the newest events, and the form that sends one.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
+use rocket::Either;
 use rocket::get;
 use rocket::http::Status;
 use rocket::request::{FromRequest, Outcome, Request};
+use rocket::response::Redirect;
 
-use super::{Base, Html, ROWS, html};
+use super::suggestions::Suggestions;
+use super::{Base, Html, ROWS, html, to_condition};
 use crate::bounds::Address;
-use crate::event::{EventId, Record};
+use crate::event::EventId;
 use crate::feed::{Feed, Filter};
 use crate::ingest::Ingest;
 use crate::limits::HeavyWork;
@@ -20,13 +22,8 @@ use crate::web::guards;
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::Parameters;
-use crate::web::views::{BrokerStatus, Filters, PageFrame, Row, RowUser, sentence, thousands};
+use crate::web::views::{BrokerStatus, Listing, PageFrame, Row, RowUser, sentence, thousands};
 
-/// Suggestions for user and action, taken from this many of the latest records.
-const SUGGESTIONS: usize = 20;
-const LOOKED_AT: usize = 500;
-/// Most bytes of these records, because they are parsed.
-const LOOKED_AT_BYTES: usize = 1 << 20;
 /// How long the page after a form waits for the form's event in memory: the tail is milliseconds behind.
 const SENT_WITHIN: Duration = Duration::from_millis(500);
 
@@ -35,7 +32,8 @@ const SENT_WITHIN: Duration = Duration::from_millis(500);
 #[template(path = "live.html")]
 struct LivePage {
     frame: PageFrame,
-    filters: Filters,
+    listing: Listing,
+    suggestions: Suggestions,
     /// Newest first.
     rows: Vec<Row>,
     /// The cursor after the newest row: where the live stream takes over.
@@ -60,9 +58,6 @@ pub struct SendForm {
     /// The id of the event: sending the form again is the same event.
     pub id: String,
     pub errors: Vec<FormError>,
-    /// Suggestions, most recent first.
-    pub users: Vec<String>,
-    pub actions: Vec<String>,
 }
 
 /// Why the form was not accepted.
@@ -115,18 +110,25 @@ impl SendForm {
 #[utoipa::path(
     operation_id = "livePage",
     tag = "pages",
-    params(openapi::Filter),
-    responses(openapi::Html, openapi::BadParameter,)
+    params(openapi::Filter, openapi::Columns, openapi::TypedCondition),
+    responses(
+        openapi::Html,
+        (status = 303, description = "To the page with `field`, `op` and `value` as `f`.", headers(("Location" = String))),
+        openapi::BadParameter,
+    )
 )]
 #[get("/")]
-pub async fn page(parts: LiveParts<'_>, parameters: Parameters) -> Result<Html, Problem> {
+pub async fn page(parts: LiveParts<'_>, parameters: Parameters) -> Result<Either<Redirect, Html>, Problem> {
+    if let Some(to) = to_condition("/", &parameters) {
+        return Ok(Either::Left(to));
+    }
     let receipt = parameters.get("sent").and_then(|sent| {
         let (partition, offset) = sent.split_once('-')?;
         Some(Receipt { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
     });
     let user = parameters.get("as").unwrap_or_default().to_owned();
     let form = SendForm { user, ..SendForm::default() };
-    parts.render(&parameters, form, receipt, Status::Ok).await
+    parts.render(&parameters, form, receipt, Status::Ok).await.map(Either::Right)
 }
 
 /// The parts that the page needs, as a guard: the form's answer is the page too.
@@ -169,7 +171,7 @@ impl LiveParts<'_> {
         receipt: Option<Receipt>,
         status: Status,
     ) -> Result<Html, Problem> {
-        let filters = parameters.filters()?;
+        let listing = Listing::new("/", parameters, &["sent", "as", "field", "op", "value"])?;
         if form.id.is_empty() {
             form.id = EventId::new().to_string();
         }
@@ -181,13 +183,12 @@ impl LiveParts<'_> {
         let (feed, deadline_ms) = (feed.clone(), ingest.settings().deadline.as_millis());
         // The records may be large, and are parsed.
         let page = heavy.run(client, move || {
-            let (records, cursor) = feed.latest(&Filter::from(&filters), ROWS);
-            let (latest, _) = feed.latest(&Filter::default(), LOOKED_AT);
-            (form.users, form.actions) = suggestions(&latest);
+            let (records, cursor) = feed.latest(&Filter::from(&listing.filters), ROWS);
             let page = LivePage {
                 frame,
-                filters,
-                rows: records.iter().map(Row::new).collect(),
+                rows: records.iter().map(|record| Row::new(record, &listing)).collect(),
+                listing,
+                suggestions: Suggestions::of(&feed),
                 cursor: cursor.map(|cursor| cursor.to_string()).unwrap_or_default(),
                 form,
                 rejected,
@@ -199,28 +200,4 @@ impl LiveParts<'_> {
         });
         page.await?
     }
-}
-
-/// The last users and actions, most recent first.
-fn suggestions(latest: &[Record]) -> (Vec<String>, Vec<String>) {
-    let (mut users, mut actions) = (Vec::new(), Vec::new());
-    let mut seen = HashSet::new();
-    let mut bytes = 0;
-    let within = |record: &&Record| {
-        bytes += record.size();
-        bytes <= LOOKED_AT_BYTES
-    };
-    for record in latest.iter().take_while(within) {
-        let fields = record.user_and_action();
-        for (list, text, which) in [(&mut users, fields.user, 0), (&mut actions, fields.action, 1)] {
-            if let Some(text) = text
-                && list.len() < SUGGESTIONS
-                && text.chars().count() <= 200
-                && seen.insert((which, text.to_string()))
-            {
-                list.push(text.into_owned());
-            }
-        }
-    }
-    (users, actions)
 }

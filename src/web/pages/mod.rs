@@ -9,18 +9,22 @@ pub mod overview;
 pub mod progress;
 pub mod record;
 pub mod rejects;
+mod suggestions;
 pub mod user;
 
 use askama::Template;
+use footfall_core::query_string::QueryBuilder;
 use rocket::http::{ContentType, Status};
 use rocket::request::{FromRequest, Outcome, Request};
+use rocket::response::Redirect;
 
 use crate::base_path::base_path;
 use crate::hosts::Authority;
 use crate::kafka::{ClusterState, Connection, describe_troubles};
 use crate::web::guards::{self, KafkaState};
 use crate::web::problem::{Kind, Problem};
-use crate::web::views::{BrokerStatus, PageFrame};
+use crate::web::query::Parameters;
+use crate::web::views::{BrokerStatus, PageFrame, typed_condition};
 use crate::web::{access, assets};
 
 /// Rows at first paint, and on a page of history.
@@ -32,6 +36,16 @@ pub fn html(status: Status, page: &impl Template) -> Result<Html, Problem> {
         Ok(text) => Ok((status, (ContentType::HTML, text))),
         Err(error) => Err(Problem::new(Kind::Internal, format!("the page cannot be rendered: {error}"))),
     }
+}
+
+/// Returns the redirect to a page with the condition that its form sent as three fields; `None` if it sent none.
+fn to_condition(path: &str, parameters: &Parameters) -> Option<Redirect> {
+    let condition = typed_condition(parameters)?;
+    let mut query = QueryBuilder::default();
+    query.add("f", &condition);
+    let others = parameters.with(&[("field", ""), ("op", ""), ("value", "")]);
+    let and = if others.is_empty() { "" } else { "&" };
+    Some(Redirect::to(format!("{}{path}?{others}{and}{}", base_path(), query.text())))
 }
 
 /// Returns the frame of a page: the addresses of its files, the topic, and whether Kafka is reachable.

@@ -22,7 +22,7 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::views::{
-    BrokerStatus, Filters, PageFrame, Row, RowUser, Stamp, count_of, cut, event_html, history_page, sentence,
+    BrokerStatus, Filters, Listing, PageFrame, Row, RowUser, Stamp, count_of, cut, event_html, history_page, sentence,
     thousands, user_page,
 };
 
@@ -145,13 +145,15 @@ pub async fn page(
 async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) -> Result<Found, Problem> {
     let (own, partitions) = (searches.partition_of(user)?, searches.partitions()?);
     let request = SearchRequest::of_user(user, scope.partition(), None);
-    let read = searches.read(client, request, FIRST_LOOK, |reader| {
+    let filters = of_user(user, &scope);
+    let listing = Listing::of_rows(filters.clone(), Vec::new());
+    let read = searches.read(client, request, FIRST_LOOK, move |reader| {
         let (mut counts, mut rows, mut bytes) = (UserCounts::default(), Vec::new(), 0);
         let page = reader.each(|record| {
             counts.observe(record);
             if rows.len() < ROWS && bytes < MERGE_BYTES {
                 bytes += record.size();
-                rows.push(Row::new(record));
+                rows.push(Row::new(record, &listing));
             }
         })?;
         Ok((page, counts.sum(), rows))
@@ -159,11 +161,6 @@ async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) ->
     let ((page, counts, rows), _) = read.await?;
     // The live stream starts exactly where the count does, in the same partitions.
     let cursor = Cursor::new(&*page.range.to).to_string();
-    let filters = Filters {
-        user: vec![user.to_owned()],
-        partition: scope.partition().into_iter().collect(),
-        ..Filters::default()
-    };
     let filters = filters.query();
     let (scanned, total) = (page.end.scanned, page.total());
     let address = user_page(user).unwrap_or_default();
@@ -186,6 +183,12 @@ async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) ->
     };
     let actions = counts.actions.iter().map(|one| action((&one.action, one.events))).collect();
     Ok(Found { scope, own, in_all, counts, actions, scanned, total, rows, filters, cursor, rest })
+}
+
+/// The filters for a user's events.
+fn of_user(user: &str, scope: &Scope) -> Filters {
+    let partition = scope.partition().into_iter().collect();
+    Filters { user: vec![user.to_owned()], partition, ..Filters::default() }
 }
 
 /// Continues the count of the user's page
@@ -214,7 +217,8 @@ pub async fn count(
     let rows = parameters.number("limit", 0..=ROWS)?.unwrap_or(0);
     let scope = scope(searches, user, &parameters)?;
     let export = searches.export(client, SearchRequest::of_user(user, scope.partition(), to), id.0).await?;
-    let format = Sums { progress: SearchProgress::new(export.range()), counts: UserCounts::default(), rows };
+    let listing = Listing::of_rows(of_user(user, &scope), Vec::new());
+    let format = Sums { progress: SearchProgress::new(export.range()), counts: UserCounts::default(), rows, listing };
     Ok(Streamed::events(export.run(format)))
 }
 
@@ -223,6 +227,7 @@ struct Sums {
     progress: SearchProgress,
     counts: UserCounts,
     rows: usize,
+    listing: Listing,
 }
 
 impl ExportFormat for Sums {
@@ -230,7 +235,7 @@ impl ExportFormat for Sums {
         self.counts.observe(record);
         if self.rows > 0 {
             self.rows -= 1;
-            Frames::data(out, &event_html(record));
+            Frames::data(out, &event_html(record, &self.listing));
         }
     }
 

@@ -6,6 +6,7 @@ mod address;
 mod first_event;
 mod format;
 mod frame;
+mod listing;
 mod row;
 
 pub use address::{history_page, live_page, user_page};
@@ -13,4 +14,5 @@ pub use first_event::SNIPPETS;
 pub use footfall_core::query_string::Filters;
 pub use format::{Stamp, count_of, cut, duration, is_text, rate, sentence, size, thousands};
 pub use frame::{BrokerStatus, PageFrame};
-pub use row::{HUES, Row, RowUser, event_html, members};
+pub use listing::{Listing, name, typed_condition};
+pub use row::{HUES, Row, RowUser, event_html, frames, members};

@@ -7,10 +7,12 @@ use std::borrow::Cow;
 
 use askama::Template;
 use footfall_core::value::for_each_member;
+use footfall_core::{Frames, Pointer};
 use serde_json::value::RawValue;
 
 use super::address::user_page;
 use super::format::{Stamp, cut, is_text, size};
+use super::listing::{Listing, filter_value, name, written};
 use crate::event::Record;
 
 /// Most characters of a field's name, of its value, and of all fields together in a row.
@@ -22,16 +24,27 @@ const MAX_FIELDS: usize = 32;
 /// Hues that `app.css` defines as `hue-0` to `hue-23`.
 pub const HUES: u32 = 24;
 
-/// Renders a record with `_event.html`.
-pub fn event_html(record: &Record) -> String {
+/// Most bytes of a condition that a field carries for its filter. The open record has filters for longer values.
+const CONDITION_BYTES: usize = 120;
+
+/// Renders a record with `_event.html`, for a page with these filters and columns.
+pub fn event_html(record: &Record, listing: &Listing) -> String {
     #[derive(Template)]
     #[template(path = "_event.html")]
     struct EventRow<'a> {
         row: &'a Row,
     }
-    let row = Row::new(record);
+    let row = Row::new(record, listing);
     // Writing into a String cannot fail, and the template calls nothing that can.
     EventRow { row: &row }.render().unwrap_or_default()
+}
+
+/// Returns the frames that encode the rows of a page; `None` if it has neither filters nor columns, because the feed
+/// encodes those itself.
+pub fn frames(listing: &Listing) -> Option<Frames> {
+    let key = listing.query();
+    let listing = listing.clone();
+    (!key.is_empty()).then(|| Frames::keyed(&key, move |record| event_html(record, &listing)))
 }
 
 /// A record as one row.
@@ -43,6 +56,12 @@ pub struct Row {
     /// Address of the user's page.
     pub user_page: Option<String>,
     pub action: String,
+    /// Address of the page with a filter for the action.
+    pub action_page: String,
+    /// What follows the address of the record's page to keep filters and columns.
+    pub suffix: String,
+    /// The fields that have a column, in the order of the columns.
+    pub cells: Vec<Option<Field>>,
     pub fields: Vec<Field>,
     /// The number of fields that are not shown.
     pub more: usize,
@@ -62,10 +81,33 @@ pub enum RowUser {
 pub struct Field {
     pub name: String,
     pub value: String,
+    /// The condition that only this value meets, as `f` has it, if name and value as they are shown do not say it. A
+    /// pointer alone if there is no such condition; empty if the field can have no filter and no column.
+    pub condition: Option<String>,
+}
+
+impl Field {
+    fn new(pointer: &Pointer, name: &str, json: &str) -> Self {
+        let shown = Field { name: cut(name, NAME_CHARS), value: plain(json), condition: None };
+        // What the page's script makes of a field without a condition.
+        let readable = (!json.starts_with(['{', '['])).then(|| equal(&Pointer::to_member(&shown.name), &shown.value));
+        let (pointer_alone, own) = (pointer.to_string(), filter_value(json).map(|value| equal(pointer, &value)));
+        let is_said = match &own {
+            Some(own) => readable.as_ref() == Some(own),
+            None => readable.is_none() && Pointer::to_member(&shown.name) == *pointer,
+        };
+        let fits = |text: &String| text.len() <= CONDITION_BYTES && !text.contains(char::is_control);
+        let carried = || own.filter(fits).or(Some(pointer_alone).filter(fits)).unwrap_or_default();
+        Field { condition: (!is_said).then(carried), ..shown }
+    }
+}
+
+fn equal(pointer: &Pointer, value: &str) -> String {
+    format!("{pointer}:eq:{value}")
 }
 
 impl Row {
-    pub fn new(record: &Record) -> Self {
+    pub fn new(record: &Record, listing: &Listing) -> Self {
         let columns = record.user_and_action();
         let user_page = columns.user.as_deref().and_then(user_page);
         let user = match (columns.user, record.key().map(std::str::from_utf8)) {
@@ -79,7 +121,10 @@ impl Row {
             time: record.time_ms().map(Stamp::new),
             user,
             user_page,
+            action_page: columns.action.as_deref().map(|action| listing.action_page(action)).unwrap_or_default(),
             action: columns.action.map(|action| cut(&action, usize::MAX)).unwrap_or_default(),
+            suffix: listing.suffix(),
+            cells: listing.columns.iter().map(|column| cell(record, column)).collect(),
             fields: Vec::new(),
             more: 0,
             raw: String::new(),
@@ -89,15 +134,16 @@ impl Row {
             None => row.note = "tombstone".to_owned(),
             Some([]) => row.note = "empty value".to_owned(),
             Some(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) if is_text(text) => row.read(record, text),
+                Ok(text) if is_text(text) => row.read(record, text, &listing.columns),
                 _ => row.note = format!("binary, {}", size(bytes.len())),
             },
         }
         row
     }
 
-    fn read(&mut self, record: &Record, text: &str) {
-        if let Some(object) = Object::read(record.event_json().unwrap_or(text)) {
+    fn read(&mut self, record: &Record, text: &str, columns: &[Pointer]) {
+        if let Some(mut object) = Object::read(record.event_json().unwrap_or(text)) {
+            object.fields.retain(|(name, _)| !columns.iter().any(|column| *column.names() == [name.as_ref()]));
             return self.lay_out(&object);
         }
         self.raw = cut(text, LINE_CHARS);
@@ -112,7 +158,7 @@ impl Row {
     fn lay_out(&mut self, object: &Object) {
         let mut used = 0;
         for (name, value) in object.shown() {
-            let field = Field { name: cut(name, NAME_CHARS), value: plain(value) };
+            let field = Field::new(&Pointer::to_member(name), name, value);
             let width = field.name.chars().count() + field.value.chars().count();
             if used + width > LINE_CHARS && used > 0 {
                 break;
@@ -128,6 +174,12 @@ impl Row {
         let hash = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
         self.action.bytes().fold(0x811c_9dc5, hash) % HUES
     }
+}
+
+/// Returns the field of a record that a column shows.
+fn cell(record: &Record, column: &Pointer) -> Option<Field> {
+    let json = column.find(record.event_json()?)?;
+    Some(Field::new(column, &name(column), json))
 }
 
 /// Returns all members of a JSON object in their order, each value as JSON.
@@ -165,14 +217,15 @@ impl<'a> Object<'a> {
 /// Formats a JSON value for a row: a string without its quotes unless that would be ambiguous, anything else unchanged.
 fn plain(json: &str) -> String {
     match serde_json::from_str::<Cow<str>>(json) {
-        Ok(text) if !text.is_empty() && !text.contains([' ', '=']) => cut(&text, VALUE_CHARS),
-        _ => cut(json, VALUE_CHARS),
+        Ok(text) => cut(&written(text), VALUE_CHARS),
+        Err(_) => cut(json, VALUE_CHARS),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use footfall_core::checks::{for_each_seed, record_of, structured_record_of};
+    use footfall_core::query_string::QueryString;
     use proptest::prelude::*;
     use proptest::sample::select;
     use serde_json::json;
@@ -180,7 +233,11 @@ mod tests {
     use super::*;
 
     fn html(key: Option<&[u8]>, value: Option<&[u8]>) -> String {
-        event_html(&Record::new(1, 812, Some(1_795_435_200_123), key, value, std::iter::empty()))
+        listed(key, value, &Listing::default())
+    }
+
+    fn listed(key: Option<&[u8]>, value: Option<&[u8]>, listing: &Listing) -> String {
+        event_html(&Record::new(1, 812, Some(1_795_435_200_123), key, value, std::iter::empty()), listing)
     }
 
     #[test]
@@ -233,16 +290,56 @@ mod tests {
     }
 
     #[test]
+    fn a_field_says_what_its_filter_is_if_it_does_not_show_it() {
+        let object = json!({
+            "plain": "x:y", "quoted": "a b", "number": 5, "text": "5", "nested": {"a": 1}, "a/b": true, "long": "x".repeat(70),
+        });
+        let html = html(None, Some(object.to_string().as_bytes()));
+        for shown in [
+            "<bdi><b>plain=</b>x:y<",
+            "<bdi><b>quoted=</b>&#34;a b&#34;<",
+            "<bdi><b>number=</b>5<",
+            "<bdi><b>text=</b>&#34;5&#34;<",
+            "<bdi><b>nested=</b>{",
+            "<bdi><b>a/b=</b>true<",
+            &format!("<bdi data-f=\"/long:eq:{}\"><b>long=</b>", "x".repeat(70)),
+        ] {
+            assert!(html.contains(shown), "{shown} in {html}");
+        }
+        let odd = json!({"very": "y".repeat(700), "tab": "a\tb"}).to_string();
+        let html = self::html(None, Some(odd.as_bytes()));
+        assert!(html.contains("<bdi data-f=\"/very\"><b>very=</b>y"), "{html}");
+        assert!(html.contains("<bdi data-f=\"/tab:eq:&#34;a\\tb&#34;\"><b>tab=</b>a b<"), "{html}");
+    }
+
+    #[test]
+    fn a_column_has_its_field_and_the_details_have_the_others() {
+        let parameters = QueryString::parse("col=/page&col=/card/kind&user=Ann").expect("valid");
+        let listing = Listing::new("/", &parameters, &[]).expect("valid");
+        let value =
+            json!({"user": "Ann", "action": "pay", "card": {"kind": "visa"}, "page": "/cart", "n": 1}).to_string();
+        let html = listed(None, Some(value.as_bytes()), &listing);
+        let cells = r#"<span class="fields"><span class="cell"><bdi><b>page=</b>/cart</bdi></span> <span class="cell"><bdi data-f="/card/kind:eq:visa"><b>card.kind=</b>visa</bdi></span> <span class="rest"><bdi><b>card=</b>"#;
+        assert!(html.contains(cells), "{html}");
+        assert!(html.contains("/?user=Ann&#38;col=%2Fpage&#38;col=%2Fcard%2Fkind&#38;action=pay"), "{html}");
+        assert_eq!(html.matches("page=").count(), 1, "{html}");
+        assert!(listed(None, None, &listing).contains(r#"<span class="cell"></span> <span class="cell"></span>"#));
+    }
+
+    #[test]
     fn an_action_has_a_steady_hue() {
         assert!(html(None, Some(br#"{"action":"login"}"#)).contains(r#"<span class="what hue-2">"#));
     }
 
     /// A row has exactly the elements of its template, so nothing in a record can become markup.
     fn check_row(record: &Record) {
-        let html = event_html(record);
+        let html = event_html(record, &Listing::default());
         let plain =
             Record::new(record.partition(), record.offset(), record.timestamp_ms(), None, None, std::iter::empty());
-        assert!(html.starts_with(event_html(&plain).split_once("><").map_or("", |(head, _)| head)), "{html}");
+        assert!(
+            html.starts_with(event_html(&plain, &Listing::default()).split_once("><").map_or("", |(head, _)| head)),
+            "{html}"
+        );
         let mut open = Vec::new();
         for tag in html.split('<').skip(1) {
             let (tag, text) = tag.split_once('>').unwrap_or_else(|| panic!("a tag that does not end: {html}"));
