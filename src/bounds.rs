@@ -45,6 +45,8 @@ pub const PAGE_SCAN: u64 = 200_000;
 pub const FIRST_LOOK: u64 = 50_000;
 /// How long a page reads before it ends with what it has found and names where the next one starts.
 pub const PAGE_TIME: Duration = Duration::from_secs(10);
+/// Lookups of an offset by time that a histogram makes: a time in one partition is one.
+pub const LOOKUPS: usize = 6000;
 
 /// Most answers with records that are larger than [`SMALL_ANSWER`] and wait in memory until their clients have read them.
 pub const ANSWERS: usize = 8;

@@ -10,6 +10,7 @@
 mod app;
 mod base_path;
 mod bounds;
+mod colours;
 pub mod config;
 pub mod demo;
 mod ephemeral;

@@ -14,13 +14,22 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
+use crate::colours;
 use crate::event::Record;
 use crate::event::time::{format_ms, now_ms};
 use crate::kafka::{History, HistoryError};
 
 const MINUTE: i64 = 60_000;
 const QUARTER: i64 = 15 * MINUTE;
-const DAY: i64 = 24 * 60 * MINUTE;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+/// The exact counts are by steps of 5 seconds.
+const STEP: i64 = 5_000;
+/// Actions of the last 15 minutes are counted by steps of 15 seconds, each with at most so many names.
+const FINE: i64 = 15_000;
+const FINE_NAMES: usize = 64;
+/// Minutes in memory: an hour, and the hour before.
+const MINUTES: i64 = 120;
 /// How far a clock may be ahead: such an event counts as of now. Events with later timestamps are not counted.
 const AHEAD: i64 = MINUTE;
 /// 2^12 registers: a standard error of 1.6 %.
@@ -43,11 +52,16 @@ pub struct Stats {
 }
 
 struct Windows {
-    /// The last 15 minutes, by the minute; an older minute is merged into its quarter of an hour.
+    /// All events, exactly.
+    counts: Timeline,
+    /// The actions of the last 15 minutes.
+    fine: VecDeque<Step>,
+    /// The last two hours by the minute.
     minutes: VecDeque<Period>,
+    /// The last day, without the newest of the minutes: it is merged when it is over.
     quarters: VecDeque<Period>,
-    fine: Timeline,
-    coarse: Timeline,
+    /// The time of the oldest event, in milliseconds since 1970.
+    first_ms: Option<i64>,
     /// Since when every event is counted, in milliseconds since 1970.
     since_ms: i64,
     /// Whether the tail has reported where it starts, or the topic was recreated, so that the tail reads all of it.
@@ -58,6 +72,12 @@ struct Windows {
     unknown: usize,
     /// Whether any part of the last day was read.
     filled: bool,
+}
+
+/// The actions of 15 seconds.
+struct Step {
+    number: i64,
+    actions: FrequentItemsSketch<String>,
 }
 
 /// The events of a minute, or of a quarter of an hour.
@@ -100,40 +120,48 @@ impl Period {
     }
 }
 
-/// Exact counts by steps of time.
+/// Exact counts of the last day, by steps of 5 seconds.
 struct Timeline {
-    step_ms: i64,
     /// By the step's number modulo the length: the number counted there, and its count.
-    steps: Vec<(i64, u64)>,
+    steps: Vec<(u32, u32)>,
 }
 
 impl Timeline {
-    fn new(step_ms: i64, span_ms: i64) -> Self {
-        Timeline { step_ms, steps: vec![(0, 0); (span_ms / step_ms) as usize + 1] }
+    fn new() -> Self {
+        // The oldest quarter of an hour as a whole, and the current one.
+        Timeline { steps: vec![(0, 0); ((DAY + 2 * QUARTER) / STEP) as usize] }
     }
 
     fn count(&mut self, ms: i64) {
-        let number = ms / self.step_ms;
-        let length = self.steps.len() as i64;
-        let step = &mut self.steps[(number % length) as usize];
+        let number = (ms / STEP) as u32; // enough until 2650
+        let length = self.steps.len();
+        let step = &mut self.steps[number as usize % length];
         if step.0 < number {
             *step = (number, 0);
         }
         if step.0 == number {
-            step.1 += 1;
+            step.1 = step.1.saturating_add(1);
         }
     }
 
-    fn points(&self, now: i64) -> Points {
-        let length = self.steps.len() as i64;
-        // The current step is incomplete.
-        let first = now / self.step_ms - length + 1;
-        let count = |number: i64| {
-            let (counted, count) = self.steps[(number % length) as usize];
-            if counted == number { count } else { 0 }
-        };
-        let counts = (first..first + length - 1).map(count).collect();
-        Points { start: format_ms(first * self.step_ms), step_s: self.step_ms / 1000, counts }
+    /// The counts of the steps from `from_ms` up to `to_ms`, which are starts of steps.
+    fn steps(&self, from_ms: i64, to_ms: i64) -> impl Iterator<Item = u64> {
+        (from_ms / STEP..to_ms / STEP).map(|number| {
+            let (counted, count) = self.steps[number as usize % self.steps.len()];
+            if i64::from(counted) == number { count.into() } else { 0 }
+        })
+    }
+
+    fn sum(&self, from_ms: i64, to_ms: i64) -> u64 {
+        self.steps(from_ms, to_ms).sum()
+    }
+
+    /// The counts of the last `length` steps of `step_ms` that are over.
+    fn points(&self, now: i64, step_ms: i64, length: i64) -> Points {
+        let first = now / step_ms - length;
+        let count = |number: i64| self.sum(number * step_ms, (number + 1) * step_ms);
+        let counts = (first..first + length).map(count).collect();
+        Points { start: format_ms(first * step_ms), step_s: step_ms / 1000, counts }
     }
 }
 
@@ -213,6 +241,122 @@ pub struct StatsSnapshot {
     pub coarse: Points,
 }
 
+/// A period up to now that the overview shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Window {
+    Quarter,
+    Hour,
+    Day,
+}
+
+impl Window {
+    pub const ALL: [Window; 3] = [Window::Quarter, Window::Hour, Window::Day];
+
+    fn length_ms(self) -> i64 {
+        match self {
+            Window::Quarter => QUARTER,
+            Window::Hour => HOUR,
+            Window::Day => DAY,
+        }
+    }
+
+    /// The length of a column of its chart.
+    pub fn step_ms(self) -> i64 {
+        match self {
+            Window::Quarter => FINE,
+            Window::Hour => MINUTE,
+            Window::Day => QUARTER,
+        }
+    }
+
+    /// The length of its parts for users, whose numbers are periods in memory.
+    fn part_ms(self) -> i64 {
+        match self {
+            Window::Quarter | Window::Hour => MINUTE,
+            Window::Day => QUARTER,
+        }
+    }
+
+    /// Start and end in milliseconds since 1970. The last part is the current one, so it may not be over.
+    fn range(self, now: i64) -> (i64, i64) {
+        let end = (now / self.part_ms() + 1) * self.part_ms();
+        (end - self.length_ms(), end)
+    }
+}
+
+/// The statistics of a period up to now, compared with the period before. Only the parts of a period that are over are
+/// compared, with the same parts of the period before.
+#[derive(Debug, Clone)]
+pub struct WindowStats {
+    pub window: Window,
+    pub now_ms: i64,
+    /// Start and end; the end may be in the future.
+    pub from_ms: i64,
+    pub to_ms: i64,
+    /// Before that, nothing is known, or there was no event yet.
+    pub known_from_ms: i64,
+    /// Whether the last day is still being read from Kafka.
+    pub is_filling: bool,
+    /// Events by columns of [`Window::step_ms`].
+    pub columns: Vec<u64>,
+    /// The same of the period before; `None` if not all of it is known.
+    pub columns_before: Option<Vec<u64>>,
+    pub events: Compared,
+    /// Events per second in the last seconds, if that is known.
+    pub rate: Option<f64>,
+    /// The most events in 5 seconds, per second.
+    pub peak: f64,
+    pub users: DistinctUsers,
+    pub users_compared: Compared,
+    /// The number of actions, and whether more were seen than are counted one by one.
+    pub actions: usize,
+    pub more_actions: bool,
+    /// How many of them are not in the period before.
+    pub new_actions: Option<usize>,
+    /// The most frequent first.
+    pub top_actions: Vec<NameStats>,
+    pub top_users: Vec<NameStats>,
+    /// The action that was asked for.
+    pub action: Option<NameStats>,
+}
+
+/// A count of a period, and those of its parts that are over, in this period and in the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compared {
+    pub count: u64,
+    complete: u64,
+    before: Option<u64>,
+}
+
+impl Compared {
+    /// Returns by how many hundredths the count rose or fell; `None` if the period before is not known or had none.
+    pub fn percent(&self) -> Option<i64> {
+        let before = self.before.filter(|before| *before > 0)?;
+        Some(((self.complete as f64 / before as f64 - 1.0) * 100.0).round() as i64)
+    }
+
+    /// Whether the period before is known.
+    pub fn is_compared(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Whether the period before is known to have had none.
+    pub fn is_new(&self) -> bool {
+        self.before == Some(0) && self.count > 0
+    }
+}
+
+/// The counts of a name in a period.
+#[derive(Debug, Clone)]
+pub struct NameStats {
+    pub name: String,
+    pub events: Compared,
+    /// How far the count may be too high.
+    pub error: u64,
+    /// By columns for actions, by parts for users.
+    pub columns: Vec<u64>,
+}
+
 impl Stats {
     pub fn new(embedded: bool) -> Self {
         Stats { windows: Mutex::new(Windows::new()), embedded }
@@ -263,11 +407,7 @@ impl Stats {
         if wanted.is_empty() {
             return Ok(day_ago);
         }
-        let starts = match history.offsets_since_of(day_ago, &wanted) {
-            // The embedded broker keeps little.
-            Err(HistoryError::NoTimeIndex) => vec![0; ends.len()],
-            found => found?,
-        };
+        let starts = history.offsets_since_of(day_ago, &wanted)?;
         let most = COUNTED / ends.len().max(1) as i64;
         let from: Vec<i64> = starts.iter().zip(ends).map(|(begin, end)| *begin.max(&(end - most))).collect();
         let (mut since_ms, now) = (day_ago, now_ms());
@@ -287,11 +427,18 @@ impl Stats {
     /// Drops everything after the topic was recreated.
     pub fn clear(&self) {
         self.with(|windows| *windows = Windows { started: true, ..Windows::new() });
+        colours::choose_first([]);
     }
 
     pub fn snapshot(&self) -> StatsSnapshot {
         let now = now_ms();
         self.with(|windows| windows.snapshot(now))
+    }
+
+    /// Returns the statistics of a period, and those of an action in it.
+    pub fn window(&self, window: Window, action: Option<&str>) -> WindowStats {
+        let now = now_ms();
+        self.with(|windows| windows.window(window, action, now))
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Windows) -> T) -> T {
@@ -302,10 +449,11 @@ impl Stats {
 impl Windows {
     fn new() -> Self {
         Windows {
+            counts: Timeline::new(),
+            fine: VecDeque::new(),
             minutes: VecDeque::new(),
             quarters: VecDeque::new(),
-            fine: Timeline::new(5000, QUARTER),
-            coarse: Timeline::new(5 * MINUTE, DAY),
+            first_ms: None,
             since_ms: now_ms(),
             started: false,
             reads: 0,
@@ -326,6 +474,10 @@ impl Windows {
         self.reads = self.reads.saturating_sub(1);
         self.since_ms = if self.filled { self.since_ms.max(since_ms) } else { since_ms };
         self.filled = true;
+        if self.reads == 0 {
+            let day = period_stats(self.quarters.iter().chain(self.minutes.back()));
+            colours::choose_first(day.top_actions.iter().map(|action| &*action.name));
+        }
     }
 
     fn is_filling(&self) -> bool {
@@ -333,30 +485,55 @@ impl Windows {
     }
 
     fn count(&mut self, ms: i64, user: Option<&str>, action: Option<&str>) {
-        self.fine.count(ms);
-        self.coarse.count(ms);
+        self.counts.count(ms);
+        self.first_ms = Some(self.first_ms.map_or(ms, |first| first.min(ms)));
+        self.count_step(ms, action);
         let minute = ms / MINUTE;
         if self.minutes.back().is_none_or(|newest| newest.number < minute) {
+            if let Some(over) = self.minutes.back() {
+                period(&mut self.quarters, over.number * MINUTE / QUARTER).merge(over);
+            }
             self.minutes.push_back(Period::new(minute));
-            while self.minutes.front().is_some_and(|oldest| oldest.number <= minute - 16) {
-                if let Some(old) = self.minutes.pop_front() {
-                    period(&mut self.quarters, old.number * MINUTE / QUARTER).merge(&old);
-                }
+            while self.minutes.front().is_some_and(|oldest| oldest.number <= minute - MINUTES) {
+                self.minutes.pop_front();
             }
             let oldest = ms / QUARTER - DAY / QUARTER;
             self.quarters.retain(|quarter| quarter.number >= oldest);
         }
-        let oldest = self.minutes.back().map_or(minute, |newest| newest.number) - 15;
-        match minute >= oldest {
-            true => period(&mut self.minutes, minute).count(user, action),
-            false => period(&mut self.quarters, ms / QUARTER).count(user, action),
+        let newest = self.minutes.back().map_or(minute, |newest| newest.number);
+        if minute > newest - MINUTES {
+            period(&mut self.minutes, minute).count(user, action);
+        }
+        if minute < newest {
+            period(&mut self.quarters, ms / QUARTER).count(user, action);
+        }
+    }
+
+    fn count_step(&mut self, ms: i64, action: Option<&str>) {
+        let Some(action) = action.filter(|action| action.len() <= LONGEST_NAME) else { return };
+        let number = ms / FINE;
+        let newest = self.fine.back().map_or(number, |newest| newest.number).max(number);
+        // A minute more, because a period starts at the start of a minute.
+        let oldest = newest - (QUARTER + MINUTE) / FINE;
+        if number < oldest {
+            return;
+        }
+        let place = self.fine.partition_point(|step| step.number < number);
+        if self.fine.get(place).is_none_or(|step| step.number != number) {
+            let actions = FrequentItemsSketch::new(FINE_NAMES).expect("a power of two");
+            self.fine.insert(place, Step { number, actions });
+        }
+        self.fine[place].actions.update_ref(action);
+        while self.fine.front().is_some_and(|step| step.number < oldest) {
+            self.fine.pop_front();
         }
     }
 
     fn snapshot(&self, now: i64) -> StatsSnapshot {
         let minutes = |from: i64| self.minutes.iter().filter(move |period| period.number > now / MINUTE - from);
         let quarters = self.quarters.iter().filter(|period| period.number >= (now - DAY) / QUARTER);
-        let fine = self.fine.points(now);
+        let newest = self.minutes.back().filter(|period| period.number * MINUTE > now - DAY);
+        let fine = self.counts.points(now, STEP, QUARTER / STEP);
         let recent: u64 = fine.counts.iter().rev().take(2).sum();
         StatsSnapshot {
             now: format_ms(now),
@@ -365,10 +542,177 @@ impl Windows {
             events_per_second: recent as f64 / 10.0,
             users_now: users(minutes(2)),
             quarter: period_stats(minutes(15)),
-            day: period_stats(quarters.chain(self.minutes.iter().filter(|period| period.number * MINUTE > now - DAY))),
+            day: period_stats(quarters.chain(newest)),
             fine,
-            coarse: self.coarse.points(now),
+            coarse: self.counts.points(now, 5 * MINUTE, DAY / (5 * MINUTE)),
         }
+    }
+
+    /// The periods from `from_ms` up to `to_ms`, of the length of the window's parts, oldest first.
+    fn parts(&self, window: Window, from_ms: i64, to_ms: i64) -> impl Iterator<Item = &Period> {
+        let length = window.part_ms();
+        let (periods, newest) = match window {
+            Window::Quarter | Window::Hour => (&self.minutes, None),
+            Window::Day => (&self.quarters, self.minutes.back()),
+        };
+        let within = move |ms: i64| (from_ms..to_ms).contains(&ms);
+        let newest = newest.filter(move |period| within(period.number * MINUTE));
+        periods.iter().filter(move |period| within(period.number * length)).chain(newest)
+    }
+
+    fn window(&self, window: Window, action: Option<&str>, now: i64) -> WindowStats {
+        let (from, to) = window.range(now);
+        let length = window.length_ms();
+        // Where the part starts that is not over.
+        let over = to - window.part_ms();
+        let known_from = self.first_ms.map_or(now, |first| first.max(self.since_ms.min(now)));
+        let is_filling = self.is_filling();
+        let is_known_before = window != Window::Day && !is_filling && known_from <= from - length;
+        let before = |count: &dyn Fn() -> u64| is_known_before.then(count);
+        let columns = |from: i64| -> Vec<u64> {
+            let starts = (from..from + length).step_by(window.step_ms() as usize);
+            starts.map(|start| self.counts.sum(start, start + window.step_ms())).collect()
+        };
+        let all = Sum::of(self.parts(window, from, to));
+        let old = Sum::of(self.parts(window, from - length, to - length).take_while(|_| is_known_before));
+        let now_columns = columns(from);
+        let events = Compared {
+            count: now_columns.iter().sum(),
+            complete: self.counts.sum(from, over),
+            before: before(&|| self.counts.sum(from - length, over - length)),
+        };
+        let complete_users = users(self.parts(window, from, over));
+        let users_before = || users(self.parts(window, from - length, over - length)).estimate;
+        let rate = self.rate(now);
+        let peak = self.counts.steps(from, to).max().unwrap_or(0) as f64 / (STEP / 1000) as f64;
+        let users = DistinctUsers::from(&all.distinct);
+        let named = |row: NameCount, names: fn(&Period) -> &FrequentItemsSketch<String>, columns: Vec<u64>| {
+            let sum =
+                |from: i64, to: i64| self.parts(window, from, to).map(|part| names(part).estimate(&row.name)).sum();
+            let current: u64 = sum(over, to);
+            NameStats {
+                events: Compared {
+                    count: row.count,
+                    complete: row.count.saturating_sub(current),
+                    before: before(&|| sum(from - length, over - length)),
+                },
+                error: row.error,
+                name: row.name,
+                columns,
+            }
+        };
+        let of_action = |row: NameCount| {
+            let columns = self.action_columns(window, from, &row.name);
+            named(row, |part| &part.top_actions, columns)
+        };
+        let of_user = |row: NameCount| {
+            let columns = self.user_parts(window, from, to, &row.name);
+            named(row, |part| &part.top_users, columns)
+        };
+        let (actions, more_actions) = all.actions();
+        WindowStats {
+            window,
+            now_ms: now,
+            from_ms: from,
+            to_ms: to,
+            known_from_ms: known_from,
+            is_filling,
+            columns: now_columns,
+            columns_before: is_known_before.then(|| columns(from - length)),
+            events,
+            rate,
+            peak: peak.max(rate.unwrap_or(0.0)),
+            users_compared: Compared {
+                count: users.estimate,
+                complete: complete_users.estimate,
+                before: before(&users_before),
+            },
+            users,
+            actions,
+            more_actions,
+            new_actions: is_known_before.then(|| all.actions_not_in(&old)),
+            top_actions: top(&all.actions).into_iter().map(of_action).collect(),
+            top_users: top(&all.users).into_iter().map(of_user).collect(),
+            action: action.map(|name| {
+                let (high, low) = (all.actions.upper_bound(name), all.actions.lower_bound(name));
+                // A name that is not in the sketch has only its error as the upper bound.
+                let count = if low == 0 { 0 } else { high };
+                of_action(NameCount { name: name.to_owned(), count, error: count - low })
+            }),
+        }
+    }
+
+    /// Events per second in the last ten seconds and more, or since the first event if that is later; `None` within the
+    /// first second and while it is not known.
+    fn rate(&self, now: i64) -> Option<f64> {
+        if !self.started {
+            return None;
+        }
+        let Some(first) = self.first_ms else { return Some(0.0) };
+        let from = (now / STEP - 2) * STEP;
+        let length = now - from.max(first);
+        (length >= 1000).then(|| self.counts.sum(from, now + STEP) as f64 * 1000.0 / length as f64)
+    }
+
+    /// The events of an action by columns.
+    fn action_columns(&self, window: Window, from: i64, action: &str) -> Vec<u64> {
+        let mut columns = vec![0; (window.length_ms() / window.step_ms()) as usize];
+        let mut add = |ms: i64, sketch: &FrequentItemsSketch<String>| {
+            let index = (ms - from).div_euclid(window.step_ms());
+            if let Some(column) = usize::try_from(index).ok().and_then(|index| columns.get_mut(index)) {
+                *column += sketch.estimate(action);
+            }
+        };
+        match window {
+            Window::Quarter => self.fine.iter().for_each(|step| add(step.number * FINE, &step.actions)),
+            Window::Hour => self.minutes.iter().for_each(|part| add(part.number * MINUTE, &part.top_actions)),
+            Window::Day => {
+                self.quarters.iter().for_each(|part| add(part.number * QUARTER, &part.top_actions));
+                self.minutes.back().iter().for_each(|part| add(part.number * MINUTE, &part.top_actions));
+            }
+        }
+        columns
+    }
+
+    /// The events of a user by parts.
+    fn user_parts(&self, window: Window, from: i64, to: i64, user: &str) -> Vec<u64> {
+        let starts = (from..to).step_by(window.part_ms() as usize);
+        let sum = |start: i64| {
+            let parts = self.parts(window, start, start + window.part_ms());
+            parts.map(|part| part.top_users.estimate(user)).sum()
+        };
+        starts.map(sum).collect()
+    }
+}
+
+/// The events of several periods.
+struct Sum {
+    distinct: HllUnion,
+    users: FrequentItemsSketch<String>,
+    actions: FrequentItemsSketch<String>,
+}
+
+impl Sum {
+    fn of<'a>(periods: impl Iterator<Item = &'a Period>) -> Self {
+        let names = || FrequentItemsSketch::new(NAMES).expect("a power of two");
+        let distinct = HllUnion::new(LG_REGISTERS).expect("between 4 and 21");
+        let mut sum = Sum { distinct, users: names(), actions: names() };
+        for period in periods {
+            sum.distinct.update(&period.users);
+            sum.users.merge(&period.top_users);
+            sum.actions.merge(&period.top_actions);
+        }
+        sum
+    }
+
+    /// The number of actions, and whether there were more.
+    fn actions(&self) -> (usize, bool) {
+        (self.actions.num_active_items(), self.actions.maximum_error() > 0)
+    }
+
+    fn actions_not_in(&self, old: &Sum) -> usize {
+        let rows = self.actions.frequent_items(ErrorType::NoFalseNegatives);
+        rows.iter().filter(|row| old.actions.estimate(row.item()) == 0).count()
     }
 }
 
@@ -388,34 +732,30 @@ fn users<'a>(periods: impl Iterator<Item = &'a Period>) -> DistinctUsers {
 }
 
 fn period_stats<'a>(periods: impl Iterator<Item = &'a Period>) -> PeriodStats {
-    let mut sum = Period::new(0);
-    let mut union = HllUnion::new(LG_REGISTERS).expect("between 4 and 21");
-    for period in periods {
-        sum.events += period.events;
-        union.update(&period.users);
-        sum.top_users.merge(&period.top_users);
-        sum.top_actions.merge(&period.top_actions);
-    }
-    let top = |names: &FrequentItemsSketch<String>| {
-        let mut rows: Vec<NameCount> = names
-            .frequent_items(ErrorType::NoFalseNegatives)
-            .iter()
-            .map(|row| NameCount {
-                name: row.item().clone(),
-                count: row.upper_bound(),
-                error: row.upper_bound() - row.lower_bound(),
-            })
-            .collect();
-        rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
-        rows.truncate(TOP);
-        rows
-    };
+    let mut events = 0;
+    let sum = Sum::of(periods.inspect(|period| events += period.events));
     PeriodStats {
-        events: sum.events,
-        users: DistinctUsers::from(&union),
-        top_actions: top(&sum.top_actions),
-        top_users: top(&sum.top_users),
+        events,
+        users: DistinctUsers::from(&sum.distinct),
+        top_actions: top(&sum.actions),
+        top_users: top(&sum.users),
     }
+}
+
+/// The most frequent names.
+fn top(names: &FrequentItemsSketch<String>) -> Vec<NameCount> {
+    let mut rows: Vec<NameCount> = names
+        .frequent_items(ErrorType::NoFalseNegatives)
+        .iter()
+        .map(|row| NameCount {
+            name: row.item().clone(),
+            count: row.upper_bound(),
+            error: row.upper_bound() - row.lower_bound(),
+        })
+        .collect();
+    rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+    rows.truncate(TOP);
+    rows
 }
 
 #[cfg(test)]
@@ -473,6 +813,73 @@ mod tests {
         let stats = Stats::new(false);
         stats.clear();
         assert!(!stats.snapshot().filling, "all of a new topic comes from the tail");
+    }
+
+    /// Windows that know the last day.
+    fn read_windows(now: i64) -> Windows {
+        let mut windows = Windows::new();
+        windows.read_started(0);
+        windows.read_ended(now - DAY);
+        windows
+    }
+
+    #[test]
+    fn a_period_is_compared_with_the_same_part_of_the_one_before() {
+        let now = 1_795_435_200_000 + 40_000; // 40 s after a minute began
+        let mut windows = read_windows(now);
+        for minute in (0..31).rev() {
+            // Ten events a minute in the period before, twelve in this one, of an action that is new.
+            let (events, action) = if minute < 15 { (12, "new") } else { (10, "old") };
+            for n in 0..events {
+                count(&mut windows, now - minute * MINUTE - n, &format!("u{n}"), action);
+            }
+        }
+        let stats = windows.window(Window::Quarter, Some("new"), now);
+        assert_eq!((stats.events.count, stats.events.percent()), (180, Some(20)));
+        assert_eq!(stats.columns.iter().sum::<u64>(), 180);
+        assert_eq!((stats.columns.len(), stats.to_ms - stats.from_ms), (60, QUARTER));
+        assert_eq!(stats.columns_before.as_ref().map(|before| before.iter().sum()), Some(150));
+        assert_eq!((stats.users.estimate, stats.users_compared.percent()), (12, Some(20)));
+        assert_eq!((stats.actions, stats.new_actions), (1, Some(1)));
+        let action = stats.action.expect("it was asked for");
+        assert_eq!((action.events.count, action.events.is_new()), (180, true));
+        assert_eq!((&action.columns, stats.top_actions[0].events.count), (&stats.columns, 180));
+        assert_eq!(stats.top_users[0].columns, [1; 15]);
+        // The hour before is not known.
+        let hour = windows.window(Window::Hour, None, now);
+        assert_eq!((hour.events.count, hour.events.percent(), hour.new_actions), (340, None, None));
+        assert!(hour.columns_before.is_none() && hour.known_from_ms > hour.from_ms);
+    }
+
+    #[test]
+    fn the_column_that_is_not_over_counts() {
+        let now = 1_795_435_200_000 + 100_000;
+        let mut windows = read_windows(now);
+        for n in 0..700 {
+            count(&mut windows, now - 1 - n * 100, "u", "view");
+        }
+        for window in Window::ALL {
+            let stats = windows.window(window, None, now);
+            assert_eq!((stats.columns.iter().sum::<u64>(), stats.events.count), (700, 700), "{window:?}");
+            assert_eq!(stats.top_actions[0].columns, stats.columns, "{window:?}");
+            assert_eq!((stats.peak, stats.rate), (10.0, Some(10.0)), "{window:?}");
+        }
+    }
+
+    #[test]
+    fn the_rate_is_known_a_second_after_the_first_event() {
+        let now = 1_795_435_200_000;
+        let mut windows = Windows::new();
+        assert_eq!(windows.rate(now), None, "the tail has not started");
+        windows.read_started(0);
+        windows.read_ended(now - DAY);
+        assert_eq!(windows.rate(now), Some(0.0));
+        for n in 0..60 {
+            count(&mut windows, now + n * 50, "u", "view");
+        }
+        assert_eq!(windows.rate(now + 500), None);
+        assert_eq!(windows.rate(now + 3000), Some(20.0));
+        assert_eq!(windows.rate(now + MINUTE), Some(0.0));
     }
 
     #[test]

@@ -33,11 +33,14 @@ if (overview) {
   const { startOverview } = await import('./overview.js');
   startOverview(overview);
 }
+if (document.querySelector('.plot')) {
+  const { startCharts } = await import('./chart.js');
+  startCharts();
+}
 const user = rows?.dataset.filters !== undefined;
-const search = $('search');
-if (search && !user) {
-  const { startSearch } = await import('./history.js');
-  startSearch(search, rows);
+if ($('histogram')) {
+  const { startHistory } = await import('./history.js');
+  startHistory(rows);
 }
 if (user) {
   const { startUser } = await import('./user.js');

@@ -1,9 +1,56 @@
-// Continues a search that the page itself did not complete: shows matches as they are found, and can be stopped.
+// The history page: its histogram, the days between its rows, and the search that the page itself did not complete, which
+// shows matches as they are found and can be stopped.
 
+import { Histogram } from './histogram.js';
 import { Search } from './search.js';
+import { dayOf, inputTime } from './time.js';
 import { $, at, events, number } from './words.js';
 
-export function startSearch(box, rows) {
+export function startHistory(rows) {
+  const histogram = new Histogram($('histogram'));
+  showDays(rows);
+  useZone($('filters'));
+  if ($('search')) startSearch($('search'), rows, histogram);
+}
+
+/** Shows the times of inputs in the zone of the rows; the address has them in UTC. */
+function useZone(form) {
+  const inputs = [...form.querySelectorAll('[type=datetime-local]')];
+  for (const input of inputs) {
+    // The default, so that a reset of the form keeps it.
+    if (input.value) input.defaultValue = inputTime(new Date(`${input.value}Z`));
+  }
+  const shown = inputs.map(({ value }) => value.replace('T', ' '));
+  if (inputs.length === 2 && shown[0]) {
+    form.querySelector('#range summary').textContent = `${shown[0]} – ${shown[1] || 'now'}`;
+  }
+  form.querySelector('.times-zone').textContent = $('zone').textContent;
+  form.addEventListener('formdata', ({ formData }) => {
+    for (const { name, value } of inputs) {
+      if (value) formData.set(name, new Date(value).toISOString());
+    }
+  });
+}
+
+/** Writes the day between rows of different days. */
+function showDays(rows) {
+  for (const line of rows.querySelectorAll('.day')) line.remove();
+  let before = null;
+  for (const row of rows.querySelectorAll(':scope > .event')) {
+    const { date } = row.querySelector('time') ?? {};
+    if (!date) continue;
+    const day = dayOf(date);
+    if (before !== null && day !== before) {
+      const line = document.createElement('li');
+      line.className = 'day';
+      line.textContent = day;
+      row.before(line);
+    }
+    before = day;
+  }
+}
+
+function startSearch(box, rows, histogram) {
   const more = $('next').querySelector('a');
   const query = new URLSearchParams(box.dataset.search.split('?')[1]);
   const limit = new URL(more.href).searchParams.get('limit');
@@ -22,16 +69,24 @@ export function startSearch(box, rows) {
     row() {
       found += 1;
       rows.previousElementSibling.hidden = false;
+      $('summary').textContent = `${number(found)} found so far`;
+    },
+    progress({ reached, times = [] }) {
+      histogram.found(times);
+      if (reached) histogram.searched(Date.parse(reached));
     },
     ended(next) {
+      showDays(rows);
       $('next').hidden = !next;
       if (next) {
         remember(next);
         more.textContent = found >= limit ? (bound === 'to' ? 'Older events' : 'Next events') : 'Continue search';
       } else {
+        histogram.searchedAll();
         $('empty').hidden = found > 0;
       }
-      $('summary').textContent = events(found);
+      $('summary').textContent = next ? `${number(found)} found so far` : events(found);
+      $('exported').textContent = `${next ? '≥ ' : ''}${number(found)}`;
     },
   });
   const start = () => {

@@ -77,6 +77,6 @@ function linksOf(list, field) {
 /** The condition on a field that has no `data-f`: name and value are as they are shown. */
 function conditionOf(field) {
   const pointer = pointerTo(field.firstChild.textContent.slice(0, -1));
-  const value = field.lastChild.data;
+  const value = field.textContent.slice(field.firstChild.textContent.length);
   return /^[{[]/.test(value) ? pointer : `${pointer}:eq:${value}`;
 }

@@ -1,8 +1,8 @@
 // Changes a part of the page in place, so that focus, selection and opened details stay.
 
-/** Makes `old` equal to `fresh`. Opened details stay open. */
+/** Makes `old` equal to `fresh`. Opened details stay open, and elements with `data-keep` belong to a script. */
 export function patch(old, fresh) {
-  if (old.isEqualNode(fresh)) return;
+  if (old.isEqualNode(fresh) || old.dataset?.keep !== undefined) return;
   if (old.nodeName !== fresh.nodeName) {
     old.replaceWith(document.importNode(fresh, true));
     return;

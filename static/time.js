@@ -18,6 +18,14 @@ export function exactTime(date) {
   return `${day.format(date)} ${clock.format(date)}.${ms} ${zone}`;
 }
 
+const weekday = new Intl.DateTimeFormat('en-GB', { weekday: 'short', day: 'numeric', month: 'short' });
+
+/** `Wed 25 Nov`. */
+export const dayOf = (date) => weekday.format(date).replace(',', '');
+
+/** A time as inputs of date and time have it: `2026-11-25T12:04:31`. */
+export const inputTime = (date) => `${day.format(date)}T${clock.format(date)}`;
+
 /** `12 s`, `3 min`, `5 h`, `40 d`. */
 export function duration(ms) {
   const s = Math.max(0, Math.floor(ms / 1000));

@@ -26,7 +26,7 @@ pub use consumer::uncommitted::{Uncommitted, UncommittedSink};
 pub use embedded::TopicEmptier;
 pub use group_consumer::{Options, WorkerError, consume};
 pub use health::{Cause, HeldUp, Trouble, describe_troubles, stops_all};
-pub use history::{History, HistoryError, HistoryRange, LastMatches, Marks, SearchEnd, SearchReport};
+pub use history::{History, HistoryError, HistoryRange, LastMatches, Marks, SearchEnd, SearchReport, TimeCounts};
 pub use partitioner::partition_of;
 pub use producer::{Completion, Delivered, Message, Priority, ProduceError, Producer};
 pub use reads::{ReadError, ReadKind, Reads};

@@ -236,7 +236,7 @@ impl<F: ExportFormat> Running<F> {
         let end = history.search(
             range,
             stop,
-            |record| request.matches(record),
+            |record| request.matches(record, history.time_ms(record)),
             |step| {
                 let mut has_report = false;
                 match step {

@@ -15,7 +15,7 @@ pub struct SearchRequest {
     /// The position to start at, and the position to end before.
     pub from: Bound,
     pub to: Bound,
-    /// Only records whose timestamp is at or after `since` and before `until`, in milliseconds since 1970.
+    /// Only records whose time ([`History::time_ms`]) is at or after `since` and before `until`, in milliseconds since 1970.
     pub since: Option<i64>,
     pub until: Option<i64>,
     pub order: Order,
@@ -71,10 +71,10 @@ impl SearchRequest {
         if self.filter.reads_records() || self.until.is_some() { ReadKind::Scan } else { ReadKind::Page }
     }
 
-    /// Whether a record matches. Clocks differ, so records between two offsets may have times out of range: each
-    /// record's timestamp decides. A record without a timestamp is before all times.
-    pub(super) fn matches(&self, record: &Record) -> bool {
-        let at = record.timestamp_ms().unwrap_or(i64::MIN);
+    /// Whether a record with this time ([`History::time_ms`]) matches. Clocks differ, so records between two offsets may
+    /// have times out of range: each record's own time decides. A record without a time is before all times.
+    pub(super) fn matches(&self, record: &Record, time_ms: Option<i64>) -> bool {
+        let at = time_ms.unwrap_or(i64::MIN);
         self.since.is_none_or(|since| at >= since)
             && self.until.is_none_or(|until| at < until)
             && self.filter.matches(record)
@@ -86,9 +86,6 @@ impl SearchRequest {
     /// record may have an earlier timestamp.
     pub(super) fn range(&self, history: &History, scan: u64) -> Result<HistoryRange, HistoryError> {
         let wanted = &self.filter.partitions;
-        if self.until.is_some() {
-            history.need_times()?;
-        }
         let since = self.since.map(|ms| history.offsets_since_of(ms, wanted)).transpose()?.map(Cursor::new);
         let bounds = history.bounds_of(wanted)?;
         let since = |partition| since.as_ref().map(|since| since.get(partition));
@@ -113,7 +110,7 @@ impl SearchRequest {
         if self.order != Order::NewestReversed {
             return Ok(None);
         }
-        let last = history.place_of_last(range, stop, |record| self.matches(record), more)?;
+        let last = history.place_of_last(range, stop, |record| self.matches(record, history.time_ms(record)), more)?;
         range.from.clone_from(&last.place);
         Ok(Some(last))
     }
@@ -135,7 +132,7 @@ mod tests {
     fn a_records_own_timestamp_decides_whether_it_is_between_two_times() {
         let request = SearchRequest { since: Some(10), until: Some(20), ..SearchRequest::of_user("Ann", None, None) };
         let record = |ms| Record::new(0, 0, ms, None, Some(br#"{"user":"Ann"}"#), std::iter::empty());
-        let matching = [Some(9), Some(10), Some(19), Some(20), None].map(|ms| request.matches(&record(ms)));
+        let matching = [Some(9), Some(10), Some(19), Some(20), None].map(|ms| request.matches(&record(ms), ms));
         assert_eq!(matching, [false, true, true, false, false]);
     }
 }

@@ -1,6 +1,7 @@
 //! Bounded searches: each runs when a permit is free, on a thread that may block, and is cancelled with its caller.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
@@ -8,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::SearchRequest;
 use crate::bounds::{self, Address, Busy, Share, Shares};
 use crate::event::Record;
-use crate::kafka::{History, HistoryError, HistoryRange, Marks, ReadError, ReadKind, Reads, SearchEnd, SearchReport};
+use crate::kafka::{
+    History, HistoryError, HistoryRange, Marks, ReadError, ReadKind, Reads, SearchEnd, SearchReport, TimeCounts,
+};
 
 /// The parts that all searches share. Cheap to clone.
 #[derive(Clone)]
@@ -65,6 +68,11 @@ impl Searches {
         }
     }
 
+    /// The history that the searches read.
+    pub fn history(&self) -> &Arc<History> {
+        self.reads.history()
+    }
+
     /// Permits that are held, by the kind of read.
     pub fn held(&self) -> [(&'static str, usize); 3] {
         let [pages, scans] = self.reads.held();
@@ -100,6 +108,20 @@ impl Searches {
         self.reads.run(client, ReadKind::Page, run).await
     }
 
+    /// Counts the records of partitions over time, as [`History::counts_over_time`] does it.
+    pub async fn counts_over_time(
+        &self,
+        client: Address,
+        partitions: Vec<i32>,
+        edges: impl FnOnce(Option<i64>, usize) -> Vec<i64> + Send + 'static,
+    ) -> Result<TimeCounts, SearchError> {
+        let count = move |history: &History, stop: &CancellationToken| {
+            Ok::<_, SearchError>(history.counts_over_time(&partitions, stop, edges)?)
+        };
+        let (counts, _) = self.reads.run(client, ReadKind::Page, count).await?;
+        Ok(counts)
+    }
+
     /// Waits for the permit of a large answer, to hold until its client has read it.
     pub async fn answer(&self, client: Address) -> Result<Share, SearchError> {
         self.answers.acquire(client, bounds::TURN).await.map_err(SearchError::Answers)
@@ -127,7 +149,7 @@ impl RangeReader<'_> {
         let end = self.history.page(
             &self.range,
             self.stop,
-            |record| self.request.matches(record),
+            |record| self.request.matches(record, self.history.time_ms(record)),
             |record| {
                 bytes += take(record);
                 if bytes >= bounds::READ_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -140,7 +162,7 @@ impl RangeReader<'_> {
     /// Passes the records to `each` in order, for at most [`bounds::PAGE_TIME`].
     pub fn each(self, mut each: impl FnMut(&Record)) -> Result<Page, SearchError> {
         let in_time = in_time();
-        let matches = |record: &Record| self.request.matches(record);
+        let matches = |record: &Record| self.request.matches(record, self.history.time_ms(record));
         let end = self.history.search(&self.range, self.stop, matches, |step| {
             if let SearchReport::Found(record) = step {
                 each(&record);

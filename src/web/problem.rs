@@ -433,7 +433,6 @@ impl From<HeavyWorkError> for Problem {
 impl From<HistoryError> for Problem {
     fn from(error: HistoryError) -> Self {
         let kind = match error {
-            HistoryError::NoTimeIndex => Kind::NotImplemented,
             HistoryError::HeldUp { .. } => Kind::HeldUp,
             HistoryError::Unreachable(_)
             | HistoryError::Expired(_)

@@ -64,6 +64,7 @@ table! {
         Page   pages::overview::page;
         Long   pages::overview::stream;
         Page   pages::history::page;
+        Page   pages::histogram::fragment;
         Long   pages::history::search;
         Page   pages::record::record;
         Page   pages::user::page;

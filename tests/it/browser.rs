@@ -605,7 +605,8 @@ fn the_full_record_is_shown_on_demand() {
 fn a_search_continues_by_itself_and_can_be_stopped() {
     let app = Application::on(Broker::Kafka).start();
     let mut records: Vec<_> = (0..120_000).map(|n| NewRecord::event("crowd", &n.to_string())).collect();
-    records[7] = NewRecord::event("needle", "first");
+    let hour_ago = (time::OffsetDateTime::now_utc() - time::Duration::hours(1)).unix_timestamp() * 1000;
+    records[0] = NewRecord::event("needle", "first").timestamp(hour_ago);
     for chunk in records.chunks(20_000) {
         app.topic().produce_all(chunk);
     }
@@ -615,6 +616,29 @@ fn a_search_continues_by_itself_and_can_be_stopped() {
     assert_eq!(browser.texts("#rows .who"), ["needle"]);
     assert_eq!(browser.count("#next:not([hidden])"), 0);
     browser.wait_for_text("#summary", "1 event");
+    assert_eq!(browser.texts("#exported"), ["1"]);
+    // The histogram counts the match among all records.
+    let sums = "return [0, 1].map((series) => [...document.querySelectorAll('#histogram svg a')] \
+                .reduce((sum, { dataset }) => sum + Number(dataset.n.split(',')[series]), 0))";
+    browser.wait_for("the match in the histogram", || browser.js(sums) == json!([1, 119_999]));
+    assert_eq!(browser.js("return document.querySelector('#histogram .searched').style.left"), "0%");
+    // Its columns are ranges of the page, and so are the periods.
+    browser.js("const svg = document.querySelector('#histogram svg'); \
+         const { left, width, top } = svg.getBoundingClientRect(); \
+         const go = (type, part) => svg.dispatchEvent(new PointerEvent(type, \
+             { bubbles: true, button: 0, clientX: left + width * part, clientY: top + 5 })); \
+         go('pointerdown', 0.001); go('pointermove', 0.1); go('pointerup', 0.1);");
+    browser.wait_for("the range", || {
+        ["user=needle", "since=2", "until=2"].iter().all(|part| browser.location().contains(part))
+    });
+    browser.wait_for("the match", || browser.texts("#rows .who") == ["needle"]);
+    browser.click(".periods a");
+    browser
+        .wait_for("the period", || browser.location().contains("since=-5m") && !browser.location().contains("until"));
+    assert_eq!(browser.texts(".periods [aria-current]"), ["5m"]);
+    browser.wait_for("the search", || browser.texts("#search-words").iter().all(|words| words.contains("0 found.")));
+    browser.open(&app, "/history?user=needle");
+    browser.wait_for_rows(1);
     // The row is like any other.
     browser.click("#rows summary");
     browser.wait_for_text("#rows details", "Copy");

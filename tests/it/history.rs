@@ -19,6 +19,9 @@ on_every_broker! {
     everything_that_matches_is_exported,
     a_search_streams_matches_and_progress,
     the_record_page_shows_the_full_record,
+    history_is_between_two_times_or_from_an_offset,
+    the_histogram_counts_what_reading_counts,
+    the_page_says_how_many_and_marks_what_was_found,
 }
 
 on_three_brokers! {
@@ -299,16 +302,6 @@ fn history_starts_at_a_time() {
     assert_eq!(page(&app, "?since=-1s"), (vec![], None));
 }
 
-#[test]
-fn the_embedded_broker_answers_501_for_searches_by_time() {
-    let app = Application::on(Broker::Embedded).start();
-    let problem = app.get("/api/v1/events?since=-15m").expect(501).problem();
-    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("embedded broker")), "{problem}");
-    assert_eq!(problem["retryable"], false);
-    let page = app.request("GET", "/history?since=-15m").header("Accept", "text/html").send().expect(200);
-    assert!(page.text().contains("embedded broker cannot search by time"), "{}", page.text());
-}
-
 /// Deleted by retention: history starts at the oldest remaining record.
 #[test]
 fn history_starts_at_the_oldest_record() {
@@ -432,9 +425,8 @@ fn the_record_page_shows_the_full_record(broker: Broker) {
     assert!(odd.text().contains("000000  00 9f 92") && !odd.text().contains("Send again"), "{}", odd.text());
 }
 
-#[test]
-fn history_is_between_two_times_or_from_an_offset() {
-    let app = Application::on(Broker::Kafka).start();
+fn history_is_between_two_times_or_from_an_offset(broker: Broker) {
+    let app = Application::on(broker).start();
     write_in_order(&app, 100);
     let start = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
     let at = |seconds: i64| {
@@ -452,4 +444,89 @@ fn history_is_between_two_times_or_from_an_offset() {
     assert_eq!(places(&back), [(1, 5), (1, 4), (1, 3)]);
     let problem = app.get("/api/v1/events?offset=5").expect(400).problem();
     assert!(problem["detail"].as_str().is_some_and(|words| words.contains("needs exactly one partition")), "{problem}");
+}
+
+// --- The histogram, and the words of the page --------------------------------------------------------------------------
+
+/// The columns of a histogram: start, end, and the counts of its series.
+fn columns(app: &Application, query: &str) -> Vec<(i64, i64, Vec<u64>)> {
+    let fragment = app.get(&format!("/history/histogram?{query}")).expect(200);
+    let attribute = |tag: &str, name: &str| {
+        let value = tag.split(&format!("{name}=\"")).nth(1).and_then(|rest| rest.split('"').next());
+        value.unwrap_or_else(|| panic!("{name} in {tag}")).to_owned()
+    };
+    let number = |name| attribute(fragment.text(), name).parse::<i64>().expect("a number");
+    let (start, step) = (number("data-start"), number("data-step"));
+    let column = |(index, tag): (i64, &str)| {
+        let counts = attribute(tag, "data-n").split(',').map(|count| count.parse().expect("a count")).collect();
+        (start + index * step, start + (index + 1) * step, counts)
+    };
+    let links = fragment.text().split("<a href=").filter(|tag| tag.contains("data-n="));
+    (0..).zip(links).map(column).collect()
+}
+
+fn the_histogram_counts_what_reading_counts(broker: Broker) {
+    let app = Application::on(broker).start();
+    assert!(app.get("/history/histogram").expect(200).text().contains("No records yet."));
+    let start = time::OffsetDateTime::now_utc() - time::Duration::hours(2);
+    // Unevenly spread over time and partitions, with half an hour without records.
+    let at = |n: i64| start + time::Duration::milliseconds(n * n * 150 + i64::from(n > 100) * 1_800_000);
+    let record = |n: i64| {
+        NewRecord::new()
+            .value(event(n))
+            .partition([0, 0, 0, 1, 2, 0][n as usize % 6])
+            .header("ce_time", at(n).format(&time::format_description::well_known::Rfc3339).expect("a time"))
+            .timestamp((at(n).unix_timestamp_nanos() / 1_000_000) as i64)
+    };
+    app.topic().produce_all(&(0..180).map(record).collect::<Vec<_>>());
+    let count = |from: i64, to: i64, wanted: &dyn Fn(i64) -> bool| {
+        let time = |n: &i64| (at(*n).unix_timestamp_nanos() / 1_000_000) as i64;
+        (0..180).filter(|n| wanted(*n) && (from..to).contains(&time(n))).count() as u64
+    };
+    for (query, wanted) in [
+        ("since=-3h", Box::new(|_| true) as Box<dyn Fn(i64) -> bool>),
+        ("", Box::new(|_| true)),
+        ("since=-100m&until=-20m", Box::new(|_| true)),
+        ("partition=1&partition=2", Box::new(|n| matches!(n % 6, 3 | 4))),
+    ] {
+        let columns = columns(&app, query);
+        assert!((20..=61).contains(&columns.len()), "{query}: {} columns", columns.len());
+        for (from, to, counts) in &columns {
+            assert_eq!(*counts, [count(*from, *to, &wanted)], "{query}: {from} to {to}");
+        }
+        assert!(columns.windows(2).all(|pair| pair[0].1 == pair[1].0), "{query}");
+        assert!(columns.iter().filter(|(.., counts)| counts[0] == 0).count() > 5, "{query}: {columns:?}");
+    }
+    // With filters the matches are counted by the page's script; the server counts the others.
+    let filtered = columns(&app, "user=user-3");
+    assert_eq!(filtered.iter().map(|(.., counts)| counts[0]).sum::<u64>(), 0);
+    assert_eq!(filtered.iter().map(|(.., counts)| counts[1]).sum::<u64>(), 180);
+    app.get("/history/histogram?since=noon").expect(400);
+}
+
+fn the_page_says_how_many_and_marks_what_was_found(broker: Broker) {
+    let app = Application::on(broker).start();
+    write_in_order(&app, 60);
+    let page = |query: &str| {
+        let page = app.request("GET", &format!("/history?{query}")).header("Accept", "text/html").send().expect(200);
+        page.text().to_owned()
+    };
+    let some = page("limit=50");
+    for words in ["50 shown, newest first; more below", "Export (<span id=\"exported\">≥ 50</span>)"] {
+        assert!(some.contains(words), "{words} in {some}");
+    }
+    let all = page("since=-2h&limit=100");
+    for words in ["60 events, newest first", "<span id=\"exported\">60</span>"] {
+        assert!(all.contains(words), "{words} in {all}");
+    }
+    let is_chosen = "aria-current=\"true\">24h</a>";
+    assert!(page("since=-24h").contains(is_chosen) && !all.contains(is_chosen), "{all}");
+    let found = page("user_prefix=USER-3&q=EVEN");
+    for part in ["<mark>user-3</mark>", "<mark>even</mark>"] {
+        assert!(found.contains(part), "{part} in {found}");
+    }
+    assert!(!all.contains("<mark>"), "{all}");
+    // Without script: the same chart in the page.
+    let shown = page("since=-2h&chart=1");
+    assert!(shown.contains("id=\"chart-history\"") && !all.contains("id=\"chart-history\""), "{shown}");
 }

@@ -10,6 +10,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("app", &["*"]),
     ("base_path", &[]),
     ("bounds", &[]),
+    ("colours", &[]),
     ("commands", &["*"]),
     ("config", &["base_path", "bounds", "event", "hosts", "origins", "rocket"]),
     ("demo", &["event", "ingest"]),
@@ -27,7 +28,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("rejects", &[]),
     ("search", &["bounds", "event", "feed", "kafka", "limits"]),
     ("server", &["base_path", "bounds", "rocket"]),
-    ("stats", &["event", "kafka"]),
+    ("stats", &["colours", "event", "kafka"]),
     ("stream", &["bounds", "config", "event", "feed", "kafka", "limits", "rejects"]),
     ("telemetry", &["config", "feed", "ingest", "kafka", "rejects", "rocket", "server"]),
     (
@@ -35,6 +36,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &[
             "base_path",
             "bounds",
+            "colours",
             "event",
             "ephemeral",
             "feed",

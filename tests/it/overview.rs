@@ -96,7 +96,11 @@ fn the_day_before_the_start_is_counted_and_nothing_before_it() {
     let counted: u64 = stats["line_24h"]["counts"].as_array().expect("counts").iter().filter_map(Value::as_u64).sum();
     assert_eq!(counted, 16_000);
     let page = app.get("/overview").expect(200).text().to_owned();
-    assert!(page.contains("16,000 events") && page.contains("about 5,0") || page.contains("about 4,9"), "{page}");
+    assert!(!page.contains("16,000"), "they are older than 15 minutes: {page}");
+    let page = app.get("/overview?period=24h").expect(200).text().to_owned();
+    assert!(page.contains("<dd>16,000") && (page.contains("<dd>≈ 5,0") || page.contains("<dd>≈ 4,9")), "{page}");
+    assert!(!page.contains("≤"), "{page}");
+    assert!(page.contains("no day before to compare with") && page.len() < 100_000, "{} bytes, {page}", page.len());
 }
 
 #[test]
@@ -116,36 +120,110 @@ fn a_recreated_topic_starts_empty() {
 
 fn the_page_shows_the_numbers_and_a_table_beside_each_chart(broker: Broker) {
     let app = Application::on(broker).start();
+    let page = app.get("/overview").expect(200).text().to_owned();
+    assert!(page.contains("no data") && page.contains("None."), "{page}");
     app.accept(&json!({"user": "<b>Ann</b> & Co", "action": "a/b?c=d"}));
     stats(&app, 1);
     let page = app.get("/overview").expect(200).text().to_owned();
     assert!(page.contains(r#"aria-current="page">Overview</a>"#), "{page}");
-    assert!(page.contains("1 event<") && page.contains("1 active user<"), "{page}");
-    assert_eq!(page.matches("<svg viewBox").count(), page.matches("As a table").count(), "{page}");
-    assert!(page.contains(r#"href="/?action=a%2Fb%3Fc%3Dd""#), "{page}");
+    assert!(page.contains("<dt>Events</dt><dd>1</dd>") && page.contains("<dt>Users</dt><dd>1</dd>"), "{page}");
+    assert!(page.contains("Events by action, last 15 minutes: 1 event, at most 1 in 15 s"), "{page}");
+    assert!(page.contains("No comparison yet"), "{page}");
+    assert_eq!(page.matches("<figure").count(), page.matches("As a table").count(), "{page}");
+    assert!(page.contains(r#"href="/overview?period=15m&#38;action=a%2Fb%3Fc%3Dd""#), "{page}");
     assert!(!page.contains("<b>Ann") && page.contains("Ann"), "{page}");
     assert!(page.len() < 50_000, "{} bytes", page.len());
-    let moving = Subscription::open(app.address, "/stream/overview").next();
+    // Each period, and one action.
+    for (period, words) in [("15m", "15 minutes"), ("1h", "hour"), ("24h", "24 hours")] {
+        let path = format!("/overview?period={period}&action=a%2Fb%3Fc%3Dd");
+        let page = app.get(&path).expect(200).text().to_owned();
+        assert!(page.contains(&format!("Events of the action a/b?c=d, last {words}: 1 event")), "{page}");
+        assert!(page.contains("/history?action=a%2Fb%3Fc%3Dd&#38;since=20"), "{page}");
+        assert!(page.contains("The statistics do not count users by action.") && !page.contains("Ann"), "{page}");
+    }
+    for path in ["/overview", "/stream/overview"] {
+        let problem = app.get(&format!("{path}?period=2h")).expect(400).text().to_owned();
+        assert!(problem.contains("15m, 1h or 24h"), "{problem}");
+    }
+    let moving = Subscription::open(app.address, "/stream/overview?period=1h").next();
     assert_eq!(moving.event, "message");
-    assert!(moving.data.contains("Top actions"), "{}", moving.data);
+    assert!(moving.data.contains("Most frequent actions, last hour"), "{}", moving.data);
+}
+
+/// A point in the middle of the column that has events, or of one that many columns from it.
+fn column(browser: &Browser, away: i64) -> (f64, f64) {
+    let place = browser.js_with(
+        "const columns = [...document.querySelectorAll('.plot svg a')];
+         const index = columns.findIndex((column) => /[1-9]/.test(column.dataset.n)) + arguments[0];
+         const { x, y, width, height } = columns[index].getBoundingClientRect();
+         return [x + width / 2, y + height / 2];",
+        json!(away),
+    );
+    (place[0].as_f64().expect("x"), place[1].as_f64().expect("y"))
+}
+
+fn pointer(browser: &Browser, kind: &str, (x, y): (f64, f64)) {
+    let buttons = i32::from(kind != "mouseReleased");
+    let button = if kind == "mouseMoved" { "none" } else { "left" };
+    let event = json!({"type": kind, "x": x, "y": y, "button": button, "buttons": buttons, "clickCount": 1});
+    browser.devtools("Input.dispatchMouseEvent", event);
+}
+
+fn press(browser: &Browser, key: &str, shift: bool) {
+    for kind in ["keyDown", "keyUp"] {
+        let modifiers = if shift { 8 } else { 0 };
+        browser.devtools("Input.dispatchKeyEvent", json!({"type": kind, "key": key, "modifiers": modifiers}));
+    }
 }
 
 #[test]
-fn the_page_updates_by_itself_and_keeps_opened_details_open() {
+fn the_chart_is_updated_and_answers_pointer_and_keyboard() {
     let app = Application::on(Broker::Embedded).start();
     let browser = Browser::start();
     browser.open(&app, "/overview");
     browser.wait_for_text("#moving", "Live");
-    browser.click("#table-fine summary");
+    browser.click("#table-events summary");
     post(&app, 12, 3);
-    browser.wait_for_text("#overview .numbers", "12 events");
-    browser.wait_for_text("#top-quarter-Action", "view");
-    browser.wait_for("the line rises", || {
-        let path = browser.js("return document.querySelector('#chart-fine .line').getAttribute('d')");
-        path.as_str().expect("a path").trim_start_matches('M').split('L').any(|place| !place.ends_with(" 100.0"))
+    browser.wait_for_text("#overview .numbers", "12");
+    browser.wait_for_text("#top-Action", "view");
+    browser.wait_for("the column rises", || {
+        browser.js("return /[1-9]/.test(document.querySelector('.bars').getAttribute('d'))") == true
     });
-    assert_eq!(browser.count("#table-fine[open]"), 1);
+    assert_eq!(browser.count("#table-events[open]"), 1);
+    // The tooltip stays when the chart beneath is updated.
+    pointer(&browser, "mouseMoved", column(&browser, 0));
+    browser.wait_for_text(".over .tip", "12 events");
+    assert_eq!(browser.texts(".over .tip bdi"), ["view", "login"]);
+    post(&app, 1, 1);
+    browser.wait_for_text("#overview .numbers", "13");
+    assert_eq!(browser.count(".over .tip"), 1);
+    // The keyboard: to the left, a range, and out of it.
+    browser.js("document.querySelector('.plot').focus()");
+    press(&browser, "ArrowLeft", false);
+    browser.wait_for_text(".over[aria-live=polite] .tip", "No data");
+    press(&browser, "ArrowRight", true);
+    browser.wait_for_text(".over .tip", "events");
+    assert_eq!(browser.count(".over .range"), 1);
+    press(&browser, "Escape", false);
+    browser.wait_for("the range is left", || browser.count(".over .range") == 0);
+    press(&browser, "Escape", false);
+    browser.wait_for("the crosshair is left", || browser.count(".over .tip") == 0);
     assert_eq!(browser.complaints(), Vec::<String>::new());
+    // A drag chooses three columns.
+    pointer(&browser, "mousePressed", column(&browser, -2));
+    pointer(&browser, "mouseMoved", column(&browser, -1));
+    pointer(&browser, "mouseMoved", column(&browser, 0));
+    pointer(&browser, "mouseReleased", column(&browser, 0));
+    browser.wait_for("the history of the range", || browser.location().contains("/history?since="));
+    let location = browser.location();
+    let time = |name: &str| {
+        let (_, rest) = location.split_once(&format!("{name}=")).expect("a time");
+        let text = rest.split('&').next().expect("a value").replace("%3A", ":");
+        footfall::event::time::parse_ms(&text).unwrap_or_else(|| panic!("{location}"))
+    };
+    assert_eq!(time("until") - time("since"), 45_000, "{location}");
+    browser.open(&app, "/overview");
+    browser.wait_for_text("#moving", "Live");
     app.kill();
     browser.wait_for_text("#moving", "Server unreachable. Showing data from");
 }
@@ -158,5 +236,7 @@ fn the_page_works_without_scripts() {
     let browser = Browser::without_scripts();
     browser.open(&app, "/overview");
     let page = app.get("/overview").expect(200).text().to_owned();
-    assert!(page.contains("no JavaScript") && page.contains("12 events"), "{page}");
+    assert!(page.contains("no JavaScript") && page.contains("<dd>12</dd>"), "{page}");
+    browser.click(".plot svg a");
+    browser.wait_for("the history of the column", || browser.location().contains("/history?since="));
 }

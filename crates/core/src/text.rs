@@ -1,6 +1,7 @@
 //! Finding a text in a record's value or in one of its fields.
 
 use std::fmt;
+use std::ops::Range;
 
 use memchr::memchr;
 use memchr::memmem::Finder;
@@ -83,6 +84,20 @@ impl Part {
         }
     }
 
+    /// Returns where `text` contains it, from left to right and without overlap; nowhere if it is empty.
+    pub fn places(&self, text: &str) -> Vec<Range<usize>> {
+        match self {
+            Part::Exact(part) if part.is_empty() => Vec::new(),
+            Part::Exact(part) => text.match_indices(part.as_str()).map(|(at, part)| at..at + part.len()).collect(),
+            Part::Folded(part) => folded_places(part, text),
+        }
+    }
+
+    /// Returns the start of `text` that is this text; `None` if `text` does not begin with it, or it is empty.
+    pub fn start(&self, text: &str) -> Option<Range<usize>> {
+        self.places(text).into_iter().next().filter(|place| place.start == 0)
+    }
+
     /// Whether `text` contains it.
     pub fn is_in(&self, text: &str) -> bool {
         match self {
@@ -90,6 +105,29 @@ impl Part {
             Part::Folded(part) => text.chars().flat_map(fold).collect::<String>().contains(part.as_str()),
         }
     }
+}
+
+/// Returns the whole characters of `text` whose folded form contains `part`.
+fn folded_places(part: &str, text: &str) -> Vec<Range<usize>> {
+    // The folded text, and for each of its bytes the character it comes from.
+    let (mut folded, mut origins) = (String::new(), Vec::new());
+    for (start, character) in text.char_indices() {
+        folded.extend(fold(character));
+        origins.resize(folded.len(), start..start + character.len_utf8());
+    }
+    if part.is_empty() {
+        return Vec::new();
+    }
+    let mut places: Vec<Range<usize>> = Vec::new();
+    for (at, _) in folded.match_indices(part) {
+        let place = origins[at].start..origins[at + part.len() - 1].end;
+        // Two matches may share a character of which each has a half.
+        match places.last_mut() {
+            Some(last) if last.end > place.start => last.end = place.end,
+            _ => places.push(place),
+        }
+    }
+    places
 }
 
 fn fold(character: char) -> impl Iterator<Item = char> {
@@ -177,7 +215,33 @@ mod tests {
         assert!(exact.begins("John") && exact.is_in("Mary Jo") && !exact.begins("john") && !exact.is_in("banjo"));
     }
 
+    #[test]
+    fn the_places_of_a_part_are_whole_characters() {
+        let found = |part: &Part, text: &'static str| -> Vec<&str> {
+            part.places(text).into_iter().map(|place| &text[place]).collect()
+        };
+        assert_eq!(found(&Part::folded("an"), "Ann an BANANA"), ["An", "an", "AN", "AN"]);
+        assert_eq!(found(&Part::folded("ss"), "Straße, SS"), ["ß", "SS"]);
+        assert_eq!(found(&Part::folded("s"), "ß"), ["ß"]);
+        assert_eq!(found(&Part::folded("ZOË"), "zoë Zoe"), ["zoë"]);
+        assert_eq!(found(&Part::exact("an"), "Ann an"), ["an"]);
+        assert_eq!(Part::folded("jo").start("John Jo"), Some(0..2));
+        assert_eq!((Part::folded("hn").start("John"), Part::exact("").start("John")), (None, None));
+        assert!(Part::folded("").places("a").is_empty());
+    }
+
     proptest! {
+        #[test]
+        fn every_place_of_a_part_is_found(text in "\\PC{0,12}", part in "\\PC{1,2}", upper in any::<bool>()) {
+            let whole = format!("{text}{part}{text}");
+            let typed = if upper { part.to_uppercase() } else { part };
+            let places = Part::folded(&typed).places(&whole);
+            prop_assert!(!places.is_empty(), "{typed:?} in {whole:?}");
+            for place in places {
+                prop_assert!(Part::folded(&typed).is_in(&whole[place]));
+            }
+        }
+
         #[test]
         fn every_part_of_a_text_is_found_however_json_escapes_it(
             text in proptest::collection::vec(any::<char>(), 1..20),

@@ -427,7 +427,7 @@ fn committed<C: ClientContext>(admin: &AdminClient<C>, groups: &mut [Group], wit
     let names: Vec<CString> =
         groups.iter().map(|group| CString::new(group.group.as_str()).unwrap_or_default()).collect();
     let op = Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
-    let answers = admin::ask_all(admin, op, within, groups.len(), |number, options, queue| unsafe {
+    let answers = admin::ask_all(admin.inner(), op, within, groups.len(), |number, options, queue| unsafe {
         // Without a list of partitions: everything that the group has committed.
         let question = Owned::new(
             sys::rd_kafka_ListConsumerGroupOffsets_new(names[number].as_ptr(), std::ptr::null()),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
 use rdkafka::bindings as sys;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{Client, ClientContext};
 
 /// The kind of request.
 pub use rdkafka::bindings::rd_kafka_admin_op_t as Op;
@@ -68,7 +68,7 @@ pub fn ask<C: ClientContext>(
     send: impl FnOnce(Options, Queue),
 ) -> Result<Event, AdminError> {
     let mut send = Some(send);
-    let answers = ask_all(admin, op, within, 1, |_, options, queue| {
+    let answers = ask_all(admin.inner(), op, within, 1, |_, options, queue| {
         if let Some(send) = send.take() {
             send(options, queue);
         }
@@ -76,16 +76,17 @@ pub fn ask<C: ClientContext>(
     answers.into_iter().next().unwrap_or_else(|| Err(silent()))
 }
 
-/// Sends `count` requests at once; `send` sends each by its number. The answers are in that order.
+/// Sends `count` requests at once; `send` sends each by its number. The answers are in that order. The client may also be
+/// that of a consumer or a producer.
 pub fn ask_all<C: ClientContext>(
-    admin: &AdminClient<C>,
+    client: &Client<C>,
     op: Op,
     within: Duration,
     count: usize,
     mut send: impl FnMut(usize, Options, Queue),
 ) -> Vec<Result<Event, AdminError>> {
     let mut answers: Vec<Result<Event, AdminError>> = (0..count).map(|_| Err(silent())).collect();
-    let client = admin.inner().native_ptr();
+    let client = client.native_ptr();
     let until = Instant::now() + within + Duration::from_millis(500);
     // `Owned` destroys what is created here on every return path; librdkafka drops an answer that arrives later.
     unsafe {

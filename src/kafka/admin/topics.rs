@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::AdminClient;
 use rdkafka::bindings as sys;
 use rdkafka::bindings::rd_kafka_IsolationLevel_t as Isolation;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -175,6 +175,37 @@ fn offsets_at<C: ConsumerContext>(
     partitions.iter().map(offset).collect()
 }
 
+/// A record's offset and timestamp, in milliseconds since 1970.
+pub(in crate::kafka) type Found = (i64, i64);
+
+/// Returns, for each of these times, the first record of each partition whose timestamp is at or after it; `None` if there
+/// is no such record that may be read. Sends one request per time and broker, all at once. Fails if a partition does not
+/// answer.
+pub(in crate::kafka) fn first_records<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partitions: &[i32],
+    times_ms: &[i64],
+    within: Duration,
+) -> Result<Vec<Vec<Option<Found>>>, AdminError> {
+    let places: Vec<Place> = partitions.iter().map(|partition| (topic.to_owned(), *partition)).collect();
+    let answers =
+        admin::ask_all(client, Op::RD_KAFKA_ADMIN_OP_LISTOFFSETS, within, times_ms.len(), |number, options, queue| {
+            let (_, isolation) = READABLE;
+            // Negative numbers mean the ends of the partition.
+            list_offsets(client, &places, times_ms[number].max(0), isolation, options, queue);
+        });
+    let found = |answer: Result<admin::Event, AdminError>| {
+        let answered = answered(&answer?);
+        let of = |place: &Place| {
+            let found = answered.get(place).ok_or_else(|| AdminError::Failed(format!("partition {} failed", place.1)));
+            found.map(|(offset, at)| (*offset >= 0).then_some((*offset, *at)))
+        };
+        places.iter().map(of).collect()
+    };
+    answers.into_iter().map(found).collect()
+}
+
 /// Returns the offset up to which committed records can be read, and the next offset, of the partitions that answered.
 /// They differ while a transaction is open. Blocks for at most twice the given time.
 pub(in crate::kafka) fn ends(
@@ -221,7 +252,22 @@ fn ask<C: ClientContext>(
     if places.is_empty() {
         return Ok(HashMap::new());
     }
-    let client = admin.inner().native_ptr();
+    let event = admin::ask(admin, Op::RD_KAFKA_ADMIN_OP_LISTOFFSETS, within, |options, queue| {
+        list_offsets(admin.inner(), places, end as i64, isolation, options, queue);
+    })?;
+    let offset = |(place, (offset, _)): (Place, Found)| (offset >= 0).then_some((place, offset));
+    Ok(answered(&event).into_iter().filter_map(offset).collect())
+}
+
+/// Sends a request for one end of all these partitions, or for the first offset at or after a time.
+fn list_offsets<C: ClientContext>(
+    client: &Client<C>,
+    places: &[Place],
+    at: i64,
+    isolation: Isolation,
+    options: *const sys::rd_kafka_AdminOptions_t,
+    queue: *mut sys::rd_kafka_queue_t,
+) {
     unsafe {
         let list = Owned::new(
             sys::rd_kafka_topic_partition_list_new(places.len() as i32),
@@ -231,19 +277,24 @@ fn ask<C: ClientContext>(
             // A topic's name has no NUL: it came from Kafka.
             let Ok(topic) = CString::new(topic.as_str()) else { continue };
             let item = sys::rd_kafka_topic_partition_list_add(list.pointer(), topic.as_ptr(), *partition);
-            (*item).offset = end as i64;
+            (*item).offset = at;
         }
-        let event = admin::ask(admin, Op::RD_KAFKA_ADMIN_OP_LISTOFFSETS, within, |options, queue| {
-            sys::rd_kafka_AdminOptions_set_isolation_level(options.cast_mut(), isolation);
-            sys::rd_kafka_ListOffsets(client, list.pointer(), options, queue);
-        })?;
+        sys::rd_kafka_AdminOptions_set_isolation_level(options.cast_mut(), isolation);
+        sys::rd_kafka_ListOffsets(client.native_ptr(), list.pointer(), options, queue);
+    }
+}
+
+/// Returns what the partitions answered, without those that failed. The offset is negative if there is no such record.
+fn answered(event: &admin::Event) -> HashMap<Place, Found> {
+    unsafe {
         let result = sys::rd_kafka_event_ListOffsets_result(event.pointer());
         let infos = admin::items(|count| sys::rd_kafka_ListOffsets_result_infos(result, count));
         let answered = infos.iter().filter_map(|info| {
             let place = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info);
-            let good = place.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && place.offset >= 0;
-            good.then(|| ((admin::text(place.topic), place.partition), place.offset))
+            let at = sys::rd_kafka_ListOffsetsResultInfo_timestamp(*info);
+            let good = place.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+            good.then(|| ((admin::text(place.topic), place.partition), (place.offset, at)))
         });
-        Ok(answered.collect())
+        answered.collect()
     }
 }

@@ -3,6 +3,8 @@
 //! Every function that reads blocks, for at most a few seconds without progress. Consumers are kept for the next read,
 //! because connecting one costs more than most reads.
 
+mod counts;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -22,6 +24,8 @@ use super::watch::TopicId;
 use super::{ClusterState, Connection, QUESTION, Quiet, TopicState, partition_of};
 use crate::bounds::MERGE_BYTES;
 use crate::event::Record;
+
+pub use counts::TimeCounts;
 
 /// Most consumers that are kept for the next read; each costs threads and sockets.
 const KEPT: usize = 4;
@@ -59,9 +63,6 @@ pub enum HistoryError {
     /// The caller no longer waits for the read.
     #[error("the read was cancelled")]
     Cancelled,
-    /// The embedded broker has no index by time.
-    #[error("the embedded broker cannot search by time; it can with Apache Kafka (kafka.bootstrap_servers)")]
-    NoTimeIndex,
     #[error("Kafka: {0}")]
     Client(#[from] KafkaError),
 }
@@ -214,12 +215,15 @@ impl History {
         Ok(bounds)
     }
 
-    /// Returns the first offset of each of these partitions, or of all if none is named, whose record's timestamp is at
-    /// or after `ms`, in milliseconds since 1970. Later records may have earlier timestamps. 0 for the other
-    /// partitions.
+    /// Returns the first offset of each of these partitions, or of all if none is named, whose record's time
+    /// ([`History::time_ms`]) is at or after `ms`, in milliseconds since 1970. Later records may have earlier times. 0 for
+    /// the other partitions. The embedded broker has no index by time and keeps little: there it is the first offset of the
+    /// partition, so the caller must compare the records' times in any case.
     pub fn offsets_since_of(&self, ms: i64, wanted: &[i32]) -> Result<Vec<i64>, HistoryError> {
-        self.need_times()?;
         let bounds = self.bounds_of(wanted)?;
+        if self.embedded {
+            return Ok(bounds.into_iter().map(|(first, _)| first).collect());
+        }
         let asked = led(&*self.topic_state()?, wanted)?;
         let found = self.ask(|consumer| topics::since(consumer, &self.topic, &asked, ms, QUESTION))?;
         let mut offsets: Vec<i64> = bounds.iter().map(|(_, end)| *end).collect();
@@ -241,11 +245,6 @@ impl History {
     /// Whether other writers' transactions may hold records back. The embedded broker has no transactions.
     pub fn has_transactions(&self) -> bool {
         !self.embedded
-    }
-
-    /// Fails for the embedded broker, whose records have no timestamps of their own.
-    pub fn need_times(&self) -> Result<(), HistoryError> {
-        if self.embedded { Err(HistoryError::NoTimeIndex) } else { Ok(()) }
     }
 
     /// Returns one record with the first and next offset of its partition; `None` if there is none at that offset.
@@ -295,12 +294,8 @@ impl History {
             .map(|partition| partition as i32)
             .collect();
         let wanted: Vec<i32> = wanted.into_iter().collect();
-        let (mut from, mut ends): (Vec<i64>, Vec<i64>) = self.bounds_of(&wanted)?.into_iter().unzip();
-        match self.offsets_since_of(since_ms - 60_000, &wanted) {
-            Ok(since) => from = since,
-            Err(HistoryError::NoTimeIndex) => {}
-            Err(error) => return Err(error),
-        }
+        let mut ends: Vec<i64> = self.bounds_of(&wanted)?.into_iter().map(|(_, end)| end).collect();
+        let mut from = self.offsets_since_of(since_ms - 60_000, &wanted)?;
         // Partitions may have been added between the two requests.
         from.resize(ends.len(), 0);
         ends.iter_mut().zip(&from).for_each(|(end, from)| *end = (*end).max(*from));
@@ -533,7 +528,8 @@ impl History {
         let place =
             |searches: &[PartitionSearch]| searches.iter().map(|search| search.next(newest_first)).collect::<Vec<_>>();
         while found < range.limit {
-            let time = |search: &PartitionSearch| search.found.front().map(|record| self.order_ms(record));
+            let time =
+                |search: &PartitionSearch| search.found.front().map(|record| self.time_ms(record).unwrap_or(i64::MIN));
             let full = searches.iter().enumerate().filter(|(_, search)| !search.found.is_empty());
             let best = match newest_first {
                 true => full.max_by_key(|(_, search)| time(search)),
@@ -598,7 +594,7 @@ impl History {
             loaded.bytes += record.size();
             // The record next to the part that was not read yet.
             if !newest_first || !std::mem::replace(&mut started[index], true) {
-                searches[index].edge_ms = Some(self.order_ms(&record));
+                searches[index].edge_ms = Some(self.time_ms(&record).unwrap_or(i64::MIN));
             }
             if keep(&record) {
                 loaded.kept += 1;
@@ -634,11 +630,10 @@ impl History {
         Ok(loaded)
     }
 
-    /// The time by which pages are ordered: Kafka's timestamp, or with the embedded broker (whose timestamps are
-    /// constant) the event's time.
-    fn order_ms(&self, record: &Record) -> i64 {
-        let ms = if self.embedded { record.time_ms() } else { record.timestamp_ms() };
-        ms.unwrap_or(i64::MIN)
+    /// Returns the time by which records are ordered and found: Kafka's timestamp, or with the embedded broker (whose
+    /// timestamps are constant) the event's time.
+    pub fn time_ms(&self, record: &Record) -> Option<i64> {
+        if self.embedded { record.time_ms() } else { record.timestamp_ms() }
     }
 
     fn topic_state(&self) -> Result<Arc<TopicState>, HistoryError> {

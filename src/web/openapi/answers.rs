@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use utoipa::IntoResponses;
 use utoipa::openapi::{RefOr, Response};
 
-use super::failures::{BadParameter, NoStream, NoTimeIndex, ReadUnavailable};
+use super::failures::{BadParameter, NoStream, ReadUnavailable};
 
 /// The page.
 #[derive(IntoResponses)]
@@ -37,7 +37,7 @@ macro_rules! groups {
 
 groups! {
     /// Why a search of the topic fails.
-    SearchFailures: BadParameter NoTimeIndex ReadUnavailable;
+    SearchFailures: BadParameter ReadUnavailable;
     /// Why a stream is not opened.
     FollowFailures: BadParameter NoStream;
 }

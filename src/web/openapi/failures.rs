@@ -101,11 +101,6 @@ failures! {
                 Kind::UpgradeRequired,
                 "expected a WebSocket's handshake (RFC 6455), version 13; GET /api/v1/stream needs none"
             ).header("Upgrade", "websocket").header("Sec-WebSocket-Version", "13");
-        NoTimeIndex: "`since` or `until` with the embedded broker, which has no index by time.",
-            Problem::new(
-                Kind::NotImplemented,
-                "the embedded broker cannot search by time; it can with Apache Kafka (kafka.bootstrap_servers)"
-            );
         NoGroups: "The embedded broker, which cannot list consumer groups.",
             Problem::new(
                 Kind::NotImplemented,

@@ -182,6 +182,38 @@ pub struct PageSize {
     last: u32,
 }
 
+/// Whether the page contains its histogram, for browsers without script.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ShowHistogram {
+    /// Any value: the page contains its histogram.
+    #[param(example = "1")]
+    chart: String,
+}
+
+/// What the overview shows.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Overview {
+    /// The period up to now: `15m` by default.
+    #[param(inline)]
+    period: Period,
+    /// Only events of this action.
+    #[param(example = "login")]
+    action: String,
+}
+
+/// A period up to now.
+#[derive(ToSchema)]
+enum Period {
+    #[schema(rename = "15m")]
+    Quarter,
+    #[schema(rename = "1h")]
+    Hour,
+    #[schema(rename = "24h")]
+    Day,
+}
+
 /// How many rejects are wanted.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

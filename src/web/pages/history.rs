@@ -1,28 +1,34 @@
 //! The history page, and the search that continues behind it and sends matches as it finds them.
 
+use std::sync::Arc;
+
 use askama::Template;
 use footfall_core::query_string::BadParameter;
 use rocket::Either;
 use rocket::response::Redirect;
 use rocket::{State, get};
 
+use super::histogram::Histogram;
 use super::progress::SearchProgress;
 use super::suggestions::Suggestions;
-use super::{ROWS, to_condition};
+use super::{history_request, to_condition};
 use crate::bounds::{Address, FIRST_LOOK};
 use crate::event::Record;
 use crate::feed::{Cursor, Feed, Frames};
-use crate::kafka::HistoryRange;
+use crate::kafka::{History, HistoryRange};
 use crate::search::{ExportFormat, Progress, RangeReader, SearchError, SearchRequest, Searches};
-use crate::web::api::history::request;
 use crate::web::guards::RequestId;
 use crate::web::long_answer::{LongBody, Streamed, Whole};
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::views::{
-    BrokerStatus, Listing, PageFrame, Row, RowUser, event_html, history_page, sentence, thousands,
+    BrokerStatus, Listing, PageFrame, Row, RowUser, Stamp, event_html, history_page, sentence, thousands,
 };
+
+/// Periods up to now that the page offers, and their `since`.
+const PERIODS: [(&str, &str); 7] =
+    [("5m", "-5m"), ("15m", "-15m"), ("1h", "-1h"), ("6h", "-6h"), ("24h", "-24h"), ("7d", "-168h"), ("all", "")];
 
 /// A bounded piece of the topic, `GET /history`.
 #[derive(Template)]
@@ -40,6 +46,11 @@ struct HistoryPage {
     next: Option<String>,
     /// The rest of the search, if the first part did not find enough.
     search: Option<Search>,
+    /// The query of the histogram, and the histogram itself if the page was asked for it.
+    histogram: String,
+    shown: Option<Histogram>,
+    /// The times of the rows by which they were found, in milliseconds since 1970: the histogram counts them.
+    times: Vec<i64>,
     /// Queries of the exports: all matches, and these rows.
     all: String,
     these: String,
@@ -76,17 +87,26 @@ impl HistoryPage {
             rows: Vec::new(),
             next: None,
             search: None,
-            all: parameters.with(&[("limit", ""), ("last", ""), ("order", order), ("col", "")]),
-            these: parameters.with(&[("limit", &limit), ("order", order), ("col", "")]),
+            histogram: parameters.with(&[("col", ""), ("limit", ""), ("last", ""), ("chart", "")]),
+            shown: None,
+            times: Vec::new(),
+            all: parameters.with(&[("limit", ""), ("last", ""), ("order", order), ("col", ""), ("chart", "")]),
+            these: parameters.with(&[("limit", &limit), ("order", order), ("col", ""), ("chart", "")]),
             notice: None,
             parameters,
         })
     }
 
     /// Reads the rows, and renders them. Blocks.
-    fn read(mut self, feed: &Feed, reader: RangeReader<'_>) -> Result<Result<LongBody, Problem>, SearchError> {
+    fn read(
+        mut self,
+        history: &History,
+        feed: &Feed,
+        reader: RangeReader<'_>,
+    ) -> Result<Result<LongBody, Problem>, SearchError> {
         let (parameters, newest_first, limit) = (self.parameters.clone(), self.newest_first, self.limit);
         let page = reader.page(|record| {
+            self.times.extend(history.time_ms(&record));
             self.rows.push(Row::new(&record, &self.listing));
             record.size()
         })?;
@@ -105,12 +125,18 @@ impl HistoryPage {
         Ok(LongBody::page(&self))
     }
 
+    /// How many events the page shows, and whether there are more.
     fn summary(&self) -> String {
         let order = if self.newest_first { "newest first" } else { "oldest first" };
-        let count = match self.rows.len() {
-            0 => "No events".to_owned(),
-            1 => "1 event".to_owned(),
-            n => format!("{} events, {order}", thousands(n as u64)),
+        let rows = self.rows.len() as u64;
+        let count = match (rows, &self.search, &self.next) {
+            _ if self.notice.is_some() => return String::new(),
+            (0, Some(_), _) => "Searching".to_owned(),
+            (0, None, _) => "No events".to_owned(),
+            (_, Some(_), _) => format!("{} found so far, {order}", thousands(rows)),
+            (_, None, Some(_)) => format!("{} shown, {order}; more below", thousands(rows)),
+            (1, None, None) => "1 event".to_owned(),
+            (_, None, None) => format!("{} events, {order}", thousands(rows)),
         };
         match (self.parameters.get("from"), self.parameters.get("to")) {
             (None, None) => count,
@@ -118,6 +144,82 @@ impl HistoryPage {
             (None, Some(to)) => format!("{count}, before {to}"),
             (Some(from), Some(to)) => format!("{count}, from {from} up to {to}"),
         }
+    }
+
+    /// How many events the export of all matches has, as far as that is known: `212`, `≥ 50`.
+    fn exported(&self) -> String {
+        let rows = thousands(self.rows.len() as u64);
+        if self.next.is_some() { format!("≥ {rows}") } else { rows }
+    }
+
+    /// The times of the rows for the script, as `1795435200000,…`.
+    fn row_times(&self) -> String {
+        self.times.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    /// The address of this page with its histogram, for browsers without script.
+    fn with_histogram(&self) -> String {
+        history_page(self.parameters.with(&[("chart", "1")]))
+    }
+
+    /// Periods to choose, with their address, and whether the page shows it.
+    fn periods(&self) -> Vec<(&'static str, String, bool)> {
+        let period = |(name, since): (&'static str, &str)| {
+            let range = [("since", since), ("until", ""), ("from", ""), ("to", ""), ("offset", "")];
+            (name, history_page(self.parameters.with(&range)), self.is_within(since))
+        };
+        PERIODS.into_iter().map(period).collect()
+    }
+
+    /// Whether the range of the page is a period up to now; `""` is everything.
+    fn is_within(&self, since: &str) -> bool {
+        self.value("since") == since && self.value("until").is_empty() && !self.is_placed()
+    }
+
+    /// Whether the range starts or ends at an offset.
+    fn is_placed(&self) -> bool {
+        ["from", "to", "offset"].into_iter().any(|name| self.parameters.get(name).is_some())
+    }
+
+    /// The range that is chosen, in words.
+    fn range_words(&self) -> String {
+        let bound = |name| match self.parameters.time(name) {
+            Ok(Some(ms)) if self.is_absolute(name) => Stamp::new(ms).to_second(),
+            _ => self.value(name).to_owned(),
+        };
+        let named = PERIODS.into_iter().find(|(_, since)| self.is_within(since)).map(|(name, _)| name);
+        match (named, self.value("since"), self.value("until")) {
+            (Some("all"), ..) => "All times".to_owned(),
+            (Some(name), ..) => format!("Last {name}"),
+            (None, "", "") => "Range".to_owned(),
+            (None, _, "") => format!("{} – now", bound("since")),
+            (None, "", _) => format!("until {}", bound("until")),
+            (None, ..) => format!("{} – {}", bound("since"), bound("until")),
+        }
+    }
+
+    /// Whether a bound is a time and not a duration ago.
+    fn is_absolute(&self, name: &str) -> bool {
+        !self.value(name).starts_with('-')
+    }
+
+    /// The value of the input for a bound: `2026-11-23T12:00:00` in UTC, or the duration ago.
+    fn bound(&self, name: &str) -> String {
+        match self.parameters.time(name) {
+            // To the second, so that no match is left out when the form is sent again.
+            Ok(Some(ms)) if self.is_absolute(name) => {
+                let ms = if *name == *"until" { ms.saturating_add(999) } else { ms };
+                Stamp::new(ms).iso.get(..19).unwrap_or_default().to_owned()
+            }
+            _ => self.value(name).to_owned(),
+        }
+    }
+
+    /// The day of a row, if it is another than that of the row before: `Wed 25 Nov`.
+    fn new_day(&self, index: &usize) -> Option<String> {
+        let day = |index: usize| self.rows.get(index)?.time.as_ref().map(Stamp::day);
+        let (before, own) = (day(index.checked_sub(1)?)?, day(*index)?);
+        (before != own).then_some(own)
     }
 
     fn value<'b>(&'b self, name: &'b str) -> &'b str {
@@ -139,7 +241,8 @@ impl HistoryPage {
     /// Whether any filter or bound is set.
     fn is_narrowed(&self) -> bool {
         !self.listing.filters.is_empty()
-            || ["from", "to", "since", "until", "offset"].into_iter().any(|name| self.parameters.get(name).is_some())
+            || self.is_placed()
+            || ["since", "until"].into_iter().any(|name| self.parameters.get(name).is_some())
     }
 }
 
@@ -147,7 +250,7 @@ impl HistoryPage {
 #[utoipa::path(
     operation_id = "historyPage",
     tag = "pages",
-    params(openapi::HistoryPage, openapi::Columns, openapi::TypedCondition),
+    params(openapi::HistoryPage, openapi::Columns, openapi::TypedCondition, openapi::ShowHistogram),
     responses(
         openapi::HtmlOrNotice,
         (status = 303, description = "To the page with `field`, `op` and `value` as `f`.", headers(("Location" = String))),
@@ -165,8 +268,11 @@ pub async fn page(
     if let Some(to) = to_condition("/history", &parameters) {
         return Ok(Either::Left(to));
     }
-    let request = request(&parameters, ROWS, 1000)?;
-    let page = HistoryPage::new(frame.clone(), parameters.clone(), &request)?;
+    let request = history_request(&parameters)?;
+    let mut page = HistoryPage::new(frame.clone(), parameters.clone(), &request)?;
+    if parameters.get("chart").is_some() {
+        page.shown = Some(Histogram::in_time(searches, client, &request, &parameters).await?);
+    }
     let without_records = HistoryPage::new(frame, parameters, &request)?;
     match answer(searches, feed, client, request, page).await {
         Err(problem) if matches!(problem.kind, Kind::Unavailable | Kind::NotImplemented) => {
@@ -184,14 +290,15 @@ async fn answer(
     request: SearchRequest,
     page: HistoryPage,
 ) -> Result<Whole, Problem> {
-    let feed = feed.clone();
-    let (body, permit) = searches.read(client, request, FIRST_LOOK, move |reader| page.read(&feed, reader)).await?;
+    let (history, feed) = (searches.history().clone(), feed.clone());
+    let read = move |reader: RangeReader<'_>| page.read(&history, &feed, reader);
+    let (body, permit) = searches.read(client, request, FIRST_LOOK, read).await?;
     Ok(Whole::html(searches, client, body?, permit).await?)
 }
 
 /// The filters and columns of the page. Its place in the topic does not stay when they change.
 fn listing(parameters: &Parameters) -> Result<Listing, BadParameter> {
-    Listing::new("/history", parameters, &["from", "to", "field", "op", "value"])
+    Listing::new("/history", parameters, &["from", "to", "field", "op", "value", "chart"])
 }
 
 fn order(newest_first: bool) -> &'static str {
@@ -201,7 +308,8 @@ fn order(newest_first: bool) -> &'static str {
 /// Returns a query for the same rows, whatever is written later.
 fn within(parameters: &Parameters, newest_first: bool, range: &HistoryRange, limit: usize) -> String {
     let (from, to) = (Cursor::new(&*range.from).to_string(), Cursor::new(&*range.to).to_string());
-    let bounds = [("since", ""), ("until", ""), ("offset", ""), ("col", ""), ("from", &*from), ("to", &*to)];
+    let bounds =
+        [("since", ""), ("until", ""), ("offset", ""), ("col", ""), ("chart", ""), ("from", &*from), ("to", &*to)];
     let limit = limit.to_string();
     parameters.with(&[&bounds[..], &[("order", order(newest_first)), ("limit", &limit)]].concat())
 }
@@ -237,28 +345,33 @@ pub async fn search(
     id: RequestId,
     parameters: Parameters,
 ) -> Result<Streamed, Problem> {
-    let request = request(&parameters, ROWS, 1000)?;
+    let request = history_request(&parameters)?;
     let export = searches.export(client, request, id.0).await?;
     let listing = listing(&parameters)?;
-    let format = Rows { listing, progress: SearchProgress::new(export.range()), found: 0 };
+    let (history, progress) = (searches.history().clone(), SearchProgress::new(export.range()));
+    let format = Rows { listing, history, progress, found: 0, times: Vec::new() };
     Ok(Streamed::events(export.run(format)))
 }
 
 /// Server-Sent Events for the page: rows as they are found.
 struct Rows {
     listing: Listing,
+    history: Arc<History>,
     progress: SearchProgress,
     found: u64,
+    /// The times of what was found since the last report.
+    times: Vec<i64>,
 }
 
 impl ExportFormat for Rows {
     fn record(&mut self, out: &mut Vec<u8>, record: &Record) {
         self.found += 1;
+        self.times.extend(self.history.time_ms(record));
         Frames::data(out, &event_html(record, &self.listing));
     }
 
     fn report(&mut self, out: &mut Vec<u8>, progress: Progress<'_>) -> bool {
-        self.progress.write(out, self.found, None, progress);
+        self.progress.write(out, self.found, std::mem::take(&mut self.times), None, progress);
         true
     }
 }

@@ -6,12 +6,13 @@ use askama::Template;
 use rocket::{State, get};
 
 use super::{Html, html};
+use crate::colours::Colour;
 use crate::kafka::{
     ClusterSnapshot, Group, GroupMember, GroupPartition, InspectError, Inspector, PartitionDetail, TopicSummary,
 };
 use crate::web::openapi;
 use crate::web::problem::Problem;
-use crate::web::views::{self, BrokerStatus, HUES, PageFrame, cut, sentence, size, thousands};
+use crate::web::views::{self, BrokerStatus, PageFrame, cut, sentence, size, thousands};
 
 /// Bounds of the page; the API has the rest.
 const TOPICS: usize = 50;
@@ -224,9 +225,9 @@ fn short(member: &GroupMember) -> String {
     format!("{} {}", cut(&member.client_id, 24), id.chars().take(8).collect::<String>())
 }
 
-/// Neighbours of the picture differ.
-fn hue(member: &usize) -> usize {
-    (member * 7 + 11) % HUES as usize
+/// The class of a member's colour.
+fn colour(member: &usize) -> &'static str {
+    Colour::numbered(*member).class()
 }
 
 fn name(text: &str) -> String {

@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod form;
+pub mod histogram;
 pub mod history;
 pub mod kafka;
 pub mod live;
@@ -13,7 +14,7 @@ mod suggestions;
 pub mod user;
 
 use askama::Template;
-use footfall_core::query_string::QueryBuilder;
+use footfall_core::query_string::{QueryBuilder, QueryString};
 use rocket::http::{ContentType, Status};
 use rocket::request::{FromRequest, Outcome, Request};
 use rocket::response::Redirect;
@@ -21,6 +22,8 @@ use rocket::response::Redirect;
 use crate::base_path::base_path;
 use crate::hosts::Authority;
 use crate::kafka::{ClusterState, Connection, describe_troubles};
+use crate::search::{Order, SearchRequest};
+use crate::web::api::history::request;
 use crate::web::guards::{self, KafkaState};
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
@@ -111,4 +114,13 @@ fn is_https(request: &Request, host: Option<&Authority>) -> bool {
         None if access::is_https(request) => true,
         None => header("Sec-Fetch-Site").is_some() && host.is_some_and(|host| !host.is_loopback()),
     }
+}
+
+/// Makes the request of the history page: as of programs, but newest first also from a time.
+pub fn history_request(parameters: &QueryString) -> Result<SearchRequest, Problem> {
+    let mut request = request(parameters, ROWS, 1000)?;
+    if request.since.is_some() && ["order", "from", "offset"].into_iter().all(|name| parameters.get(name).is_none()) {
+        request.order = Order::NewestFirst;
+    }
+    Ok(request)
 }

@@ -1,5 +1,6 @@
 //! The overview page: rendered here, and updated by a stream of the same rendering.
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,85 +19,169 @@ use tokio::select;
 use tokio::time::sleep;
 
 use super::{Html, html};
+use crate::base_path::base_path;
 use crate::bounds::Address;
+use crate::colours::{self, Colour};
 use crate::feed::{Dialect, Frames};
 use crate::rejects::Rejects;
 use crate::server::body;
-use crate::stats::{DistinctUsers, NameCount, PeriodStats, Points, Stats, StatsSnapshot};
+use crate::stats::{Compared, NameStats, Stats, StatsSnapshot, Window, WindowStats};
 use crate::stream::Streams;
 use crate::web::openapi;
 use crate::web::problem::Problem;
-use crate::web::query::Parameters;
-use crate::web::views::{BrokerStatus, PageFrame, count_of, live_page, rate, thousands, user_page};
+use crate::web::query::{self, Parameters};
+use crate::web::views::{
+    BrokerStatus, Chart, PageFrame, Series, Span, Stamp, history_page, live_page, rate, spark, thousands, user_page,
+};
 
 /// Time between two snapshots: each takes a moment, and nobody reads faster.
 const EVERY: Duration = Duration::from_secs(1);
+/// Actions with a series of their own in the chart.
+const SERIES: usize = 5;
+/// Most points of the small line of a name.
+const POINTS: usize = 24;
+/// Most renderings that are shared by their viewers.
+const SHARED: usize = 64;
+
+/// What a viewer wants to see.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Choice {
+    window: Window,
+    /// The action that the page is about; all if there is none.
+    action: Option<String>,
+}
+
+impl Choice {
+    fn of(parameters: &Parameters) -> Result<Self, Problem> {
+        let window = match parameters.get("period") {
+            None => Window::Quarter,
+            Some(name) => Window::ALL
+                .into_iter()
+                .find(|window| short_name(*window) == name)
+                .ok_or_else(|| query::bad("period", format!("must be 15m, 1h or 24h, not `{name}`")))?,
+        };
+        let action = parameters.get("action").filter(|action| !action.is_empty()).map(str::to_owned);
+        Ok(Choice { window, action })
+    }
+
+    /// The address of the page that shows this.
+    fn address(&self) -> String {
+        let mut query = QueryBuilder::default();
+        query.add("period", short_name(self.window));
+        if let Some(action) = &self.action {
+            query.add("action", action);
+        }
+        format!("{}/overview?{}", base_path(), query.text())
+    }
+}
+
+/// As in the address.
+fn short_name(window: Window) -> &'static str {
+    match window {
+        Window::Quarter => "15m",
+        Window::Hour => "1h",
+        Window::Day => "24h",
+    }
+}
+
+/// To follow "last".
+fn long_name(window: Window) -> &'static str {
+    match window {
+        Window::Quarter => "15 minutes",
+        Window::Hour => "hour",
+        Window::Day => "24 hours",
+    }
+}
 
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct OverviewPage {
     frame: PageFrame,
+    choice: Choice,
     shown: ShownStats,
+}
+
+impl OverviewPage {
+    /// Name, address, and whether it is the shown one, of each period.
+    fn periods(&self) -> [(&'static str, String, bool); 3] {
+        Window::ALL.map(|window| {
+            let choice = Choice { window, ..self.choice.clone() };
+            (short_name(window), choice.address(), window == self.choice.window)
+        })
+    }
 }
 
 /// The part of the page that is updated.
 #[derive(Template)]
 #[template(path = "_overview.html")]
 struct ShownStats {
-    snapshot: Arc<StatsSnapshot>,
+    stats: WindowStats,
+    choice: Choice,
+    chart: Chart,
     /// Submissions refused since the process started.
     rejected: u64,
 }
 
-/// The latest snapshot and its rendering, shared by all viewers.
+/// The latest statistics and their renderings, shared by all viewers.
 pub struct Overviews {
     stats: Arc<Stats>,
     rejects: Arc<Rejects>,
-    latest: Mutex<Option<Overview>>,
-}
-
-#[derive(Clone)]
-struct Overview {
-    at: Instant,
-    snapshot: Arc<StatsSnapshot>,
-    rejected: u64,
-    /// As a frame of the stream.
-    frame: Bytes,
+    snapshot: Mutex<Option<(Instant, Arc<StatsSnapshot>)>>,
+    /// As frames of the stream.
+    frames: Mutex<HashMap<Choice, (Instant, Bytes)>>,
 }
 
 impl Overviews {
     pub fn new(stats: Arc<Stats>, rejects: Arc<Rejects>) -> Self {
-        Overviews { stats, rejects, latest: Mutex::default() }
+        Overviews { stats, rejects, snapshot: Mutex::default(), frames: Mutex::default() }
     }
 
     /// Returns the snapshot of the last second.
     pub fn snapshot(&self) -> Arc<StatsSnapshot> {
-        self.latest().snapshot
+        let mut latest = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*latest {
+            Some((at, snapshot)) if at.elapsed() < EVERY => snapshot.clone(),
+            _ => latest.insert((Instant::now(), Arc::new(self.stats.snapshot()))).1.clone(),
+        }
     }
 
-    fn latest(&self) -> Overview {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(overview) = &*latest
-            && overview.at.elapsed() < EVERY
-        {
-            return overview.clone();
-        }
-        let snapshot = Arc::new(self.stats.snapshot());
+    fn shown(&self, choice: &Choice) -> ShownStats {
+        let stats = self.stats.window(choice.window, choice.action.as_deref());
         let rejected = self.rejects.news().borrow().count;
+        ShownStats { chart: chart(&stats, choice), stats, choice: choice.clone(), rejected }
+    }
+
+    /// Returns the frame of the last second.
+    fn frame(&self, choice: &Choice) -> Bytes {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, frame)) = frames.get(choice)
+            && at.elapsed() < EVERY
+        {
+            return frame.clone();
+        }
         let mut frame = Vec::new();
         // Writing into a String cannot fail, and the template calls nothing that can.
-        Frames::data(&mut frame, &ShownStats { snapshot: snapshot.clone(), rejected }.render().unwrap_or_default());
-        latest.insert(Overview { at: Instant::now(), snapshot, rejected, frame: frame.into() }).clone()
+        Frames::data(&mut frame, &self.shown(choice).render().unwrap_or_default());
+        frames.retain(|_, (at, _)| at.elapsed() < EVERY);
+        if frames.len() >= SHARED {
+            return frame.into();
+        }
+        frames.entry(choice.clone()).insert_entry((Instant::now(), frame.into())).get().1.clone()
     }
 }
 
-/// Rate, top actions, top and active users
-#[utoipa::path(operation_id = "overviewPage", tag = "pages", responses(openapi::Html, openapi::BadParameter,))]
+/// Counts, chart, actions and users of a period
+#[utoipa::path(
+    operation_id = "overviewPage",
+    tag = "pages",
+    params(openapi::Overview),
+    responses(openapi::Html, openapi::BadParameter,)
+)]
 #[get("/overview")]
-pub fn page(overviews: &State<Arc<Overviews>>, frame: PageFrame) -> Result<Html, Problem> {
-    let Overview { snapshot, rejected, .. } = overviews.latest();
-    let shown = ShownStats { snapshot, rejected };
-    html(Status::Ok, &OverviewPage { frame, shown })
+pub fn page(overviews: &State<Arc<Overviews>>, frame: PageFrame, parameters: Parameters) -> Result<Html, Problem> {
+    let choice = Choice::of(&parameters)?;
+    let shown = overviews.shown(&choice);
+    html(Status::Ok, &OverviewPage { frame, choice, shown })
 }
 
 /// Updates of the overview, about once a second, as Server-Sent Events
@@ -105,6 +190,7 @@ pub fn page(overviews: &State<Arc<Overviews>>, frame: PageFrame) -> Result<Html,
 #[utoipa::path(
     operation_id = "overviewStream",
     tag = "pages",
+    params(openapi::Overview),
     responses(
         (
             status = 200,
@@ -112,6 +198,7 @@ pub fn page(overviews: &State<Arc<Overviews>>, frame: PageFrame) -> Result<Html,
             content_type = "text/event-stream",
             body = openapi::OverviewEvent,
         ),
+        openapi::BadParameter,
         openapi::NoStream,
     )
 )]
@@ -120,8 +207,9 @@ pub fn stream(
     streams: &State<Arc<Streams>>,
     overviews: &State<Arc<Overviews>>,
     client: Address,
-    _parameters: Parameters,
+    parameters: Parameters,
 ) -> Result<StatsStream, Problem> {
+    let choice = Choice::of(&parameters)?;
     let permit = streams.admit(client)?;
     let mut pulse = streams.pulse();
     let overviews = Arc::clone(overviews);
@@ -131,7 +219,7 @@ pub fn stream(
         yield Ok(Bytes::from_static(b"retry: 3000\n"));
         let mut sent = Bytes::new();
         loop {
-            let bytes = overviews.latest().frame;
+            let bytes = overviews.frame(&choice);
             if bytes != sent {
                 sent = bytes.clone();
                 yield Ok(bytes);
@@ -162,135 +250,156 @@ impl<'r> Responder<'r, 'static> for StatsStream {
     }
 }
 
-/// Height and width of a chart's drawing, in its own units.
-const WIDTH: f64 = 600.0;
-const HEIGHT: f64 = 100.0;
-
-/// Steps per row of its table: one minute in the chart of 15 minutes, one hour in that of a day.
-const A_ROW: usize = 12;
-
-/// Counts as a line: events per second over time.
-struct Chart<'a> {
-    points: &'a Points,
-    /// All events of that time, including the current step.
-    events: u64,
-    /// Events per second at the top of the drawing.
-    top: f64,
-}
-
-impl<'a> Chart<'a> {
-    fn new(points: &'a Points, period: &PeriodStats) -> Self {
-        let mut chart = Chart { points, events: period.events, top: 0.0 };
-        chart.top = nice(chart.most());
-        chart
-    }
-
-    fn rate(&self, count: u64) -> f64 {
-        count as f64 / self.points.step_s as f64
-    }
-
-    /// Events per second of the highest step.
-    fn most(&self) -> f64 {
-        self.rate(self.points.counts.iter().max().copied().unwrap_or(0))
-    }
-
-    fn path(&self) -> String {
-        let last = (self.points.counts.len().max(2) - 1) as f64;
-        let place = |(index, count): (usize, &u64)| {
-            let x = index as f64 / last * WIDTH;
-            let y = HEIGHT - self.rate(*count) / self.top * HEIGHT;
-            format!("{x:.0} {y:.1}")
-        };
-        let places: Vec<String> = self.points.counts.iter().enumerate().map(place).collect();
-        format!("M{}", places.join("L"))
-    }
-
-    fn top(&self) -> String {
-        rate(self.top)
-    }
-
-    /// Describes the chart in words.
-    fn words(&self) -> String {
-        let seconds = (self.points.counts.len() as i64 * self.points.step_s).max(1) as f64;
-        let mean = rate(self.events as f64 / seconds);
-        format!("{} · avg {mean} · peak {}", count_of(self.events, "event"), rate(self.most()))
-    }
-
-    /// Rows of its table: time, events, and events per second, newest first.
-    fn rows(&self) -> Vec<(String, u64, String)> {
-        let Some(start) = crate::event::time::parse_ms(&self.points.start) else { return Vec::new() };
-        let mut rows = Vec::new();
-        for (index, steps) in self.points.counts.chunks(A_ROW).enumerate() {
-            let at = crate::event::time::format_ms(start + (index * A_ROW) as i64 * self.points.step_s * 1000);
-            let sum: u64 = steps.iter().sum();
-            let seconds = (steps.len() as i64 * self.points.step_s) as f64;
-            rows.push((at, sum, rate(sum as f64 / seconds)));
+/// Returns the chart of a period: stacked by action, or of one action.
+fn chart(stats: &WindowStats, choice: &Choice) -> Chart {
+    let mut query = QueryBuilder::default();
+    let series = match &stats.action {
+        Some(action) => {
+            query.add("action", &action.name);
+            vec![Series {
+                name: action.name.clone(),
+                colour: colours::of(&action.name),
+                values: action.columns.clone(),
+                link: None,
+            }]
         }
-        rows.reverse();
-        rows
+        None => stacked(stats),
+    };
+    let label = match &choice.action {
+        Some(action) => format!("Events of the action {action}, last {}", long_name(choice.window)),
+        None => format!("Events by action, last {}", long_name(choice.window)),
+    };
+    let known_from = if stats.is_filling { stats.now_ms } else { stats.known_from_ms };
+    Chart {
+        id: "events",
+        label,
+        unit: "event",
+        spans: Span::all(stats.from_ms, stats.to_ms, choice.window.step_ms(), known_from, stats.now_ms),
+        series,
+        // Those of one action are not kept.
+        previous: stats.columns_before.clone().filter(|_| choice.action.is_none()).unwrap_or_default(),
+        height: 160,
+        axes: true,
+        query: query.text(),
     }
 }
 
-/// The next larger of 1, 2 and 5 times a power of ten, at least 0.1.
-fn nice(number: f64) -> f64 {
-    let mut top = 0.1;
-    loop {
-        for step in [1.0, 2.0, 5.0] {
-            if top * step >= number {
-                return top * step;
+/// The most frequent actions, and the others.
+fn stacked(stats: &WindowStats) -> Vec<Series> {
+    // What is left of each column: the counts of names may be a little too high.
+    let mut left = stats.columns.clone();
+    let mut series: Vec<Series> = Vec::new();
+    for action in stats.top_actions.iter().take(SERIES) {
+        let mut values = Vec::with_capacity(left.len());
+        for (left, count) in left.iter_mut().zip(&action.columns) {
+            let count = *count.min(left);
+            *left -= count;
+            values.push(count);
+        }
+        let link = Some(Choice { window: stats.window, action: Some(action.name.clone()) }.address());
+        series.push(Series { name: action.name.clone(), colour: colours::of(&action.name), values, link });
+    }
+    if series.is_empty() || left.iter().any(|count| *count > 0) {
+        let name = if series.is_empty() { "events" } else { "others" };
+        series.push(Series { name: name.to_owned(), colour: Colour::OTHERS, values: left, link: None });
+    }
+    series
+}
+
+/// A row of the actions or users.
+struct NameRow<'a> {
+    name: &'a str,
+    /// Where it leads: the page for the action, or that of the user.
+    address: Option<String>,
+    /// The class of its colour.
+    colour: &'static str,
+    count: String,
+    share: String,
+    change: Option<Change>,
+    spark: String,
+    /// Length of its bar, in hundredths of the longest.
+    bar: u64,
+}
+
+/// A comparison with the period before.
+struct Change {
+    /// `▲`, `▼` or nothing.
+    mark: &'static str,
+    /// For screen readers: `up`.
+    direction: &'static str,
+    text: String,
+}
+
+impl Change {
+    fn of(compared: Compared) -> Option<Self> {
+        let change = |mark, direction, text| Some(Change { mark, direction, text });
+        match compared.percent() {
+            Some(0) => change("", "", "±0 %".to_owned()),
+            Some(percent) => {
+                let (mark, direction) = if percent > 0 { ("▲", "up") } else { ("▼", "down") };
+                change(mark, direction, format!("{} %", thousands(percent.unsigned_abs())))
             }
+            None if compared.is_new() => change("", "", "new".to_owned()),
+            None => None,
         }
-        top *= 10.0;
     }
 }
 
 impl ShownStats {
-    /// Name, id, chart, what a row of its table is, and when it begins.
-    fn charts(&self) -> [(&'static str, &'static str, Chart<'_>, &'static str, &'static str); 2] {
-        [
-            (
-                "Last 15 minutes",
-                "fine",
-                Chart::new(&self.snapshot.fine, &self.snapshot.quarter),
-                "minute",
-                "15 minutes ago",
-            ),
-            ("Last 24 hours", "coarse", Chart::new(&self.snapshot.coarse, &self.snapshot.day), "hour", "24 hours ago"),
-        ]
+    fn period(&self) -> &'static str {
+        long_name(self.stats.window)
     }
 
-    /// The top actions and users of a period.
-    fn tops<'a>(&self, period: &'a PeriodStats) -> [(&'static str, &'a [NameCount]); 2] {
-        [("Action", &period.top_actions), ("User", &period.top_users)]
+    fn events_change(&self) -> Option<Change> {
+        Change::of(self.events())
     }
 
-    /// The link for a top entry: the feed of an action, or the page of a user.
-    fn address(&self, kind: &str, name: &str) -> Option<String> {
-        match kind {
-            "Action" => {
-                let mut query = QueryBuilder::default();
-                query.add("action", name);
-                Some(live_page(query.text()))
-            }
-            _ => user_page(name),
+    fn users_change(&self) -> Option<Change> {
+        Change::of(self.stats.users_compared)
+    }
+
+    /// Of the whole topic, or of the chosen action.
+    fn events(&self) -> Compared {
+        self.stats.action.as_ref().map_or(self.stats.events, |action| action.events)
+    }
+
+    fn count(&self) -> String {
+        let about = self.stats.action.as_ref().is_some_and(|action| action.error > 0);
+        format!("{}{}", if about { "≈ " } else { "" }, thousands(self.events().count))
+    }
+
+    /// The rate of the last seconds, or a dash.
+    fn rate(&self) -> String {
+        self.stats.rate.map_or_else(|| "–".to_owned(), rate)
+    }
+
+    fn peak(&self) -> String {
+        rate(self.stats.peak)
+    }
+
+    /// Percentage of an action in all events.
+    fn share_of_all(&self, count: &u64) -> String {
+        let all = self.stats.events.count.max(1);
+        match (*count as f64 * 100.0 / all as f64).min(100.0) {
+            share if share > 0.0 && share < 0.05 => "under 0.1 %".to_owned(),
+            share if share > 0.0 && share < 0.95 => format!("{share:.1} %"),
+            share => format!("{share:.0} %"),
         }
     }
 
-    fn rate(&self) -> String {
-        rate(self.snapshot.events_per_second)
+    /// `203`, or `≈ 203` if the sketch estimates.
+    fn users(&self) -> String {
+        let about = if self.stats.users.low == self.stats.users.high { "" } else { "≈ " };
+        format!("{about}{}", thousands(self.stats.users.estimate))
     }
 
-    /// `1,204 active users`, or `about 1,204` if the sketch estimates.
-    fn users(&self, users: &DistinctUsers) -> String {
-        let about = if users.low == users.high { "" } else { "about " };
-        format!("{about}{}", count_of(users.estimate, "active user"))
+    fn has_estimates(&self) -> bool {
+        self.stats.top_actions.iter().chain(&self.stats.top_users).any(|named| named.error > 0)
     }
 
-    fn events(&self, number: &u64) -> String {
-        count_of(*number, "event")
-    }
-
-    fn bounds(&self, users: &DistinctUsers) -> Option<String> {
+    /// Between which numbers that of users is.
+    fn bounds(&self) -> Option<String> {
+        let users = &self.stats.users;
         (users.low != users.high).then(|| format!("{} to {}", thousands(users.low), thousands(users.high)))
     }
 
@@ -298,19 +407,63 @@ impl ShownStats {
         thousands(*number)
     }
 
-    /// Share of the longest bar, in hundredths.
-    fn share(&self, named: &NameCount, all: &[NameCount]) -> u64 {
-        named.count * 100 / all.first().map_or(1, |first| first.count.max(1))
+    /// The history of the shown period, of the chosen action.
+    fn history(&self) -> String {
+        let mut query = QueryBuilder::default();
+        if let Some(action) = &self.choice.action {
+            query.add("action", action);
+        }
+        query.add("since", &Stamp::new(self.stats.from_ms).iso);
+        history_page(query.text())
     }
 
-    fn periods(&self) -> [(&'static str, &'static str, &PeriodStats); 2] {
-        [("last 15 minutes", "quarter", &self.snapshot.quarter), ("last 24 hours", "day", &self.snapshot.day)]
+    /// The live page, of the chosen action.
+    fn live(&self) -> String {
+        let mut query = QueryBuilder::default();
+        query.add("action", self.choice.action.as_deref().unwrap_or_default());
+        live_page(query.text())
     }
 
-    /// The start of the counted time, if that is less than a day.
-    fn short_of_a_day(&self) -> Option<&str> {
-        let parse = crate::event::time::parse_ms;
-        let day = parse(&self.snapshot.now)? - parse(&self.snapshot.since)?;
-        (self.snapshot.filling || day < 24 * 3_600_000 - 60_000).then_some(&self.snapshot.since)
+    /// The page for all actions.
+    fn all(&self) -> String {
+        Choice { action: None, ..self.choice.clone() }.address()
     }
+
+    fn rows<'a>(&self, names: &'a [NameStats], address: impl Fn(&str) -> Option<String>) -> Vec<NameRow<'a>> {
+        let longest = names.iter().map(likely).max().unwrap_or(0).max(1);
+        let row = |named: &'a NameStats| NameRow {
+            name: &named.name,
+            address: address(&named.name),
+            colour: "",
+            count: format!("{}{}", if named.error > 0 { "≈ " } else { "" }, thousands(likely(named))),
+            share: self.share_of_all(&likely(named)),
+            // An estimate may change by its error alone.
+            change: Change::of(named.events).filter(|_| named.error == 0),
+            spark: spark(&grouped(&named.columns)),
+            bar: likely(named) * 100 / longest,
+        };
+        names.iter().map(row).collect()
+    }
+
+    fn actions(&self) -> Vec<NameRow<'_>> {
+        let choice = |name: &str| Choice { window: self.stats.window, action: Some(name.to_owned()) };
+        let mut rows = self.rows(&self.stats.top_actions, |name| Some(choice(name).address()));
+        rows.iter_mut().for_each(|row| row.colour = colours::of(row.name).class());
+        rows
+    }
+
+    /// The rows of both tables.
+    fn tops(&self) -> [(&'static str, Vec<NameRow<'_>>); 2] {
+        [("Action", self.actions()), ("User", self.rows(&self.stats.top_users, user_page))]
+    }
+}
+
+/// The count in the middle between its bounds.
+fn likely(named: &NameStats) -> u64 {
+    named.events.count - named.error / 2
+}
+
+/// Sums of neighbouring counts, at most [`POINTS`].
+fn grouped(counts: &[u64]) -> Vec<u64> {
+    counts.chunks(counts.len().div_ceil(POINTS).max(1)).map(|chunk| chunk.iter().sum()).collect()
 }

@@ -36,6 +36,9 @@ pub struct ProgressMessage {
     reached: Option<String>,
     /// Records that were looked at.
     scanned: u64,
+    /// Of a search: the times of the records that were found since the last report, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    times: Vec<i64>,
     /// Offsets in range.
     total: u64,
 }
@@ -57,8 +60,16 @@ impl SearchProgress {
         SearchProgress { range: range.clone(), started_at: Instant::now() }
     }
 
-    /// Appends the event of the page; `found` records were found so far, and a count has its sums.
-    pub fn write(&self, out: &mut Vec<u8>, found: u64, counts: Option<Counts>, progress: Progress<'_>) {
+    /// Appends the event of the page; `found` records were found so far, those since the last report at `times`, and a
+    /// count has its sums.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        found: u64,
+        times: Vec<i64>,
+        counts: Option<Counts>,
+        progress: Progress<'_>,
+    ) {
         let (name, scanned, total, next, reached) = match progress {
             Progress::Searching { scanned, left, next, reached_ms } => {
                 ("progress", scanned, scanned + left, Some(next), reached_ms.map(format_ms))
@@ -74,7 +85,7 @@ impl SearchProgress {
         };
         let rate = (scanned as f64 / self.started_at.elapsed().as_secs_f64().max(0.001)) as u64;
         let next = next.map(Cursor::new);
-        let message = ProgressMessage { counts, found, next, rate, reached, scanned, total };
+        let message = ProgressMessage { counts, found, next, rate, reached, scanned, times, total };
         Frames::control(out, Dialect::Html, name, None, &message);
     }
 }

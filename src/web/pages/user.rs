@@ -243,7 +243,7 @@ impl ExportFormat for Sums {
         let mut counts = self.counts.sum();
         // In the form that rows show.
         counts.actions.iter_mut().for_each(|one| one.action = cut(&one.action, usize::MAX));
-        self.progress.write(out, self.counts.events(), Some(counts), progress);
+        self.progress.write(out, self.counts.events(), Vec::new(), Some(counts), progress);
         true
     }
 }

@@ -1,6 +1,8 @@
 //! Times, sizes and texts as people read them.
 
-use crate::event::time;
+use time::{Date, Month};
+
+use crate::event::time as event_time;
 
 /// A time, for a page.
 pub struct Stamp {
@@ -10,7 +12,7 @@ pub struct Stamp {
 
 impl Stamp {
     pub fn new(ms: i64) -> Self {
-        Stamp { iso: time::format_ms(ms) }
+        Stamp { iso: event_time::format_ms(ms) }
     }
 
     /// `2026-11-23 12:04:31.120 UTC`
@@ -26,6 +28,23 @@ impl Stamp {
     /// `12:04:31`
     pub fn clock(&self) -> &str {
         self.part(11..19)
+    }
+
+    /// `2026-11-23 12:04:31`
+    pub fn to_second(&self) -> String {
+        format!("{} {}", self.date(), self.clock())
+    }
+
+    /// `Mon 23 Nov`
+    pub fn day(&self) -> String {
+        let number = |range| self.part(range).parse::<i32>().unwrap_or_default();
+        let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+        let known = Month::try_from(month as u8).and_then(|month| Date::from_calendar_date(year, month, day as u8));
+        let short = |name: String| name.chars().take(3).collect::<String>();
+        match known {
+            Ok(date) => format!("{} {day} {}", short(date.weekday().to_string()), short(date.month().to_string())),
+            Err(_) => self.date().to_owned(),
+        }
     }
 
     fn part(&self, range: std::ops::Range<usize>) -> &str {
@@ -123,6 +142,11 @@ pub fn thousands(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_has_a_name() {
+        assert_eq!(Stamp::new(1_795_435_200_000).day(), "Mon 23 Nov");
+    }
 
     #[test]
     fn thousands_are_separated() {

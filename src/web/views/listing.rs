@@ -1,6 +1,7 @@
 //! The filters and columns of a page with rows, and the addresses of the page with other ones.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use footfall_core::query_string::{BadParameter, Filters, QueryBuilder, QueryString, encode};
 use footfall_core::{Condition, Operator, Pointer};
@@ -8,6 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::format::cut;
+use super::marks::Marks;
 use crate::base_path::base_path;
 
 /// Most characters of a column's name in its head.
@@ -19,6 +21,8 @@ pub struct Listing {
     /// The page's path, without the base path.
     path: &'static str,
     pub filters: Filters,
+    /// What the filters find, to be marked in rows.
+    pub marks: Arc<Marks>,
     /// Fields that have a column of their own.
     pub columns: Vec<Pointer>,
     /// The parameters of the page that stay when filters change, as a query.
@@ -88,7 +92,8 @@ impl Listing {
         let any_action = Filters { action: vec![], action_prefix: vec![], not_action: vec![], ..filters.clone() };
         let mut before_action = query(&any_action, &columns, &others);
         before_action.push_str(if before_action.is_empty() { "action=" } else { "&action=" });
-        Listing { path, filters, columns, others, before_action }
+        let marks = Arc::new(Marks::of(&filters));
+        Listing { path, filters, marks, columns, others, before_action }
     }
 
     /// Returns the query of filters and columns, without `?`.

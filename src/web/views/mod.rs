@@ -3,16 +3,19 @@
 //! Nothing here reads from Kafka or knows HTTP.
 
 mod address;
+mod chart;
 mod first_event;
 mod format;
 mod frame;
 mod listing;
+mod marks;
 mod row;
 
 pub use address::{history_page, live_page, user_page};
+pub use chart::{Chart, Series, Span, spark};
 pub use first_event::SNIPPETS;
 pub use footfall_core::query_string::Filters;
 pub use format::{Stamp, count_of, cut, duration, is_text, rate, sentence, size, thousands};
 pub use frame::{BrokerStatus, PageFrame};
 pub use listing::{Listing, name, typed_condition};
-pub use row::{HUES, Row, RowUser, event_html, frames, members};
+pub use row::{Row, RowUser, event_html, frames, members};

@@ -4,6 +4,7 @@
 //! which the page fetches on demand.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use askama::Template;
 use footfall_core::value::for_each_member;
@@ -13,6 +14,8 @@ use serde_json::value::RawValue;
 use super::address::user_page;
 use super::format::{Stamp, cut, is_text, size};
 use super::listing::{Listing, filter_value, name, written};
+use super::marks::Marks;
+use crate::colours::{self, Colour};
 use crate::event::Record;
 
 /// Most characters of a field's name, of its value, and of all fields together in a row.
@@ -21,8 +24,6 @@ const VALUE_CHARS: usize = 60;
 const LINE_CHARS: usize = 180;
 /// Fields beyond this many are only counted.
 const MAX_FIELDS: usize = 32;
-/// Hues that `app.css` defines as `hue-0` to `hue-23`.
-pub const HUES: u32 = 24;
 
 /// Most bytes of a condition that a field carries for its filter. The open record has filters for longer values.
 const CONDITION_BYTES: usize = 120;
@@ -53,6 +54,8 @@ pub struct Row {
     pub offset: i64,
     pub time: Option<Stamp>,
     pub user: RowUser,
+    /// What the filters of the page found is marked.
+    pub marks: Arc<Marks>,
     /// Address of the user's page.
     pub user_page: Option<String>,
     pub action: String,
@@ -120,6 +123,7 @@ impl Row {
             offset: record.offset(),
             time: record.time_ms().map(Stamp::new),
             user,
+            marks: listing.marks.clone(),
             user_page,
             action_page: columns.action.as_deref().map(|action| listing.action_page(action)).unwrap_or_default(),
             action: columns.action.map(|action| cut(&action, usize::MAX)).unwrap_or_default(),
@@ -169,10 +173,9 @@ impl Row {
         self.more = object.shown().count() - self.fields.len() + object.uncounted;
     }
 
-    /// Returns the hue of the action's dot: FNV-1a of its name.
-    pub fn hue(&self) -> u32 {
-        let hash = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-        self.action.bytes().fold(0x811c_9dc5, hash) % HUES
+    /// The colour of the action's dot.
+    pub fn colour(&self) -> Colour {
+        colours::of(&self.action)
     }
 }
 
@@ -327,8 +330,11 @@ mod tests {
     }
 
     #[test]
-    fn an_action_has_a_steady_hue() {
-        assert!(html(None, Some(br#"{"action":"login"}"#)).contains(r#"<span class="what hue-2">"#));
+    fn an_action_has_the_colour_of_its_name() {
+        crate::colours::choose_first(["login"]);
+        let class = crate::colours::of("login").class();
+        let html = html(None, Some(br#"{"action":"login"}"#));
+        assert!(html.contains(&format!(r#"<span class="what {class}">"#)), "{html}");
     }
 
     /// A row has exactly the elements of its template, so nothing in a record can become markup.
@@ -349,7 +355,7 @@ mod tests {
             match name.strip_prefix('/') {
                 Some(name) => assert_eq!(open.pop(), Some(name), "{html}"),
                 None => {
-                    let known = ["li", "details", "summary", "time", "i", "span", "bdi", "b", "em", "p", "a"];
+                    let known = ["li", "details", "summary", "time", "i", "span", "bdi", "b", "em", "p", "a", "mark"];
                     assert!(known.contains(&name), "<{name}> in {html}");
                     open.push(name);
                 }
