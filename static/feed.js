@@ -55,6 +55,8 @@ class Feed {
   #pointed = false;
   #left = 0;
   #absence = '';
+  #title = document.title;
+  #unreachable = '';
 
   constructor(list, on) {
     this.list = list;
@@ -168,6 +170,7 @@ class Feed {
     if (this.paused || this.#held()) return this.#waiting();
     this.#put(this.#backlog.take(ROWS_A_FRAME, MOST_ROWS, this.#why()));
     $('held').hidden = true;
+    this.#tell();
     this.#drawSoon();
   }
 
@@ -188,6 +191,15 @@ class Feed {
       $('pause').textContent = count ? `Resume (+${number(count)} new)` : 'Resume';
       this.#connection(this.stream.state);
     }
+    this.#tell();
+  }
+
+  /** Says in the tab's title how many events wait, and what is unreachable. */
+  #tell() {
+    const waiting =
+      this.#backlog.count && (this.paused || !$('held').hidden) ? `(+${number(this.#backlog.count)}) ` : '';
+    const title = `${this.#unreachable && `⚠ ${this.#unreachable} · `}${waiting}${this.#title}`;
+    if (document.title !== title) document.title = title;
   }
 
   /** Adds entries to the list. They come oldest first; the list shows the newest first. */
@@ -312,6 +324,8 @@ class Feed {
       this.saidKind = state.kind;
     }
     $('connection-words').textContent = words;
+    this.#unreachable = brokerUnreachable ? 'Kafka unreachable' : dot === 'bad' ? 'Server unreachable' : '';
+    this.#tell();
   }
 
   #proxyState(buffers) {

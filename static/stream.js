@@ -10,7 +10,7 @@ const RETRY = 3000; // the server's `retry:`
 const LONGEST_WAIT = 30_000;
 const HIDDEN_FOR = 5000;
 // After this long without an event, ask the server whether it still answers: a heartbeat comes every 5 s.
-const QUIET_FOR = 30_000;
+const QUIET_FOR = 12_000;
 // The server sends the first event at once. If it has not arrived after this long, ask whether the server answers.
 const SILENT_FOR = 5000;
 // If the server answers, but the first event has still not arrived after this long, a proxy is holding it back.

@@ -20,6 +20,19 @@ impl Deref for Parameters {
     }
 }
 
+impl Parameters {
+    /// Returns the parameters of a request; `None` if they cannot be read.
+    pub fn of(request: &Request<'_>) -> Option<Self> {
+        of(request).ok().map(Parameters)
+    }
+
+    /// Returns the parameters but one; `None` if it is not there.
+    pub fn without(&self, name: &str) -> Option<Self> {
+        self.get(name)?;
+        QueryString::parse(&self.with(&[(name, "")])).ok().map(Parameters)
+    }
+}
+
 #[rocket::async_trait]
 impl<'r> FromRequest<'r> for Parameters {
     type Error = BadParameter;

@@ -153,6 +153,7 @@ fn a_killed_broker_is_told_the_form_keeps_the_event_and_nothing_is_lost() {
 
     kafka.kill(1);
     browser.wait_for_text("#broker-notice", "Kafka unreachable since");
+    assert_eq!(browser.js("return document.title"), "⚠ Kafka unreachable · Live · Footfall");
     browser.fill("#details", "{\"total\": 31.5}");
     browser.send("Ann", "payment");
     browser.wait_for_text("#problem", "Try again in");
@@ -432,11 +433,13 @@ fn pause_counts_waiting_events_and_resume_shows_them() {
         app.accept(&event("during", &n.to_string()));
     }
     browser.wait_for_text("#pause", "Resume (+12 new)");
+    assert_eq!(browser.js("return document.title"), "(+12) Live · Footfall");
     assert_eq!(browser.rows().len(), 1);
     // A filter that is typed while paused is applied; the waiting events match it.
     browser.click("#pause");
     browser.wait_for_rows(13);
     assert_eq!(browser.text("#pause").as_deref(), Some("Pause"));
+    assert_eq!(browser.js("return document.title"), "Live · Footfall");
     app.accept(&event("after", "x"));
     browser.wait_for_rows(14);
 }

@@ -283,6 +283,33 @@ fn a_malformed_parameter_is_400() {
 }
 
 #[test]
+fn a_wrong_parameter_keeps_the_query() {
+    let app = Application::on(Broker::Embedded).start();
+    app.accept(&json!({"user": "John", "action": "login"}));
+    let target = "/history?partition=abc&user=John&q=cart&since=noon&limit=100&col=/page";
+    let page = app.request("GET", target).header("Accept", "text/html").send().expect(400).text().replace("&#34;", "\"");
+    for shown in [
+        r#"Partition must be a number, not "abc"."#,
+        r#"<li id="wrong-since">Since must be RFC 3339"#,
+        r#"name="partition" value="abc""#,
+        r#"aria-invalid="true" aria-describedby="wrong-partition""#,
+        r#"type="text" step="1" value="noon""#,
+        r#"name="q" type="search" value="cart""#,
+        "<option selected>100",
+        "Remove the filter user is John",
+        "Remove the column page",
+    ] {
+        assert!(page.contains(shown), "{shown} in {page}");
+    }
+    for absent in ["<li class=\"event\"", "No events", "Export", "data-histogram", "`"] {
+        assert!(!page.contains(absent), "{absent} in {page}");
+    }
+    // The form has no field for it.
+    let page = app.request("GET", "/history?from=x").header("Accept", "text/html").send().expect(400).text().to_owned();
+    assert!(page.contains("From"), "{page}");
+}
+
+#[test]
 fn history_starts_at_a_time() {
     let app = Application::on(Broker::Kafka).start();
     let now = time::OffsetDateTime::now_utc();

@@ -9,6 +9,7 @@ use rocket::{Request, Response};
 
 use crate::web::access::Sharing;
 use crate::web::problem::{Kind, Problem};
+use crate::web::query::Parameters;
 use crate::web::trace::Trace;
 use crate::web::views::{BrokerStatus, PageFrame, sentence};
 
@@ -43,6 +44,13 @@ fn page(request: &Request, problem: &Problem) -> Option<String> {
     let (title, detail) = (problem.kind.title(), sentence(problem.detail()));
     if problem.kind == Kind::Misdirected {
         return MisdirectedPage { title, detail }.render().ok();
+    }
+    let is_history = request.route().is_some_and(|route| route.uri.path() == "/history");
+    if problem.kind == Kind::BadParameter && is_history {
+        let page = super::history::with_errors(super::frame_of(request)?, &Parameters::of(request)?);
+        if page.is_some() {
+            return page;
+        }
     }
     let page = ErrorPage {
         frame: super::frame_of(request)?,

@@ -56,6 +56,16 @@ struct HistoryPage {
     these: String,
     /// Why requested records are missing, as a sentence.
     notice: Option<String>,
+    /// Parameters that are wrong: the form shows them, and nothing was searched.
+    wrong: Vec<WrongParameter>,
+}
+
+/// A parameter that is wrong, as the form shows it.
+struct WrongParameter {
+    name: String,
+    typed: String,
+    /// What was expected, as a sentence.
+    words: String,
 }
 
 /// A search that is not finished.
@@ -93,8 +103,32 @@ impl HistoryPage {
             all: parameters.with(&[("limit", ""), ("last", ""), ("order", order), ("col", ""), ("chart", "")]),
             these: parameters.with(&[("limit", &limit), ("order", order), ("col", ""), ("chart", "")]),
             notice: None,
+            wrong: Vec::new(),
             parameters,
         })
+    }
+
+    /// The page with the form as it was sent, and what is wrong in it; `None` if that is not in the form. It keeps
+    /// everything that is right.
+    fn with_errors(frame: PageFrame, parameters: &Parameters) -> Option<Self> {
+        let (mut kept, mut wrong) = (parameters.clone(), Vec::new());
+        loop {
+            let page = history_request(&kept).and_then(|request| HistoryPage::new(frame.clone(), kept.clone(), &request));
+            let problem = match page {
+                Ok(page) if wrong.is_empty() => return Some(page),
+                Ok(page) => {
+                    let notice = Some("Nothing was searched, because a filter is wrong.".to_owned());
+                    return Some(HistoryPage { notice, wrong, ..page });
+                }
+                Err(problem) => problem,
+            };
+            // The detail begins with the name.
+            let (name, detail) = problem.detail().split_once(' ')?;
+            let typed = kept.get(name).filter(|_| problem.kind == Kind::BadParameter)?.to_owned();
+            let words = sentence(&format!("{} {detail}", label(name)));
+            wrong.push(WrongParameter { name: name.to_owned(), typed, words });
+            kept = kept.without(name)?;
+        }
     }
 
     /// Reads the rows, and renders them. Blocks.
@@ -198,9 +232,23 @@ impl HistoryPage {
         }
     }
 
-    /// Whether a bound is a time and not a duration ago.
+    /// Whether a bound is a time and not a duration ago, or what was typed in its place.
     fn is_absolute(&self, name: &str) -> bool {
-        !self.value(name).starts_with('-')
+        !self.value(name).starts_with('-') && self.wrong(name).is_none()
+    }
+
+    fn wrong(&self, name: &str) -> Option<&WrongParameter> {
+        self.wrong.iter().find(|wrong| wrong.name == name)
+    }
+
+    /// Attributes of the input of a parameter: where its error is.
+    fn invalid(&self, name: &str) -> String {
+        self.wrong(name).map(|_| format!(r#" aria-invalid="true" aria-describedby="wrong-{name}""#)).unwrap_or_default()
+    }
+
+    /// Whether a field of the range's popover is wrong.
+    fn is_range_wrong(&self) -> bool {
+        ["since", "until", "partition", "offset", "order", "limit"].into_iter().any(|name| self.wrong(name).is_some())
     }
 
     /// The value of the input for a bound: `2026-11-23T12:00:00` in UTC, or the duration ago.
@@ -223,7 +271,7 @@ impl HistoryPage {
     }
 
     fn value<'b>(&'b self, name: &'b str) -> &'b str {
-        self.parameters.get(name).unwrap_or_default()
+        self.wrong(name).map(|wrong| &*wrong.typed).or_else(|| self.parameters.get(name)).unwrap_or_default()
     }
 
     /// The numbers of rows to choose from, including the chosen one.
@@ -235,7 +283,10 @@ impl HistoryPage {
     }
 
     fn partition(&self) -> String {
-        self.listing.filters.partition.first().map(i32::to_string).unwrap_or_default()
+        match self.wrong("partition") {
+            Some(wrong) => wrong.typed.clone(),
+            None => self.listing.filters.partition.first().map(i32::to_string).unwrap_or_default(),
+        }
     }
 
     /// Whether any filter or bound is set.
@@ -265,11 +316,11 @@ pub async fn page(
     client: Address,
     parameters: Parameters,
 ) -> Result<Either<Redirect, Whole>, Problem> {
+    let request = history_request(&parameters)?;
+    let mut page = HistoryPage::new(frame.clone(), parameters.clone(), &request)?;
     if let Some(to) = to_condition("/history", &parameters) {
         return Ok(Either::Left(to));
     }
-    let request = history_request(&parameters)?;
-    let mut page = HistoryPage::new(frame.clone(), parameters.clone(), &request)?;
     if parameters.get("chart").is_some() {
         page.shown = Some(Histogram::in_time(searches, client, &request, &parameters).await?);
     }
@@ -294,6 +345,25 @@ async fn answer(
     let read = move |reader: RangeReader<'_>| page.read(&history, &feed, reader);
     let (body, permit) = searches.read(client, request, FIRST_LOOK, read).await?;
     Ok(Whole::html(searches, client, body?, permit).await?)
+}
+
+/// Returns the page of a request whose parameters are wrong, for people.
+pub fn with_errors(frame: PageFrame, parameters: &Parameters) -> Option<String> {
+    HistoryPage::with_errors(frame, parameters)?.render().ok()
+}
+
+/// What the page calls a parameter.
+fn label(name: &str) -> &str {
+    match name {
+        "user_prefix" => "User",
+        "action_prefix" => "Action",
+        "q" => "Contains",
+        "f" => "The condition on a field",
+        "col" => "A column",
+        "offset" => "From offset",
+        "limit" => "Rows",
+        name => name,
+    }
 }
 
 /// The filters and columns of the page. Its place in the topic does not stay when they change.

@@ -119,6 +119,7 @@ impl SendForm {
 )]
 #[get("/")]
 pub async fn page(parts: LiveParts<'_>, parameters: Parameters) -> Result<Either<Redirect, Html>, Problem> {
+    (parameters.filters()?, parameters.columns()?);
     if let Some(to) = to_condition("/", &parameters) {
         return Ok(Either::Left(to));
     }
