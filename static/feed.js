@@ -12,6 +12,8 @@ const MOST_ROWS = 500;
 const ROWS_A_FRAME = 8;
 // The server sends a page at most this many; the rest comes as a count.
 const ROWS_A_SECOND = 50;
+// The server renders at most this many.
+const FIRST_ROWS = 50;
 const SAY_EVERY = 5000;
 // At more events a second, new rows are not highlighted: the browser would repaint all the time.
 const MOST_ANNOUNCED = 10;
@@ -48,6 +50,9 @@ class Feed {
   #seen = 0;
   #second = 0;
   #seconds = Array(60).fill(0);
+  // How many of these seconds are known, up to now.
+  #known = 0;
+  #since = 'you opened this page';
   #unsaid = 0;
   #unsaidRejects = 0;
   #said = Date.now();
@@ -79,6 +84,7 @@ class Feed {
       list.addEventListener(type, () => this.#drawSoon(), true);
     }
     addEventListener('scroll', () => this.#drawSoon(), { passive: true });
+    if ($('rate')) this.#before(list.dataset.now);
     setInterval(() => this.#everySecond(), 1000);
     if ($('filters')) {
       this.suggestions = new Suggestions();
@@ -257,6 +263,7 @@ class Feed {
     this.#seconds.push(this.#second);
     this.#seconds.shift();
     this.#second = 0;
+    this.#known = Math.min(this.#known + 1, this.#seconds.length);
     if ($('rate')) this.#rate();
     this.suggestions?.write();
     if ((this.#unsaid || this.#unsaidRejects) && Date.now() - this.#said >= SAY_EVERY) {
@@ -269,15 +276,29 @@ class Feed {
     }
   }
 
+  /** Counts the events of the list by second, so that the rate is right from the start. `now` is the server's time in
+   * milliseconds. A full list begins in the middle of a second, of which it does not know the rest. */
+  #before(now) {
+    const last = this.#seconds.length - 1;
+    const ages = [...this.list.querySelectorAll(':scope > .event time')].map(({ dateTime }) =>
+      Math.max(0, Math.floor((now - Date.parse(dateTime)) / 1000)),
+    );
+    this.#seconds.fill(0);
+    for (const age of ages) if (age <= last) this.#seconds[last - age] += 1;
+    this.#known = ages.length < FIRST_ROWS ? last + 1 : Math.min(Math.max(...ages), last + 1);
+  }
+
   #rate() {
-    const recent = this.#seconds.slice(-5);
+    const recent = this.#seconds.slice(-Math.min(5, this.#known));
     const rate = recent.reduce((sum, n) => sum + n, 0) / recent.length;
     const words = rate > 0 && rate < 10 ? `${rate.toFixed(1)}/s` : `${number(Math.round(rate))}/s`;
     const fast = this.#skipping && performance.now() - this.#skipping < 2000;
     $('rate').textContent = fast ? `${words}; showing ${ROWS_A_SECOND}/s` : words;
-    $('count').textContent = `${number(this.#seen)} since you opened this page`;
+    $('count').textContent = `${number(this.#seen)} since ${this.#since}`;
     const top = Math.max(1, ...this.#seconds);
-    const line = this.#seconds.map((n, second) => `${second},${(19 - (n / top) * 18).toFixed(1)}`).join('L');
+    const first = this.#seconds.length - this.#known;
+    const known = this.#seconds.slice(first);
+    const line = known.map((n, second) => `${first + second},${(19 - (n / top) * 18).toFixed(1)}`).join('L');
     $('spark').firstElementChild.setAttribute('d', `M${line}`);
   }
 
@@ -423,8 +444,12 @@ class Feed {
     const fresh = page.getElementById('rows');
     this.filters = filters;
     this.#backlog.clear();
+    this.#seen = 0;
+    this.#second = 0;
+    this.#since = 'you changed the filters';
     this.list.classList.remove('dated');
     this.list.replaceChildren(...fresh.children);
+    this.#before(fresh.dataset.now);
     $('first').hidden = true;
     localTimes(this.list.children, this.list);
     const place = $('filters').contains(document.activeElement) ? document.activeElement : null;

@@ -445,6 +445,32 @@ fn pause_counts_waiting_events_and_resume_shows_them() {
 }
 
 #[test]
+fn the_rate_is_right_from_the_start_and_after_a_filter() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    for n in 0..20 {
+        app.accept(&event("Ann", if n % 4 == 0 { "review" } else { "login" }));
+    }
+    app.wait_for_the_feed();
+    browser.open_live(&app, "/");
+    // The line has a peak before the page was opened, and the rate is of the last 5 seconds.
+    let rate = || {
+        browser.wait_for("a rate", || browser.text("#rate").is_some_and(|rate| rate != "–"));
+        let line = browser.js("return document.querySelector('#spark path').getAttribute('d')");
+        assert!(line.as_str().is_some_and(|line| line.contains(",1.0L")), "{line}");
+        assert_eq!(browser.text("#count").as_deref(), Some("0 since you opened this page"));
+        browser.text("#rate").and_then(|rate| rate.trim_end_matches("/s").parse::<f64>().ok()).expect("a number")
+    };
+    assert!(rate() <= 4.0);
+    browser.open_live(&app, "/?action=review");
+    assert!(rate() <= 1.0);
+    app.accept(&event("Ann", "review"));
+    browser.wait_for_text("#count", "1 since you opened this page");
+    browser.click("#chips a");
+    browser.wait_for_text("#count", "0 since you changed the filters");
+}
+
+#[test]
 fn the_list_does_not_move_under_pointer_or_keyboard() {
     let app = Application::on(Broker::Embedded).start();
     let browser = Browser::start();

@@ -283,11 +283,36 @@ fn a_malformed_parameter_is_400() {
 }
 
 #[test]
+fn without_kafka_the_pages_do_not_say_that_there_is_nothing() {
+    let app = Application::at("127.0.0.1:9").start_without_waiting_for_kafka();
+    let visible = |target: &str| {
+        let page = app.get(target).expect(200).text().to_owned();
+        let (start, end) = (page.find("<main").expect("it starts"), page.find("</main>").expect("it ends"));
+        page[start..end].to_owned()
+    };
+    let history = visible("/history?user=Ann");
+    assert!(history.contains("Could not search. Kafka is unreachable"), "{history}");
+    assert!(history.contains(r#"<a href="/history?user=Ann">Try again</a>"#), "{history}");
+    assert!(history.contains(r#"id="empty" hidden"#) && !history.contains("Export"), "{history}");
+    let overview = visible("/overview");
+    assert!(overview.contains("Nothing has been read from Kafka yet."), "{overview}");
+    for unknown in ["Events", "Users", "Actions"] {
+        assert!(overview.contains(&format!("<dt>{unknown}</dt><dd>–")), "{unknown}: {overview}");
+    }
+    let live = visible("/");
+    assert!(
+        live.contains("Events that it holds appear here when it is back.") && !live.contains("No events yet"),
+        "{live}"
+    );
+}
+
+#[test]
 fn a_wrong_parameter_keeps_the_query() {
     let app = Application::on(Broker::Embedded).start();
     app.accept(&json!({"user": "John", "action": "login"}));
     let target = "/history?partition=abc&user=John&q=cart&since=noon&limit=100&col=/page";
-    let page = app.request("GET", target).header("Accept", "text/html").send().expect(400).text().replace("&#34;", "\"");
+    let page =
+        app.request("GET", target).header("Accept", "text/html").send().expect(400).text().replace("&#34;", "\"");
     for shown in [
         r#"Partition must be a number, not "abc"."#,
         r#"<li id="wrong-since">Since must be RFC 3339"#,

@@ -113,7 +113,8 @@ impl HistoryPage {
     fn with_errors(frame: PageFrame, parameters: &Parameters) -> Option<Self> {
         let (mut kept, mut wrong) = (parameters.clone(), Vec::new());
         loop {
-            let page = history_request(&kept).and_then(|request| HistoryPage::new(frame.clone(), kept.clone(), &request));
+            let page =
+                history_request(&kept).and_then(|request| HistoryPage::new(frame.clone(), kept.clone(), &request));
             let problem = match page {
                 Ok(page) if wrong.is_empty() => return Some(page),
                 Ok(page) => {
@@ -194,6 +195,11 @@ impl HistoryPage {
     /// The address of this page with its histogram, for browsers without script.
     fn with_histogram(&self) -> String {
         history_page(self.parameters.with(&[("chart", "1")]))
+    }
+
+    /// The address of this page.
+    fn again(&self) -> String {
+        history_page(self.parameters.with(&[]))
     }
 
     /// Periods to choose, with their address, and whether the page shows it.
@@ -327,7 +333,7 @@ pub async fn page(
     let without_records = HistoryPage::new(frame, parameters, &request)?;
     match answer(searches, feed, client, request, page).await {
         Err(problem) if matches!(problem.kind, Kind::Unavailable | Kind::NotImplemented) => {
-            let notice = Some(sentence(problem.detail()));
+            let notice = Some(format!("Could not search. {}", sentence(problem.detail())));
             Ok(Either::Right(Whole::small_html(LongBody::page(&HistoryPage { notice, ..without_records })?)))
         }
         answer => answer.map(Either::Right),

@@ -14,6 +14,7 @@ use super::suggestions::Suggestions;
 use super::{Base, Html, ROWS, html, to_condition};
 use crate::bounds::Address;
 use crate::event::EventId;
+use crate::event::time::now_ms;
 use crate::feed::{Feed, Filter};
 use crate::ingest::Ingest;
 use crate::limits::HeavyWork;
@@ -38,6 +39,8 @@ struct LivePage {
     rows: Vec<Row>,
     /// The cursor after the newest row: where the live stream takes over.
     cursor: String,
+    /// The time of the page, in milliseconds since 1970.
+    now_ms: i64,
     form: SendForm,
     rejected: Rejected,
     /// What the browser was redirected with after a form was accepted.
@@ -119,7 +122,8 @@ impl SendForm {
 )]
 #[get("/")]
 pub async fn page(parts: LiveParts<'_>, parameters: Parameters) -> Result<Either<Redirect, Html>, Problem> {
-    (parameters.filters()?, parameters.columns()?);
+    parameters.filters()?;
+    parameters.columns()?;
     if let Some(to) = to_condition("/", &parameters) {
         return Ok(Either::Left(to));
     }
@@ -191,6 +195,7 @@ impl LiveParts<'_> {
                 listing,
                 suggestions: Suggestions::of(&feed),
                 cursor: cursor.map(|cursor| cursor.to_string()).unwrap_or_default(),
+                now_ms: now_ms(),
                 form,
                 rejected,
                 receipt,

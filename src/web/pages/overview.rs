@@ -58,7 +58,7 @@ impl Choice {
             Some(name) => Window::ALL
                 .into_iter()
                 .find(|window| short_name(*window) == name)
-                .ok_or_else(|| query::bad("period", format!("must be 15m, 1h or 24h, not `{name}`")))?,
+                .ok_or_else(|| query::bad("period", format!("must be 15m, 1h or 24h, not \"{name}\"")))?,
         };
         let action = parameters.get("action").filter(|action| !action.is_empty()).map(str::to_owned);
         Ok(Choice { window, action })
@@ -346,6 +346,11 @@ impl Change {
 }
 
 impl ShownStats {
+    /// Whether nothing is known yet: no record was read so far.
+    fn is_unread(&self) -> bool {
+        self.stats.is_filling && self.stats.events.count == 0
+    }
+
     fn period(&self) -> &'static str {
         long_name(self.stats.window)
     }
