@@ -21,8 +21,9 @@ function useZone(form) {
     if (input.value) input.defaultValue = inputTime(new Date(`${input.value}Z`));
   }
   const shown = inputs.map(({ value }) => value.replace('T', ' '));
-  if (inputs.length === 2 && shown[0]) {
-    form.querySelector('#range summary').textContent = `${shown[0]} – ${shown[1] || 'now'}`;
+  if (inputs.length === 2 && (shown[0] || shown[1])) {
+    const range = shown[0] ? `${shown[0]} – ${shown[1] || 'now'}` : `until ${shown[1]}`;
+    form.querySelector('#range summary').textContent = range;
   }
   form.querySelector('.times-zone').textContent = $('zone').textContent;
   form.addEventListener('formdata', ({ formData }) => {

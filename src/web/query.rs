@@ -26,10 +26,9 @@ impl Parameters {
         of(request).ok().map(Parameters)
     }
 
-    /// Returns the parameters but one; `None` if it is not there.
-    pub fn without(&self, name: &str) -> Option<Self> {
-        self.get(name)?;
-        QueryString::parse(&self.with(&[(name, "")])).ok().map(Parameters)
+    /// Returns the parameters without one value of a name.
+    pub fn without(&self, name: &str, value: &str) -> Self {
+        Parameters(self.0.without(name, value))
     }
 }
 

@@ -310,7 +310,8 @@ fn without_kafka_the_pages_do_not_say_that_there_is_nothing() {
 fn a_wrong_parameter_keeps_the_query() {
     let app = Application::on(Broker::Embedded).start();
     app.accept(&json!({"user": "John", "action": "login"}));
-    let target = "/history?partition=abc&user=John&q=cart&since=noon&limit=100&col=/page";
+    let target =
+        "/history?partition=abc&user=John&q=cart&since=noon&limit=100&col=/page&f=/a:eq:1&f=nonsense&f=/b:exists";
     let page =
         app.request("GET", target).header("Accept", "text/html").send().expect(400).text().replace("&#34;", "\"");
     for shown in [
@@ -323,6 +324,9 @@ fn a_wrong_parameter_keeps_the_query() {
         "<option selected>100",
         "Remove the filter user is John",
         "Remove the column page",
+        "Remove the filter a = 1",
+        "Remove the filter b exists",
+        r#"<li id="wrong-f">"#,
     ] {
         assert!(page.contains(shown), "{shown} in {page}");
     }

@@ -97,7 +97,13 @@ impl QueryString {
         query.text()
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    /// Returns the parameters without one value of a name.
+    pub fn without(&self, name: &str, value: &str) -> Self {
+        QueryString(self.0.iter().filter(|(n, v)| n != name || v != value).cloned().collect())
+    }
+
+    /// Returns the values of a parameter but empty ones.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(n, value)| n == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 

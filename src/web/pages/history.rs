@@ -111,25 +111,35 @@ impl HistoryPage {
     /// The page with the form as it was sent, and what is wrong in it; `None` if that is not in the form. It keeps
     /// everything that is right.
     fn with_errors(frame: PageFrame, parameters: &Parameters) -> Option<Self> {
+        let page_of = |parameters: &Parameters| {
+            let request = history_request(parameters)?;
+            HistoryPage::new(frame.clone(), parameters.clone(), &request)
+        };
         let (mut kept, mut wrong) = (parameters.clone(), Vec::new());
-        loop {
-            let page =
-                history_request(&kept).and_then(|request| HistoryPage::new(frame.clone(), kept.clone(), &request));
-            let problem = match page {
-                Ok(page) if wrong.is_empty() => return Some(page),
-                Ok(page) => {
-                    let notice = Some("Nothing was searched, because a filter is wrong.".to_owned());
-                    return Some(HistoryPage { notice, wrong, ..page });
-                }
+        let page = loop {
+            let problem = match page_of(&kept) {
+                Ok(page) => break page,
                 Err(problem) => problem,
             };
             // The detail begins with the name.
             let (name, detail) = problem.detail().split_once(' ')?;
-            let typed = kept.get(name).filter(|_| problem.kind == Kind::BadParameter)?.to_owned();
+            let values = || kept.all(name).filter(|_| problem.kind == Kind::BadParameter);
+            // Without any other value but the wrong one, the problem is the same. If there is no such value, there are
+            // too many, and the last one goes.
+            let others_removed = |value: &&str| {
+                let alone =
+                    values().filter(|other| other != value).fold(kept.clone(), |kept, other| kept.without(name, other));
+                page_of(&alone).is_err_and(|alone| alone.detail() == problem.detail())
+            };
+            let typed = values().find(others_removed).or_else(|| values().last())?.to_owned();
             let words = sentence(&format!("{} {detail}", label(name)));
-            wrong.push(WrongParameter { name: name.to_owned(), typed, words });
-            kept = kept.without(name)?;
-        }
+            if wrong.iter().all(|wrong: &WrongParameter| wrong.name != name) {
+                wrong.push(WrongParameter { name: name.to_owned(), typed: typed.clone(), words });
+            }
+            kept = kept.without(name, &typed);
+        };
+        let notice = (!wrong.is_empty()).then(|| "Nothing was searched, because a filter is wrong.".to_owned());
+        Some(HistoryPage { notice, wrong, ..page })
     }
 
     /// Reads the rows, and renders them. Blocks.
@@ -184,6 +194,9 @@ impl HistoryPage {
     /// How many events the export of all matches has, as far as that is known: `212`, `≥ 50`.
     fn exported(&self) -> String {
         let rows = thousands(self.rows.len() as u64);
+        if self.rows.is_empty() && self.next.is_some() {
+            return "…".to_owned();
+        }
         if self.next.is_some() { format!("≥ {rows}") } else { rows }
     }
 
