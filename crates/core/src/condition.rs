@@ -325,6 +325,9 @@ fn ordered(value: &str) -> Result<Scalar<'static>, String> {
     }
 }
 
+/// Most values after `in`: each is compared with the field of each record.
+const LIST_VALUES: usize = 50;
+
 /// Reads a JSON array, or values between commas.
 fn list(value: &str) -> Result<Vec<Scalar<'static>>, String> {
     const LIST: &str = "must have a JSON array after in, or values between commas, such as /page:in:/cart,/pay";
@@ -338,6 +341,9 @@ fn list(value: &str) -> Result<Vec<Scalar<'static>>, String> {
     };
     if values.is_empty() {
         return Err(format!("{LIST}, with at least one value"));
+    }
+    if values.len() > LIST_VALUES {
+        return Err(format!("must have at most {LIST_VALUES} values after in, not {}", values.len()));
     }
     Ok(values)
 }

@@ -68,8 +68,8 @@ def check(kafka, report):
             _of_errors(pages, application)
             _of_the_kafka_page(pages, application, kafka)
             _of_a_long_topic(pages, application, kafka)
-        with Application(**{"ingest.rate_limit": 20, "ingest.max_batch": 20}) as application:
-            application.post([{"user": "Ann", "action": "login"}] * 20)
+        with Application(**{"ingest.rate_limit": 1, "ingest.max_batch": 1}) as application:
+            application.post([{"user": "Ann", "action": "login"}])
             pages.take("form: too many events", _submitted(application, FORM), 429, "Not sent")
         _of_kafka_away(pages)
         problem = _validate(pages)

@@ -46,11 +46,12 @@ fn page(request: &Request, problem: &Problem) -> Option<String> {
         return MisdirectedPage { title, detail }.render().ok();
     }
     let is_history = request.route().is_some_and(|route| route.uri.path() == "/history");
-    if problem.kind == Kind::BadParameter && is_history {
-        let page = super::history::with_errors(super::frame_of(request)?, &Parameters::of(request)?);
-        if page.is_some() {
-            return page;
-        }
+    if problem.kind == Kind::BadParameter
+        && is_history
+        && let Some(parameters) = Parameters::of(request)
+        && let Some(page) = super::history::with_errors(super::frame_of(request)?, &parameters)
+    {
+        return Some(page);
     }
     let page = ErrorPage {
         frame: super::frame_of(request)?,

@@ -28,7 +28,7 @@ use crate::server::body;
 use crate::stats::{Compared, NameStats, Stats, StatsSnapshot, Window, WindowStats};
 use crate::stream::Streams;
 use crate::web::openapi;
-use crate::web::problem::Problem;
+use crate::web::problem::{Kind, Problem};
 use crate::web::query::{self, Parameters};
 use crate::web::views::{
     BrokerStatus, Chart, PageFrame, Series, Span, Stamp, history_page, live_page, rate, spark, thousands, user_page,
@@ -40,8 +40,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const SERIES: usize = 5;
 /// Most points of the small line of a name.
 const POINTS: usize = 24;
-/// Most renderings that are shared by their viewers.
-const SHARED: usize = 64;
+/// Most different choices that are shown in one second.
+const CHOICES: usize = 16;
 
 /// What a viewer wants to see.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -98,7 +98,7 @@ fn long_name(window: Window) -> &'static str {
 struct OverviewPage {
     frame: PageFrame,
     choice: Choice,
-    shown: ShownStats,
+    shown: Arc<ShownStats>,
 }
 
 impl OverviewPage {
@@ -127,13 +127,12 @@ pub struct Overviews {
     stats: Arc<Stats>,
     rejects: Arc<Rejects>,
     snapshot: Mutex<Option<(Instant, Arc<StatsSnapshot>)>>,
-    /// As frames of the stream.
-    frames: Mutex<HashMap<Choice, (Instant, Bytes)>>,
+    latest: Mutex<HashMap<Choice, Latest>>,
 }
 
 impl Overviews {
     pub fn new(stats: Arc<Stats>, rejects: Arc<Rejects>) -> Self {
-        Overviews { stats, rejects, snapshot: Mutex::default(), frames: Mutex::default() }
+        Overviews { stats, rejects, snapshot: Mutex::default(), latest: Mutex::default() }
     }
 
     /// Returns the snapshot of the last second.
@@ -145,29 +144,34 @@ impl Overviews {
         }
     }
 
-    fn shown(&self, choice: &Choice) -> ShownStats {
+    /// Returns what was shown of a choice in the last second, also as a frame of the stream. Statistics are made while records
+    /// wait to be counted, so `None` if this second has had as many different choices as are allowed.
+    fn shown(&self, choice: &Choice) -> Option<(Arc<ShownStats>, Bytes)> {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.retain(|_, latest| latest.at.elapsed() < EVERY);
+        if let Some(Latest { shown, frame, .. }) = latest.get(choice) {
+            return Some((shown.clone(), frame.clone()));
+        }
+        if latest.len() >= CHOICES {
+            return None;
+        }
         let stats = self.stats.window(choice.window, choice.action.as_deref());
         let rejected = self.rejects.news().borrow().count;
-        ShownStats { chart: chart(&stats, choice), stats, choice: choice.clone(), rejected }
-    }
-
-    /// Returns the frame of the last second.
-    fn frame(&self, choice: &Choice) -> Bytes {
-        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, frame)) = frames.get(choice)
-            && at.elapsed() < EVERY
-        {
-            return frame.clone();
-        }
+        let shown = ShownStats { chart: chart(&stats, choice), stats, choice: choice.clone(), rejected };
         let mut frame = Vec::new();
         // Writing into a String cannot fail, and the template calls nothing that can.
-        Frames::data(&mut frame, &self.shown(choice).render().unwrap_or_default());
-        frames.retain(|_, (at, _)| at.elapsed() < EVERY);
-        if frames.len() >= SHARED {
-            return frame.into();
-        }
-        frames.entry(choice.clone()).insert_entry((Instant::now(), frame.into())).get().1.clone()
+        Frames::data(&mut frame, &shown.render().unwrap_or_default());
+        let (shown, frame) = (Arc::new(shown), Bytes::from(frame));
+        latest.insert(choice.clone(), Latest { at: Instant::now(), shown: shown.clone(), frame: frame.clone() });
+        Some((shown, frame))
     }
+}
+
+/// What was shown of a choice.
+struct Latest {
+    at: Instant,
+    shown: Arc<ShownStats>,
+    frame: Bytes,
 }
 
 /// Counts, chart, actions and users of a period
@@ -175,12 +179,14 @@ impl Overviews {
     operation_id = "overviewPage",
     tag = "pages",
     params(openapi::Overview),
-    responses(openapi::Html, openapi::BadParameter,)
+    responses(openapi::Html, openapi::BadParameter, openapi::Unavailable,)
 )]
 #[get("/overview")]
 pub fn page(overviews: &State<Arc<Overviews>>, frame: PageFrame, parameters: Parameters) -> Result<Html, Problem> {
     let choice = Choice::of(&parameters)?;
-    let shown = overviews.shown(&choice);
+    let Some((shown, _)) = overviews.shown(&choice) else {
+        return Err(Problem::new(Kind::Unavailable, "too many different overviews were asked for in this second"));
+    };
     html(Status::Ok, &OverviewPage { frame, choice, shown })
 }
 
@@ -219,8 +225,10 @@ pub fn stream(
         yield Ok(Bytes::from_static(b"retry: 3000\n"));
         let mut sent = Bytes::new();
         loop {
-            let bytes = overviews.frame(&choice);
-            if bytes != sent {
+            // Or the next second.
+            if let Some((_, bytes)) = overviews.shown(&choice)
+                && bytes != sent
+            {
                 sent = bytes.clone();
                 yield Ok(bytes);
             }
