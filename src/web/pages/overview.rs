@@ -41,7 +41,9 @@ const SERIES: usize = 5;
 /// Most points of the small line of a name.
 const POINTS: usize = 24;
 /// Most different choices that are shown in one second.
-const CHOICES: usize = 16;
+const CHOICES: usize = 32;
+/// How often the page asks again for a place, four times a second.
+const WAITS: usize = 12;
 
 /// What a viewer wants to see.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -179,13 +181,27 @@ struct Latest {
     operation_id = "overviewPage",
     tag = "pages",
     params(openapi::Overview),
-    responses(openapi::Html, openapi::BadParameter, openapi::Unavailable,)
+    responses(openapi::Html, openapi::BadParameter,)
 )]
 #[get("/overview")]
-pub fn page(overviews: &State<Arc<Overviews>>, frame: PageFrame, parameters: Parameters) -> Result<Html, Problem> {
+pub async fn page(
+    overviews: &State<Arc<Overviews>>,
+    frame: PageFrame,
+    parameters: Parameters,
+) -> Result<Html, Problem> {
     let choice = Choice::of(&parameters)?;
-    let Some((shown, _)) = overviews.shown(&choice) else {
-        return Err(Problem::new(Kind::Unavailable, "too many different overviews were asked for in this second"));
+    // A place becomes free within a second, if not too many wait for it.
+    let mut shown = overviews.shown(&choice);
+    for _ in 0..WAITS {
+        if shown.is_some() {
+            break;
+        }
+        sleep(EVERY / 4).await;
+        shown = overviews.shown(&choice);
+    }
+    let Some((shown, _)) = shown else {
+        let detail = "too many different overviews were asked for in the last seconds";
+        return Err(Problem::new(Kind::Unavailable, detail));
     };
     html(Status::Ok, &OverviewPage { frame, choice, shown })
 }
