@@ -23,7 +23,7 @@ class Table:
     WIDTHS = (36, 9, 76)
 
     def __init__(self):
-        self.passed, self.failed = 0, 0
+        self.passed, self.failed = 0, []
         self.clients = set()  # that have a row
         self._row("client", "version", "what was checked", "result")
         self._row(*("-" * width for width in self.WIDTHS), "------")
@@ -38,8 +38,14 @@ class Table:
             self.passed += 1
             self._row(client, version, what, "passed")
         else:
-            self.failed += 1
-            self._row(client, version, what, f"FAILED: {problem}")
+            self.failed.append((client, version, what, f"FAILED: {problem}"))
+            self._row(*self.failed[-1])
+
+    def summary(self):
+        """Shows the rows that failed again, because the table is long."""
+        for row in self.failed:
+            self._row(*row)
+        print(f"{self.passed} passed, {len(self.failed)} failed")
 
 
 def chosen(words):
@@ -87,7 +93,7 @@ def main(words, events):
         if client not in table.clients:
             table.report(client, "", "all of it", "nothing was checked")
     print(f"\n{time.monotonic() - start:.0f} s")
-    print(f"{table.passed} passed, {table.failed} failed")
+    table.summary()
     return 1 if table.failed else 0
 
 
