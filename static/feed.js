@@ -430,12 +430,14 @@ class Feed {
     let page;
     try {
       const answer = await fetch(address(filters), { headers: { Accept: 'text/html' }, signal: applying.signal });
-      if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
       page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+      if (!answer.ok) {
+        throw new Error(page.querySelector('.errors')?.textContent ?? `The server answered ${answer.status}.`);
+      }
     } catch (error) {
       if (!applying.signal.aborted) {
-        const why = error instanceof TypeError ? 'the server is unreachable' : error.message;
-        $('count').textContent = `Filter not applied: ${why}.`;
+        const why = error instanceof TypeError ? 'Server unreachable.' : error.message;
+        $('count').textContent = `Filter not applied. ${why}`;
         say($('count').textContent);
       }
       return;

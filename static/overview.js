@@ -12,7 +12,7 @@ export function startOverview(part) {
     source?.close();
     source = null;
     if (document.hidden) return;
-    source = new EventSource(at('/stream/overview') + location.search);
+    source = new EventSource(at(`/stream/overview?${part.dataset.query}`));
     source.onopen = () => say('Live');
     source.onmessage = ({ data }) => {
       const fresh = part.cloneNode(false);

@@ -320,7 +320,7 @@ fn a_wrong_parameter_keeps_the_query() {
         r#"<li id="wrong-since">Since must be RFC 3339"#,
         r#"name="partition" value="abc""#,
         r#"aria-invalid="true" aria-describedby="wrong-partition""#,
-        r#"type="text" step="1" value="noon""#,
+        r#"type="text" value="noon""#,
         r#"name="q" type="search" value="cart""#,
         "<option selected>100",
         "Remove the filter user is John",
@@ -337,6 +337,47 @@ fn a_wrong_parameter_keeps_the_query() {
     // The form has no field for it.
     let page = app.request("GET", "/history?from=x").header("Accept", "text/html").send().expect(400).text().to_owned();
     assert!(page.contains("From"), "{page}");
+}
+
+#[test]
+fn a_wrong_parameter_of_live_and_overview_is_told_on_the_page() {
+    let app = Application::on(Broker::Embedded).start();
+    app.accept(&json!({"user": "John", "action": "login"}));
+    let page = |target: &str| {
+        let answer = app.request("GET", target).header("Accept", "text/html").send().expect(400);
+        answer.text().replace("&#34;", "\"")
+    };
+    let live = page("/?partition=abc&user=John&f=/a:eq:1&f=nonsense&col=/page&q=cart");
+    for shown in [
+        r#"Partition must be a number, not "abc"."#,
+        r#"name="q" type="search" value="cart""#,
+        r#"aria-invalid="true" aria-describedby="wrong-f""#,
+        r#"<li id="wrong-f">The condition on a field must "#,
+        "Remove the filter user is John",
+        "Remove the filter a = 1",
+        "Remove the column page",
+        "Nothing is shown, because a filter is wrong.",
+        "Not updating, because a filter is wrong.",
+        "Invalid filter · Live",
+        r#"name="details""#,
+    ] {
+        assert!(live.contains(shown), "{shown} in {live}");
+    }
+    for absent in ["<li class=\"event\"", "data-cursor", "`", "Nothing matches yet"] {
+        assert!(!live.contains(absent), "{absent} in {live}");
+    }
+    let overview = page("/overview?period=3d&action=login");
+    for shown in [
+        r#"Period must be 15m, 1h or 24h, not "3d". This is the last 15 minutes."#,
+        "action is <b><bdi>login</bdi></b>",
+        r#"data-query="period=15m&#38;action=login""#,
+        "<dt>Share</dt>",
+    ] {
+        assert!(overview.contains(shown), "{shown} in {overview}");
+    }
+    // Programs get the problem.
+    let problem = app.request("GET", "/?partition=abc").header("Accept", "application/json").send().expect(400).json();
+    assert_eq!(problem["type"], "/problems/bad-parameter");
 }
 
 #[test]

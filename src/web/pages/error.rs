@@ -45,11 +45,8 @@ fn page(request: &Request, problem: &Problem) -> Option<String> {
     if problem.kind == Kind::Misdirected {
         return MisdirectedPage { title, detail }.render().ok();
     }
-    let is_history = request.route().is_some_and(|route| route.uri.path() == "/history");
     if problem.kind == Kind::BadParameter
-        && is_history
-        && let Some(parameters) = Parameters::of(request)
-        && let Some(page) = super::history::with_errors(super::frame_of(request)?, &parameters)
+        && let Some(page) = page_with_errors(request)
     {
         return Some(page);
     }
@@ -61,6 +58,17 @@ fn page(request: &Request, problem: &Problem) -> Option<String> {
         request_id: Trace::of(request).id.clone(),
     };
     page.render().ok()
+}
+
+/// The page that was asked for, with what is wrong in its parameters; `None` if it cannot show that.
+fn page_with_errors(request: &Request) -> Option<String> {
+    let (route, parameters) = (request.route()?, Parameters::of(request)?);
+    match route.uri.path() {
+        "/" => super::live::with_errors(request, &parameters),
+        "/history" => super::history::with_errors(super::frame_of(request)?, &parameters),
+        "/overview" => super::overview::with_errors(request, &parameters),
+        _ => None,
+    }
 }
 
 /// The page of a problem, such as 404 or 500.

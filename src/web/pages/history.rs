@@ -11,6 +11,7 @@ use rocket::{State, get};
 use super::histogram::Histogram;
 use super::progress::SearchProgress;
 use super::suggestions::Suggestions;
+use super::wrong::separate;
 use super::{history_request, to_condition};
 use crate::bounds::{Address, FIRST_LOOK};
 use crate::event::Record;
@@ -56,16 +57,6 @@ struct HistoryPage {
     these: String,
     /// Why requested records are missing, as a sentence.
     notice: Option<String>,
-    /// Parameters that are wrong: the form shows them, and nothing was searched.
-    wrong: Vec<WrongParameter>,
-}
-
-/// A parameter that is wrong, as the form shows it.
-struct WrongParameter {
-    name: String,
-    typed: String,
-    /// What was expected, as a sentence.
-    words: String,
 }
 
 /// A search that is not finished.
@@ -103,7 +94,6 @@ impl HistoryPage {
             all: parameters.with(&[("limit", ""), ("last", ""), ("order", order), ("col", ""), ("chart", "")]),
             these: parameters.with(&[("limit", &limit), ("order", order), ("col", ""), ("chart", "")]),
             notice: None,
-            wrong: Vec::new(),
             parameters,
         })
     }
@@ -115,31 +105,10 @@ impl HistoryPage {
             let request = history_request(parameters)?;
             HistoryPage::new(frame.clone(), parameters.clone(), &request)
         };
-        let (mut kept, mut wrong) = (parameters.clone(), Vec::new());
-        let page = loop {
-            let problem = match page_of(&kept) {
-                Ok(page) => break page,
-                Err(problem) => problem,
-            };
-            // The detail begins with the name.
-            let (name, detail) = problem.detail().split_once(' ')?;
-            let values = || kept.all(name).filter(|_| problem.kind == Kind::BadParameter);
-            // Without any other value but the wrong one, the problem is the same. If there is no such value, there are
-            // too many, and the last one goes.
-            let others_removed = |value: &&str| {
-                let alone =
-                    values().filter(|other| other != value).fold(kept.clone(), |kept, other| kept.without(name, other));
-                page_of(&alone).is_err_and(|alone| alone.detail() == problem.detail())
-            };
-            let typed = values().find(others_removed).or_else(|| values().last())?.to_owned();
-            let words = sentence(&format!("{} {detail}", label(name)));
-            if wrong.iter().all(|wrong: &WrongParameter| wrong.name != name) {
-                wrong.push(WrongParameter { name: name.to_owned(), typed: typed.clone(), words });
-            }
-            kept = kept.without(name, &typed);
-        };
+        let (mut page, wrong) = separate(parameters, page_of)?;
         let notice = (!wrong.is_empty()).then(|| "Nothing was searched, because a filter is wrong.".to_owned());
-        Some(HistoryPage { notice, wrong, ..page })
+        page.listing.wrong = wrong;
+        Some(HistoryPage { notice, ..page })
     }
 
     /// Reads the rows, and renders them. Blocks.
@@ -253,21 +222,14 @@ impl HistoryPage {
 
     /// Whether a bound is a time and not a duration ago, or what was typed in its place.
     fn is_absolute(&self, name: &str) -> bool {
-        !self.value(name).starts_with('-') && self.wrong(name).is_none()
-    }
-
-    fn wrong(&self, name: &str) -> Option<&WrongParameter> {
-        self.wrong.iter().find(|wrong| wrong.name == name)
-    }
-
-    /// Attributes of the input of a parameter: where its error is.
-    fn invalid(&self, name: &str) -> String {
-        self.wrong(name).map(|_| format!(r#" aria-invalid="true" aria-describedby="wrong-{name}""#)).unwrap_or_default()
+        !self.value(name).starts_with('-') && self.listing.wrong.of(name).is_none()
     }
 
     /// Whether a field of the range's popover is wrong.
     fn is_range_wrong(&self) -> bool {
-        ["since", "until", "partition", "offset", "order", "limit"].into_iter().any(|name| self.wrong(name).is_some())
+        ["since", "until", "partition", "offset", "order", "limit"]
+            .into_iter()
+            .any(|name| self.listing.wrong.of(name).is_some())
     }
 
     /// The value of the input for a bound: `2026-11-23T12:00:00` in UTC, or the duration ago.
@@ -290,7 +252,7 @@ impl HistoryPage {
     }
 
     fn value<'b>(&'b self, name: &'b str) -> &'b str {
-        self.wrong(name).map(|wrong| &*wrong.typed).or_else(|| self.parameters.get(name)).unwrap_or_default()
+        self.listing.wrong.of(name).map(|wrong| &*wrong.typed).or_else(|| self.parameters.get(name)).unwrap_or_default()
     }
 
     /// The numbers of rows to choose from, including the chosen one.
@@ -302,7 +264,7 @@ impl HistoryPage {
     }
 
     fn partition(&self) -> String {
-        match self.wrong("partition") {
+        match self.listing.wrong.of("partition") {
             Some(wrong) => wrong.typed.clone(),
             None => self.listing.filters.partition.first().map(i32::to_string).unwrap_or_default(),
         }
@@ -369,20 +331,6 @@ async fn answer(
 /// Returns the page of a request whose parameters are wrong, for people.
 pub fn with_errors(frame: PageFrame, parameters: &Parameters) -> Option<String> {
     HistoryPage::with_errors(frame, parameters)?.render().ok()
-}
-
-/// What the page calls a parameter.
-fn label(name: &str) -> &str {
-    match name {
-        "user_prefix" => "User",
-        "action_prefix" => "Action",
-        "q" => "Contains",
-        "f" => "The condition on a field",
-        "col" => "A column",
-        "offset" => "From offset",
-        "limit" => "Rows",
-        name => name,
-    }
 }
 
 /// The filters and columns of the page. Its place in the topic does not stay when they change.

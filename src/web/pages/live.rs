@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
+use footfall_core::query_string::BadParameter;
 use rocket::Either;
 use rocket::get;
 use rocket::http::Status;
@@ -11,6 +12,7 @@ use rocket::request::{FromRequest, Outcome, Request};
 use rocket::response::Redirect;
 
 use super::suggestions::Suggestions;
+use super::wrong::separate;
 use super::{Base, Html, ROWS, html, to_condition};
 use crate::bounds::Address;
 use crate::event::EventId;
@@ -152,22 +154,47 @@ impl<'r> FromRequest<'r> for LiveParts<'r> {
     type Error = ();
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
-        let parts = || {
-            Some(LiveParts {
-                frame: super::frame_of(request)?,
-                feed: request.rocket().state()?,
-                heavy: request.rocket().state()?,
-                ingest: request.rocket().state::<Arc<Ingest>>()?,
-                rejects: request.rocket().state::<Arc<Rejects>>()?,
-                client: Address::new(request.client_ip()),
-                base: Base::of(request).0,
-            })
-        };
-        guards::part(parts())
+        guards::part(LiveParts::of(request))
     }
 }
 
-impl LiveParts<'_> {
+/// Returns the page of a request whose parameters are wrong, for people.
+pub fn with_errors(request: &Request, parameters: &Parameters) -> Option<String> {
+    LiveParts::of(request)?.with_errors(parameters)?.render().ok()
+}
+
+impl<'r> LiveParts<'r> {
+    fn of(request: &'r Request<'_>) -> Option<Self> {
+        Some(LiveParts {
+            frame: super::frame_of(request)?,
+            feed: request.rocket().state()?,
+            heavy: request.rocket().state()?,
+            ingest: request.rocket().state::<Arc<Ingest>>()?,
+            rejects: request.rocket().state::<Arc<Rejects>>()?,
+            client: Address::new(request.client_ip()),
+            base: Base::of(request).0,
+        })
+    }
+
+    /// The page with the filters as they were sent, and what is wrong in them; `None` if that is not in a filter.
+    fn with_errors(self, parameters: &Parameters) -> Option<LivePage> {
+        let (mut listing, wrong) = separate(parameters, |parameters| Ok(listing(parameters)?))?;
+        listing.wrong = wrong;
+        Some(LivePage {
+            frame: self.frame,
+            listing,
+            suggestions: Suggestions::default(),
+            rows: Vec::new(),
+            cursor: String::new(),
+            now_ms: now_ms(),
+            form: SendForm { id: EventId::new().to_string(), ..SendForm::default() },
+            rejected: Rejected::default(),
+            receipt: None,
+            deadline_ms: self.ingest.settings().deadline.as_millis(),
+            base: self.base,
+        })
+    }
+
     /// Renders the page with a form as it was typed, and with the position of an accepted event.
     pub async fn render(
         self,
@@ -176,7 +203,7 @@ impl LiveParts<'_> {
         receipt: Option<Receipt>,
         status: Status,
     ) -> Result<Html, Problem> {
-        let listing = Listing::new("/", parameters, &["sent", "as", "field", "op", "value"])?;
+        let listing = listing(parameters)?;
         if form.id.is_empty() {
             form.id = EventId::new().to_string();
         }
@@ -206,4 +233,9 @@ impl LiveParts<'_> {
         });
         page.await?
     }
+}
+
+/// The filters and columns of the page.
+fn listing(parameters: &Parameters) -> Result<Listing, BadParameter> {
+    Listing::new("/", parameters, &["sent", "as", "field", "op", "value"])
 }

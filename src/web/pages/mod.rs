@@ -12,6 +12,7 @@ pub mod record;
 pub mod rejects;
 mod suggestions;
 pub mod user;
+mod wrong;
 
 use askama::Template;
 use footfall_core::query_string::{QueryBuilder, QueryString};

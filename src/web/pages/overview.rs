@@ -18,6 +18,7 @@ use rocket::{State, get};
 use tokio::select;
 use tokio::time::sleep;
 
+use super::wrong::separate;
 use super::{Html, html};
 use crate::base_path::base_path;
 use crate::bounds::Address;
@@ -31,7 +32,8 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::{self, Parameters};
 use crate::web::views::{
-    BrokerStatus, Chart, PageFrame, Series, Span, Stamp, history_page, live_page, rate, spark, thousands, user_page,
+    BrokerStatus, Chart, PageFrame, Series, Span, Stamp, WrongParameters, history_page, live_page, rate, spark,
+    thousands, user_page,
 };
 
 /// Time between two snapshots: each takes a moment, and nobody reads faster.
@@ -68,12 +70,16 @@ impl Choice {
 
     /// The address of the page that shows this.
     fn address(&self) -> String {
+        format!("{}/overview?{}", base_path(), self.query())
+    }
+
+    fn query(&self) -> String {
         let mut query = QueryBuilder::default();
         query.add("period", short_name(self.window));
         if let Some(action) = &self.action {
             query.add("action", action);
         }
-        format!("{}/overview?{}", base_path(), query.text())
+        query.text()
     }
 }
 
@@ -101,6 +107,7 @@ struct OverviewPage {
     frame: PageFrame,
     choice: Choice,
     shown: Arc<ShownStats>,
+    wrong: WrongParameters,
 }
 
 impl OverviewPage {
@@ -203,7 +210,15 @@ pub async fn page(
         let detail = "too many different overviews were asked for in the last seconds";
         return Err(Problem::new(Kind::Unavailable, detail));
     };
-    html(Status::Ok, &OverviewPage { frame, choice, shown })
+    html(Status::Ok, &OverviewPage { frame, choice, shown, wrong: WrongParameters::default() })
+}
+
+/// Returns the page of a request whose parameters are wrong, for people.
+pub fn with_errors(request: &Request, parameters: &Parameters) -> Option<String> {
+    let overviews = request.rocket().state::<Arc<Overviews>>()?;
+    let (choice, wrong) = separate(parameters, Choice::of)?;
+    let (shown, _) = overviews.shown(&choice)?;
+    OverviewPage { frame: super::frame_of(request)?, choice, shown, wrong }.render().ok()
 }
 
 /// Updates of the overview, about once a second, as Server-Sent Events

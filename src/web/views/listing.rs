@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::format::cut;
 use super::marks::Marks;
+use super::wrong::WrongParameters;
 use crate::base_path::base_path;
 
 /// Most characters of a column's name in its head.
@@ -25,6 +26,8 @@ pub struct Listing {
     pub marks: Arc<Marks>,
     /// Fields that have a column of their own.
     pub columns: Vec<Pointer>,
+    /// Parameters that are wrong: the form shows them, and the page no rows.
+    pub wrong: WrongParameters,
     /// The parameters of the page that stay when filters change, as a query.
     others: String,
     /// Its query up to the value of a filter for one action.
@@ -93,7 +96,7 @@ impl Listing {
         let mut before_action = query(&any_action, &columns, &others);
         before_action.push_str(if before_action.is_empty() { "action=" } else { "&action=" });
         let marks = Arc::new(Marks::of(&filters));
-        Listing { path, filters, marks, columns, others, before_action }
+        Listing { path, filters, marks, columns, wrong: WrongParameters::default(), others, before_action }
     }
 
     /// Returns the query of filters and columns, without `?`.
@@ -111,9 +114,9 @@ impl Listing {
         format!("{}{}?{}{}", base_path(), self.path, self.before_action, encode(action))
     }
 
-    /// Returns the value for the input of a filter.
-    pub fn first<'a>(&self, values: &'a [String]) -> &'a str {
-        values.first().map_or("", String::as_str)
+    /// Returns the text for the input of a filter: its first value, or what was typed if that is wrong.
+    pub fn first<'a>(&'a self, name: &str, values: &'a [String]) -> &'a str {
+        self.wrong.of(name).map(|wrong| &wrong.typed).or(values.first()).map_or("", String::as_str)
     }
 
     /// Returns a class for the number of columns, for the style: ` cols-2`.

@@ -10,6 +10,7 @@ mod frame;
 mod listing;
 mod marks;
 mod row;
+mod wrong;
 
 pub use address::{history_page, live_page, user_page};
 pub use chart::{Chart, Series, Span, spark};
@@ -19,3 +20,4 @@ pub use format::{Stamp, count_of, cut, duration, is_text, rate, sentence, size, 
 pub use frame::{BrokerStatus, PageFrame};
 pub use listing::{Listing, name, typed_condition};
 pub use row::{Row, RowUser, event_html, frames, members};
+pub use wrong::WrongParameters;
