@@ -31,8 +31,38 @@ export function startForm() {
   $('details').addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
-  // On a narrow screen, opening the form focuses its first field.
-  addEventListener('hashchange', () => location.hash === '#send' && $('user').focus());
+  document.addEventListener('click', (event) => {
+    const link = event.target.closest('a[href$="#send"], #send .close');
+    if (!link) return;
+    event.preventDefault();
+    if (link.closest('#send')) closeForm();
+    else openForm();
+  });
+  // The address may have opened it: from here on, only the class does.
+  if (location.hash === '#send') {
+    history.replaceState(history.state, '', location.pathname + location.search);
+    openForm();
+  }
+}
+
+/** Opens the form, and focuses its first field. The next visit finds it open. */
+export function openForm() {
+  keep(true);
+  $('user').focus();
+}
+
+/** Closes the form, also for the next visit. */
+export function closeForm() {
+  keep(false);
+  $('to-form').focus();
+}
+
+function keep(open) {
+  $('send').classList.remove('first');
+  $('send').classList.toggle('open', open);
+  const state = open ? 'open' : 'closed';
+  // biome-ignore lint/suspicious/noDocumentCookie: Firefox has no CookieStore before version 140.
+  document.cookie = `footfall-form=${state}; path=${at('/')}; max-age=31536000; samesite=lax`;
 }
 
 /** A new id for the next event. Until an event is saved, sending again sends it under the same id. */

@@ -1,5 +1,6 @@
 // Keyboard shortcuts. Each is also a button in the list of shortcuts.
 
+import { closeForm, openForm } from './form.js';
 import { $ } from './words.js';
 
 const STORED = 'footfall-keys';
@@ -13,10 +14,7 @@ export function startKeys(list) {
   const act = {
     '/': () => $('filters').elements.q.focus(),
     p: () => $('pause').click(),
-    n: () => {
-      if ($('send').offsetParent === null) location.hash = 'send';
-      $('user')?.focus();
-    },
+    n: openForm,
     j: () => step(list, 1),
     k: () => step(list, -1),
     Enter: () => current(list)?.querySelector('summary')?.click(),
@@ -64,6 +62,7 @@ function step(list, by) {
 function back() {
   const open = document.activeElement.closest?.('#rows details[open]') ?? document.querySelector('.state[open]');
   if (open) open.open = false;
+  else if (document.activeElement.closest('#send')) closeForm();
   else document.activeElement.blur();
 }
 

@@ -886,6 +886,44 @@ fn the_page_works_without_javascript() {
 }
 
 #[test]
+fn the_form_is_open_until_there_are_events_and_then_as_it_was_left() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    let is_open = || browser.js("return document.getElementById('event-form').checkVisibility()") == true;
+    browser.open_live(&app, "/");
+    assert!(is_open(), "nothing is there but the form");
+    app.accept(&event("Ann", "login"));
+    browser.wait_for_rows(1);
+    assert!(is_open(), "it does not close by itself");
+    browser.open_live(&app, "/");
+    assert!(!is_open(), "there are events");
+    browser.click("#to-form");
+    assert!(is_open());
+    assert_eq!(browser.focused(), "user");
+    browser.open_live(&app, "/");
+    assert!(is_open(), "it was left open");
+    browser.click("#send .close");
+    assert!(!is_open());
+    assert_eq!(browser.focused(), "to-form");
+    browser.press("n");
+    assert!(is_open());
+    assert_eq!(browser.focused(), "user");
+    browser.press_escape();
+    assert!(!is_open());
+    browser.open_live(&app, "/#send");
+    assert!(is_open(), "the address asks for it");
+
+    let browser = Browser::without_scripts();
+    let is_open = || browser.js("return document.getElementById('event-form').checkVisibility()") == true;
+    browser.open(&app, "/");
+    assert!(!is_open());
+    browser.click("#to-form");
+    assert!(is_open());
+    browser.click("#send .close");
+    assert!(!is_open());
+}
+
+#[test]
 fn everything_can_be_done_with_the_keyboard() {
     let app = Application::on(Broker::Embedded).start();
     for n in 0..3 {

@@ -27,6 +27,9 @@ use crate::web::problem::Problem;
 use crate::web::query::Parameters;
 use crate::web::views::{BrokerStatus, Listing, PageFrame, Row, RowUser, sentence, thousands};
 
+/// Whether the form is `open` or `closed`. The script sets it; it says nothing of the reader.
+const FORM_COOKIE: &str = "footfall-form";
+
 /// How long the page after a form waits for the form's event in memory: the tail is milliseconds behind.
 const SENT_WITHIN: Duration = Duration::from_millis(500);
 
@@ -49,6 +52,8 @@ struct LivePage {
     receipt: Option<Receipt>,
     /// Most milliseconds until the server answers.
     deadline_ms: u128,
+    /// Whether the form was open when the reader last saw the page, if the browser says so.
+    opened: Option<bool>,
     /// Scheme, authority and base path as the browser used them, for the `curl` line: `http://127.0.0.1:8000`.
     base: String,
 }
@@ -84,9 +89,17 @@ impl LivePage {
         thousands(self.rejected.count)
     }
 
-    /// Whether the form was just sent: only then a narrow screen shows it unfolded.
-    fn in_hand(&self) -> bool {
-        self.receipt.is_some() || !self.form.errors.is_empty()
+    /// Classes of the form: ` open` if it was just sent or the reader left it open, ` first` while there are no events: then
+    /// it is open where there is room for it.
+    fn form_class(&self) -> &'static str {
+        let was_sent = self.receipt.is_some() || !self.form.errors.is_empty();
+        if was_sent || self.opened == Some(true) {
+            " open"
+        } else if self.opened.is_none() && self.rows.is_empty() && self.listing.filters.is_empty() {
+            " first"
+        } else {
+            ""
+        }
     }
 }
 
@@ -146,6 +159,7 @@ pub struct LiveParts<'r> {
     ingest: &'r Ingest,
     rejects: &'r Rejects,
     client: Address,
+    opened: Option<bool>,
     base: String,
 }
 
@@ -172,6 +186,7 @@ impl<'r> LiveParts<'r> {
             ingest: request.rocket().state::<Arc<Ingest>>()?,
             rejects: request.rocket().state::<Arc<Rejects>>()?,
             client: Address::new(request.client_ip()),
+            opened: super::cookie(request, FORM_COOKIE).map(|state| state == "open"),
             base: Base::of(request).0,
         })
     }
@@ -191,6 +206,7 @@ impl<'r> LiveParts<'r> {
             rejected: Rejected::default(),
             receipt: None,
             deadline_ms: self.ingest.settings().deadline.as_millis(),
+            opened: self.opened,
             base: self.base,
         })
     }
@@ -210,7 +226,7 @@ impl<'r> LiveParts<'r> {
         if let Some(sent) = &receipt {
             let _ = tokio::time::timeout(SENT_WITHIN, self.feed.reaches(sent.partition, sent.offset)).await;
         }
-        let LiveParts { frame, feed, heavy, ingest, rejects, client, base } = self;
+        let LiveParts { frame, feed, heavy, ingest, rejects, client, opened, base } = self;
         let rejected = rejects.news().borrow().clone();
         let (feed, deadline_ms) = (feed.clone(), ingest.settings().deadline.as_millis());
         // The records may be large, and are parsed.
@@ -227,6 +243,7 @@ impl<'r> LiveParts<'r> {
                 rejected,
                 receipt,
                 deadline_ms,
+                opened,
                 base,
             };
             html(status, &page)

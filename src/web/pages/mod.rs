@@ -52,6 +52,12 @@ fn to_condition(path: &str, parameters: &Parameters) -> Option<Redirect> {
     Some(Redirect::to(format!("{}{path}?{others}{and}{}", base_path(), query.text())))
 }
 
+/// Returns the value of a cookie. Anybody may write one.
+fn cookie<'r>(request: &'r Request<'_>, name: &str) -> Option<&'r str> {
+    let mut pairs = request.headers().get("Cookie").flat_map(|line| line.split(';'));
+    pairs.find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+}
+
 /// Returns the frame of a page: the addresses of its files, the topic, and whether Kafka is reachable.
 fn frame_of(request: &Request) -> Option<PageFrame> {
     Some(surround(request.rocket().state()?, request.rocket().state()?))
