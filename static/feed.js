@@ -457,7 +457,7 @@ class Feed {
     const place = $('filters').contains(document.activeElement) ? document.activeElement : null;
     for (const id of ['empty', 'older', 'clear']) $(id).replaceWith(page.getElementById(id));
     showBase($('empty'));
-    for (const id of ['chips', 'head']) $(id).replaceWith(page.getElementById(id));
+    for (const id of ['chips', 'head', 'unfold-label']) $(id).replaceWith(page.getElementById(id));
     $('feed').className = page.getElementById('feed').className;
     showZone();
     if (how === 'entered') {

@@ -12,7 +12,10 @@ export function startKeys(list) {
   on.addEventListener('change', () => store(on.checked ? 'on' : 'off'));
 
   const act = {
-    '/': () => $('filters').elements.q.focus(),
+    '/': () => {
+      $('unfold').checked = true;
+      $('filters').elements.q.focus();
+    },
     p: () => $('pause').click(),
     n: openForm,
     j: () => step(list, 1),

@@ -11,7 +11,17 @@ const MOST_SHOWN = 200_000;
 
 export function showRecords(list) {
   // `toggle` does not bubble.
-  list.addEventListener('toggle', (event) => event.target.open && show(event.target), true);
+  list.addEventListener('toggle', (event) => event.target.open && open(event.target, list), true);
+}
+
+// As in app.css: the pane beside the list has room for one record.
+export const hasPane = () => matchMedia('(min-width: 1600px)').matches;
+
+function open(details, list) {
+  if (hasPane()) {
+    for (const other of list.querySelectorAll('details[open]')) if (other !== details) other.open = false;
+  }
+  show(details);
 }
 
 async function show(details) {

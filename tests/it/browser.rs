@@ -924,6 +924,57 @@ fn the_form_is_open_until_there_are_events_and_then_as_it_was_left() {
 }
 
 #[test]
+fn filters_are_folded_where_there_is_no_room() {
+    let app = Application::on(Broker::Kafka).start();
+    app.accept(&event("Ann", "login"));
+    let browser = Browser::start();
+    browser.resize(390, 844);
+    browser.open_live(&app, "/?user=Ann&not_action=logout");
+    browser.wait_for_rows(1);
+    let top = browser.js("return document.querySelector('#rows .event').getBoundingClientRect().top");
+    assert!(top.as_f64() <= Some(135.0), "the first row is at {top}");
+    assert_eq!(browser.text("#unfold-label").as_deref(), Some("2 filters"));
+    let are_shown = || browser.js("return document.querySelector('#filters .chip').checkVisibility()") == true;
+    assert!(!are_shown());
+    browser.click("#unfold-label");
+    assert!(are_shown());
+    browser.click("#chips .chip a");
+    browser.wait_for_text("#unfold-label", "1 filter");
+    browser.open(&app, "/?user=Ann&partition=x");
+    assert!(are_shown(), "one is wrong");
+}
+
+#[test]
+fn a_wide_window_shows_the_opened_record_beside_the_list() {
+    let app = Application::on(Broker::Embedded).start();
+    for n in 0..5 {
+        app.accept(&event("Ann", &n.to_string()));
+    }
+    let browser = Browser::start();
+    browser.resize(1700, 900);
+    browser.open_live(&app, "/");
+    browser.wait_for_rows(5);
+    let tops = || {
+        browser
+            .js("return [...document.querySelectorAll('#rows .event')].map((row) => row.getBoundingClientRect().top)")
+    };
+    let before = tops();
+    for n in [1, 3] {
+        browser.js(&format!("document.querySelectorAll('#rows summary')[{n}].click()"));
+        browser.wait_for_text("#rows details[open] .detail", "Event time");
+        assert_eq!(tops(), before, "no row moves");
+        assert_eq!(browser.count("#rows details[open]"), 1, "one record at a time");
+        let edges = "return ['#rows details[open] .detail', '#rows details[open] summary'].map((it) => document.querySelector(it).getBoundingClientRect())
+            .map(({ left, right }) => [left, right]).flat()";
+        let edges = browser.js(edges);
+        assert!(edges[0].as_f64() >= edges[3].as_f64(), "beside the list: {edges}");
+    }
+    browser.resize(1400, 900);
+    browser.js("document.querySelector('#rows summary').click()");
+    assert_eq!(browser.count("#rows details[open]"), 2);
+}
+
+#[test]
 fn everything_can_be_done_with_the_keyboard() {
     let app = Application::on(Broker::Embedded).start();
     for n in 0..3 {

@@ -221,7 +221,13 @@ impl Filters {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.texts().iter().all(|(_, values)| values.is_empty()) && self.f.is_empty() && self.partition.is_empty()
+        self.count() == 0
+    }
+
+    /// Returns the number of values to compare with.
+    pub fn count(&self) -> usize {
+        let texts: usize = self.texts().iter().map(|(_, values)| values.len()).sum();
+        texts + self.f.len() + self.partition.len()
     }
 
     fn texts(&self) -> [(&'static str, &Vec<String>); 7] {

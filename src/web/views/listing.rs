@@ -8,7 +8,7 @@ use footfall_core::{Condition, Operator, Pointer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::format::cut;
+use super::format::{count_of, cut};
 use super::marks::Marks;
 use super::wrong::WrongParameters;
 use crate::base_path::base_path;
@@ -130,6 +130,14 @@ impl Listing {
     /// Returns the address of the page without filters. Columns stay.
     pub fn clear(&self) -> String {
         self.address(&Filters::default(), &self.columns, "")
+    }
+
+    /// Returns what stands for the filters on a narrow screen: `2 filters`.
+    pub fn filter_words(&self) -> String {
+        match self.filters.count() {
+            0 => "Filters".to_owned(),
+            count => count_of(count as u64, "filter"),
+        }
     }
 
     /// Returns the columns as their heads show them.
