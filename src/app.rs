@@ -89,6 +89,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     let sizes = feed.clone();
     let sizes = Box::new(move || sizes.mean_sizes(SIZED));
     let inspector = Arc::new(Inspector::new(&connection, &cluster, sizes));
+    let sampler = inspector.sample_in_background().map_err(ConnectionError::from)?;
     let held_up = Box::new(cluster.held_up());
     let rejects = Arc::new(Rejects::default());
     let emptier = if settings.ephemeral { TopicEmptier::new(&connection, &cluster, &history) } else { None };
@@ -151,6 +152,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         tls,
         _behind: behind,
         _tail: tail,
+        _sampler: sampler,
         _cluster: cluster,
         connection,
     };

@@ -254,6 +254,25 @@ pub const CLUSTER_FRESH: Duration = Duration::from_secs(1);
 pub const TOPICS: usize = 500;
 /// Most groups that one snapshot describes. Each costs its coordinator two requests.
 pub const GROUPS: usize = 100;
+/// Most topics, and most groups, whose names one snapshot lists.
+pub const LISTED: usize = 20_000;
+/// Most partitions of other topics whose records one snapshot counts.
+pub const COUNTED_PARTITIONS: usize = 5_000;
+/// Most topics, and most groups, beyond those that viewers have found and that the next snapshots count and describe too, and
+/// for how long.
+pub const WANTED: usize = 100;
+pub const WANTED_FOR: Duration = Duration::from_secs(30);
+/// How often the topic's ends and the groups on it are sampled when nobody looks.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
+/// Most partitions of our topic, and most groups on it, whose last 15 minutes are remembered: 180 samples of 16 bytes
+/// for each.
+pub const SAMPLED_PARTITIONS: usize = 256;
+pub const SAMPLED_GROUPS: usize = 50;
+/// Most groups of other topics that one background sample describes, to notice when they read ours.
+pub const SAMPLED_OTHERS: usize = 50;
+/// Most changes of its members and rebalances that are remembered of a group.
+pub const CHANGES: usize = 20;
+
 /// Most records of each partition that one snapshot reads, one for each group with lag, and how long that may take.
 pub const NEXT_RECORDS: usize = 4;
 pub const NEXT_RECORDS_TIME: Duration = Duration::from_secs(2);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ingest::Ingest;
-use crate::kafka::{Cluster, Connection, Producer, Tail, Uncommitted};
+use crate::kafka::{Cluster, Connection, Producer, Sampler, Tail, Uncommitted};
 use crate::server::{self, Listener, Server, Tls};
 use crate::{bounds, web};
 
@@ -33,6 +33,7 @@ pub struct Parts {
     pub(crate) tls: Option<Tls>,
     pub(crate) _behind: Uncommitted,
     pub(crate) _tail: Tail,
+    pub(crate) _sampler: Sampler,
     pub(crate) _cluster: Cluster,
     /// Keeps the embedded broker until all accepted events are delivered; dropped last.
     pub(crate) connection: Connection,

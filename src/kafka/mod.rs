@@ -16,9 +16,10 @@ mod partitioner;
 mod producer;
 mod reads;
 mod snapshot;
+mod trends;
 mod watch;
 
-pub use admin::groups::{Group, GroupMember, GroupPartition, groups};
+pub use admin::groups::{AssignedPartition, Group, GroupMember, GroupPartition, ListedGroup, groups};
 pub use admin::topics::{TopicSummary, topics};
 pub use connection::{Connection, ConnectionError};
 pub use consumer::tail::{Sink, Tail};
@@ -31,8 +32,10 @@ pub use partitioner::partition_of;
 pub use producer::{Completion, Delivered, Message, Priority, ProduceError, Producer};
 pub use reads::{ReadError, ReadKind, Reads};
 pub use snapshot::{
-    ClusterSnapshot, ClusterSummary, InspectError, Inspector, Missing, Part, PartitionDetail, TopicDetail,
+    ClusterSnapshot, ClusterSummary, InspectError, Inspector, Missing, Part, PartitionDetail, Sampler, TopicDetail,
+    TopicFacts,
 };
+pub use trends::{GroupChange, GroupTrend, LagTime, POINTS, Progress, TrendSnapshot};
 pub use watch::{Cluster, ClusterState, TopicId, TopicState};
 
 use background::{BackgroundThread, Stop};

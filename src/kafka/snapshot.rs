@@ -1,34 +1,39 @@
 //! The cluster as the page about Kafka shows it: brokers, topics, our topic's partitions, consumer groups and their
 //! lag.
 //!
-//! A snapshot is requested at most once a second and shared, so a thousand viewers cost as much as one; without viewers
-//! nothing is requested. If one part fails (a missing ACL, the embedded broker), the others are still complete.
+//! A snapshot is requested at most once a second and shared, so a thousand viewers cost as much as one. Without viewers
+//! a [`Sampler`] asks every 10 s for the topic's ends and the groups on it, so that the last 15 minutes are known. If one
+//! part fails (a missing ACL, the embedded broker), the others are still complete.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fmt, io, sync};
 
 use footfall_core::schema::Partition;
-use rdkafka::admin::AdminClient;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::bindings as sys;
 use rdkafka::metadata::Metadata;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 use utoipa::ToSchema;
 
-use super::admin::groups::{self, CommitHistory, Groups};
+use super::admin::groups::{self, CommitHistory, Group, GroupChoice, Groups, ListedGroup, Purpose};
 use super::admin::next_records::LookaheadCache;
-use super::admin::topics::{self, Offsets, TopicSummary};
+use super::admin::topics::{self, Described, Offsets, TopicSummary};
 use super::admin::{self, AdminError, Op};
-use super::watch::TopicId;
-use super::{Cluster, ClusterState, Connection, Quiet};
-use crate::bounds::{CLUSTER_FRESH, TOPICS};
+use super::trends::{TrendSnapshot, Trends};
+use super::watch::{TopicId, TopicState};
+use super::{BackgroundThread, Cluster, ClusterState, Connection, Quiet};
+use crate::bounds::{CLUSTER_FRESH, COUNTED_PARTITIONS, LISTED, SAMPLE_EVERY, TOPICS, WANTED, WANTED_FOR};
+use crate::event::time::now_ms;
 
 /// A rate is measured over at most, and at least, this long.
 const RATE_OVER: Duration = Duration::from_secs(10);
 const RATE_AT_LEAST: Duration = Duration::from_millis(500);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How often the topic's retention and its oldest record are requested.
+const FACTS_EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
@@ -46,11 +51,19 @@ pub enum InspectError {
 #[derive(Debug, Clone)]
 pub struct ClusterSnapshot {
     pub cluster: ClusterSummary,
-    /// All topics but Kafka's internal ones, sorted by name.
+    /// All topics but Kafka's internal ones, sorted by name; at most [`LISTED`]. The records are counted of the first
+    /// [`TOPICS`] and of those that viewers want.
     pub topics: Vec<TopicSummary>,
     /// Topics beyond the listed ones.
     pub topics_left_out: usize,
     pub topic: TopicDetail,
+    pub facts: TopicFacts,
+    /// What happened in the last 15 minutes.
+    pub trends: TrendSnapshot,
+    /// All groups, sorted by name; at most [`LISTED`].
+    pub listed_groups: Vec<ListedGroup>,
+    /// How many of them have not been described yet, so that it is not known whether they read our topic.
+    pub unexamined_groups: usize,
     pub groups: Result<Groups, InspectError>,
     /// The parts that could not be determined.
     pub problems: Vec<Missing>,
@@ -136,6 +149,19 @@ pub struct PartitionDetail {
     pub records_per_second: Option<f64>,
 }
 
+/// What Kafka says about our topic as a whole. `None`: not known.
+#[derive(Debug, Clone, Default)]
+pub struct TopicFacts {
+    /// `retention.ms`; -1 for no limit.
+    pub retention_ms: Option<i64>,
+    /// `retention.bytes` of each partition; -1 for no limit.
+    pub retention_bytes: Option<i64>,
+    /// `cleanup.policy`.
+    pub cleanup: Option<String>,
+    /// Kafka's timestamp of the oldest record of all partitions, in milliseconds since 1970.
+    pub oldest_ms: Option<i64>,
+}
+
 /// Mean bytes of the latest records in memory, by partition.
 pub type MeanSizes = Box<dyn Fn() -> BTreeMap<i32, f64> + Send + Sync>;
 
@@ -148,7 +174,18 @@ pub struct Inspector {
     connection: Connection,
     sizes: MeanSizes,
     known: Arc<Mutex<SnapshotCache>>,
+    wanted: sync::Mutex<Wanted>,
 }
+
+/// The names of topics and groups beyond the first ones that viewers have found lately, and when.
+#[derive(Default)]
+struct Wanted {
+    topics: HashMap<String, Instant>,
+    groups: HashMap<String, Instant>,
+}
+
+/// Samples the topic and its groups while nobody looks, until it is dropped.
+pub struct Sampler(#[expect(dead_code, reason = "ends when it is dropped")] BackgroundThread);
 
 /// What one snapshot keeps for the next.
 #[derive(Default)]
@@ -158,6 +195,10 @@ struct SnapshotCache {
     earlier: VecDeque<(Instant, Vec<Option<i64>>)>,
     lookahead: LookaheadCache,
     commits: CommitHistory,
+    choice: GroupChoice,
+    trends: Trends,
+    sampled: Option<Instant>,
+    facts: Option<(Instant, TopicFacts)>,
     topic: TopicId,
 }
 
@@ -172,7 +213,32 @@ impl Inspector {
             connection: connection.clone(),
             sizes,
             known: Arc::default(),
+            wanted: sync::Mutex::default(),
         }
+    }
+
+    /// Samples in the background: every [`SAMPLE_EVERY`], unless a snapshot was requested meanwhile. Each sample asks every
+    /// broker for its groups and the topic's ends, and the coordinators about at most 100 groups.
+    pub fn sample_in_background(self: &Arc<Self>) -> io::Result<Sampler> {
+        let inspector = self.clone();
+        let thread = BackgroundThread::start("kafka-sample", move |stop| {
+            while !stop.is_requested() {
+                let mut known = inspector.known.clone().blocking_lock_owned();
+                if known.sampled.is_none_or(|at| at.elapsed() >= SAMPLE_EVERY) {
+                    inspector.sample(&mut known);
+                }
+                drop(known);
+                std::thread::park_timeout(SAMPLE_EVERY / 4);
+            }
+        })?;
+        Ok(Sampler(thread))
+    }
+
+    /// Has the next snapshots count these topics and describe these groups too. The first [`WANTED`] in [`WANTED_FOR`] are.
+    pub fn want<'a>(&self, topics: impl Iterator<Item = &'a str>, groups: impl Iterator<Item = &'a str>) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        remember(&mut wanted.topics, topics);
+        remember(&mut wanted.groups, groups);
     }
 
     /// Returns the latest snapshot, at most a second old. Waits while one is being requested, a few seconds at most.
@@ -194,7 +260,8 @@ impl Inspector {
         asked.await.unwrap_or_else(|_| Err(InspectError::Unreachable("the request failed".into())))
     }
 
-    fn ask(&self, known: &mut SnapshotCache) -> Result<ClusterSnapshot, InspectError> {
+    /// Returns our topic as it is now, and forgets everything about an older one of that name.
+    fn ours(&self, known: &mut SnapshotCache) -> Result<Arc<TopicState>, InspectError> {
         let ours = match &*self.state.borrow() {
             ClusterState::Up(topic) => topic.clone(),
             ClusterState::Connecting { reason, .. } | ClusterState::Unreachable { reason, .. } => {
@@ -204,45 +271,160 @@ impl Inspector {
         if ours.id != known.topic {
             *known = SnapshotCache { topic: ours.id, ..SnapshotCache::default() };
         }
+        Ok(ours)
+    }
+
+    fn ask(&self, known: &mut SnapshotCache) -> Result<ClusterSnapshot, InspectError> {
+        let ours = self.ours(known)?;
         let failed = |error: String| InspectError::Unreachable(format!("no answer from {}: {error}", self.servers));
         let metadata = self.admin.inner().fetch_metadata(None, ANSWER_WITHIN).map_err(|e| failed(e.to_string()))?;
+        let described = Described::new(&metadata);
         let mut problems = Vec::new();
         let cluster = self.cluster(&metadata, &mut problems);
-        let mut groups = match self.embedded {
-            true => Err(InspectError::NoGroups),
-            false => match groups::describe(&self.admin, ANSWER_WITHIN) {
-                Ok(groups) => Ok(groups),
-                Err(AdminError::Failed(reason)) => Err(InspectError::Unlisted(reason)),
-                Err(denied) => Ok(Groups { problem: Some(denied.to_string()), ..Groups::default() }),
-            },
-        };
+        let (wanted_topics, wanted_groups) = self.wanted();
+        let mut listed_groups = Vec::new();
+        let mut groups = self.groups(known, Purpose::Snapshot, &wanted_groups, &mut listed_groups);
         if let Some(detail) = groups.as_ref().ok().and_then(|groups| groups.problem.clone()) {
             problems.push(Missing { part: Part::Groups, detail });
         }
-        let mut names = topics::names(&metadata);
-        let topics_left_out = names.len().saturating_sub(TOPICS);
-        names.truncate(TOPICS);
-        let mut places: Vec<_> = names.iter().flat_map(|name| topics::places(&metadata, name)).collect();
-        places.extend(topics::places(&metadata, &self.topic));
-        places.extend(groups.iter().flat_map(|groups| groups.places(&metadata)));
-        // Requested after the committed offsets, so that a lag is never negative.
-        let mut offsets = topics::offsets(&self.admin, places, ANSWER_WITHIN).unwrap_or_else(|error| {
+        let mut names = described.names();
+        let topics_left_out = names.len().saturating_sub(LISTED);
+        names.truncate(LISTED);
+        let counted = names.iter().enumerate().filter(|(at, name)| *at < TOPICS || wanted_topics.contains(**name));
+        let mut places: Vec<_> =
+            counted.flat_map(|(_, name)| described.places(name)).take(COUNTED_PARTITIONS).collect();
+        places.extend(described.places(&self.topic));
+        places.extend(groups.iter().flat_map(|groups| groups.places(&described)));
+        let offsets = self.offsets(&ours, places).unwrap_or_else(|error| {
             problems.push(Missing { part: Part::Offsets, detail: error.to_string() });
             Offsets::new()
         });
+        let topic = self.topic(&described, &offsets, known);
+        if let Ok(groups) = &mut groups {
+            self.measure(groups, &described, &offsets, known);
+        }
+        let readers = || groups.iter().flat_map(|groups| &groups.groups).filter(|group| group.reads(&self.topic));
+        known.add_sample(&self.topic, topic.partitions.iter().map(|partition| partition.next_offset), readers());
+        let trends = known.trends.snapshot(now_ms(), &self.topic, readers());
+        let topics = names.iter().map(|name| described.summary(name, &offsets)).collect();
+        let unexamined_groups = listed_groups.len().saturating_sub(known.choice.known());
+        let facts = self.facts(&ours, known);
+        Ok(ClusterSnapshot {
+            cluster,
+            topics,
+            topics_left_out,
+            topic,
+            facts,
+            trends,
+            listed_groups,
+            unexamined_groups,
+            groups,
+            problems,
+        })
+    }
+
+    /// Asks for what the trends need, and for no other topic.
+    fn sample(&self, known: &mut SnapshotCache) {
+        let Ok(ours) = self.ours(known) else { return };
+        known.sampled = Some(Instant::now());
+        let Ok(metadata) = self.admin.inner().fetch_metadata(Some(&self.topic), ANSWER_WITHIN) else { return };
+        let described = Described::new(&metadata);
+        let mut groups = self.groups(known, Purpose::Sample, &HashSet::new(), &mut Vec::new());
+        let Ok(offsets) = self.offsets(&ours, described.places(&self.topic)) else { return };
+        if let Ok(groups) = &mut groups {
+            groups.groups.retain(|group| group.reads(&self.topic));
+            self.measure(groups, &described, &offsets, known);
+        }
+        let partitions = 0..ours.partitions.len() as i32;
+        let ends = partitions.map(|partition| offsets.get(&(self.topic.to_string(), partition)).map(|(_, end)| *end));
+        let readers = groups.iter().flat_map(|groups| &groups.groups);
+        known.add_sample(&self.topic, ends, readers);
+    }
+
+    /// Returns the names that viewers want.
+    fn wanted(&self) -> (HashSet<String>, HashSet<String>) {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        (wanted.topics.keys().cloned().collect(), wanted.groups.keys().cloned().collect())
+    }
+
+    /// Lists all groups, and describes as many as the purpose needs.
+    fn groups(
+        &self,
+        known: &mut SnapshotCache,
+        purpose: Purpose,
+        wanted: &HashSet<String>,
+        all: &mut Vec<ListedGroup>,
+    ) -> Result<Groups, InspectError> {
+        if self.embedded {
+            return Err(InspectError::NoGroups);
+        }
+        let mut groups = match groups::list(&self.admin, ANSWER_WITHIN) {
+            Ok(groups) => groups,
+            Err(AdminError::Failed(reason)) => return Err(InspectError::Unlisted(reason)),
+            Err(denied) => return Ok(Groups { problem: Some(denied.to_string()), ..Groups::default() }),
+        };
+        groups.groups.sort_by(|a, b| a.group.cmp(&b.group));
+        groups.groups.truncate(LISTED);
+        all.extend(groups.groups.iter().map(|group| ListedGroup {
+            group: group.group.clone(),
+            state: group.state.clone(),
+            kind: group.kind.clone(),
+        }));
+        known.choice.choose(&mut groups, purpose, wanted);
+        groups::describe_listed(&self.admin, &mut groups, ANSWER_WITHIN);
+        known.choice.note(&groups.groups, &self.topic);
+        Ok(groups)
+    }
+
+    /// Requests both ends of these partitions. Called after the committed offsets are known, so that a lag is never
+    /// negative.
+    fn offsets(&self, ours: &TopicState, places: Vec<topics::Place>) -> Result<Offsets, AdminError> {
+        let mut offsets = topics::offsets(&self.admin, places, ANSWER_WITHIN)?;
         for ((topic, partition), marks) in &mut offsets {
             if *topic == *self.topic {
                 *marks = ours.marks(*partition, *marks);
             }
         }
-        let topic = self.topic(&metadata, &offsets, known);
-        if let Ok(groups) = &mut groups {
-            groups.measure(&metadata, &offsets);
-            groups.look_ahead(&self.connection, &mut known.lookahead);
-            known.commits.watch(groups);
+        Ok(offsets)
+    }
+
+    fn measure(&self, groups: &mut Groups, described: &Described<'_>, offsets: &Offsets, known: &mut SnapshotCache) {
+        groups.measure(described, offsets);
+        groups.look_ahead(&self.connection, &mut known.lookahead);
+        known.commits.watch(groups);
+    }
+
+    /// Requests the topic's retention and its oldest record every [`FACTS_EVERY`]. The embedded broker knows neither.
+    fn facts(&self, ours: &TopicState, known: &mut SnapshotCache) -> TopicFacts {
+        if self.embedded {
+            return TopicFacts::default();
         }
-        let topics = names.iter().map(|name| topics::summary(&metadata, name, &offsets)).collect();
-        Ok(ClusterSnapshot { cluster, topics, topics_left_out, topic, groups, problems })
+        if let Some((_, facts)) = known.facts.as_ref().filter(|(at, _)| at.elapsed() < FACTS_EVERY) {
+            return facts.clone();
+        }
+        let mut facts = self.retention().unwrap_or_default();
+        let client = self.admin.inner();
+        // The first record whose timestamp is not before 1970.
+        let oldest = topics::first_records(client, &self.topic, &ours.led(), &[0], ANSWER_WITHIN);
+        let oldest = oldest.into_iter().flatten().flatten().flatten();
+        facts.oldest_ms = oldest.map(|(_, at_ms)| at_ms).filter(|at_ms| *at_ms > 0).min();
+        known.facts = Some((Instant::now(), facts.clone()));
+        facts
+    }
+
+    fn retention(&self) -> Option<TopicFacts> {
+        let topic = [ResourceSpecifier::Topic(&self.topic)];
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+        let described = pollster::block_on(self.admin.describe_configs(&topic, &options)).ok()?;
+        let config = described.into_iter().next()?.ok()?;
+        let value = |name: &str| config.get(name)?.value.clone();
+        let number = |name: &str| value(name)?.parse().ok();
+        Some(TopicFacts {
+            retention_ms: number("retention.ms"),
+            retention_bytes: number("retention.bytes"),
+            cleanup: value("cleanup.policy"),
+            oldest_ms: None,
+        })
     }
 
     /// Describes the cluster (DescribeCluster). The embedded broker does not support that; its metadata has most of it.
@@ -270,10 +452,10 @@ impl Inspector {
         cluster
     }
 
-    fn topic(&self, metadata: &Metadata, offsets: &Offsets, known: &mut SnapshotCache) -> TopicDetail {
+    fn topic(&self, described: &Described<'_>, offsets: &Offsets, known: &mut SnapshotCache) -> TopicDetail {
         let sizes = (self.sizes)();
-        let described = metadata.topics().iter().find(|topic| topic.name() == &*self.topic);
         let mut partitions: Vec<PartitionDetail> = described
+            .topic(&self.topic)
             .map_or(&[][..], |topic| topic.partitions())
             .iter()
             .map(|partition| {
@@ -304,7 +486,32 @@ impl Inspector {
     }
 }
 
+/// Adds names as wanted now, as far as there is room.
+fn remember<'a>(wanted: &mut HashMap<String, Instant>, names: impl Iterator<Item = &'a str>) {
+    wanted.retain(|_, at| at.elapsed() < WANTED_FOR);
+    for name in names {
+        if let Some(at) = wanted.get_mut(name) {
+            *at = Instant::now();
+        } else if wanted.len() < WANTED {
+            wanted.insert(name.to_owned(), Instant::now());
+        }
+    }
+}
+
 impl SnapshotCache {
+    /// Adds what was found now to the trends.
+    fn add_sample<'a>(
+        &mut self,
+        topic: &str,
+        ends: impl Iterator<Item = Option<i64>>,
+        readers: impl Iterator<Item = &'a Group>,
+    ) {
+        let now = now_ms();
+        self.trends.add_ends(now, ends);
+        self.trends.add_groups(now, topic, readers);
+        self.sampled = Some(Instant::now());
+    }
+
     /// Sets the rates, by comparison with the offsets some seconds ago.
     fn rate(&mut self, partitions: &mut [PartitionDetail]) {
         let now = Instant::now();

@@ -10,14 +10,13 @@ use rdkafka::admin::AdminClient;
 use rdkafka::bindings as sys;
 use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::metadata::Metadata;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::next_records::{Ahead, LookaheadCache};
-use super::topics::{self, Offsets, Place, offsets};
+use super::topics::{Described, Offsets, Place, offsets};
 use super::{AdminError, Op, Owned};
-use crate::bounds::GROUPS;
+use crate::bounds::{GROUPS, SAMPLED_GROUPS, SAMPLED_OTHERS};
 use crate::event::time::now_ms;
 use crate::kafka::{Connection, HistoryError, QUESTION, Quiet, admin, connection_errors};
 
@@ -166,7 +165,7 @@ impl Group {
         self.partitions.iter().any(|partition| partition.topic == topic)
     }
 
-    fn new(group: String) -> Self {
+    pub(in crate::kafka) fn new(group: String) -> Self {
         Group {
             group,
             state: String::new(),
@@ -196,9 +195,10 @@ pub fn groups(connection: &Connection) -> Result<Groups, HistoryError> {
     let mut groups = describe(&admin, QUESTION).map_err(failed)?;
     let metadata = admin.inner().fetch_metadata(None, QUESTION);
     let metadata = metadata.map_err(|error| connection_errors::no_answer(connection, error))?;
+    let described = Described::new(&metadata);
     // Requested after the committed offsets, so that a lag is never negative.
-    let offsets = offsets(&admin, groups.places(&metadata), QUESTION).map_err(failed)?;
-    groups.measure(&metadata, &offsets);
+    let offsets = offsets(&admin, groups.places(&described), QUESTION).map_err(failed)?;
+    groups.measure(&described, &offsets);
     groups.look_ahead(connection, &mut LookaheadCache::default());
     if groups.groups.iter().any(|group| group.problem.is_some()) {
         groups.problem.get_or_insert_with(|| {
@@ -210,18 +210,18 @@ pub fn groups(connection: &Connection) -> Result<Groups, HistoryError> {
 
 impl Groups {
     /// Returns the partitions of all groups that have a leader to ask.
-    pub(in crate::kafka) fn places(&self, metadata: &Metadata) -> Vec<Place> {
-        let partitions = self.groups.iter().flat_map(|group| &group.partitions);
+    pub(in crate::kafka) fn places(&self, described: &Described<'_>) -> Vec<Place> {
+        let partitions = || self.groups.iter().flat_map(|group| &group.partitions);
         let places: HashSet<Place> =
-            partitions.map(|partition| (partition.topic.clone(), partition.partition)).collect();
-        let led = metadata.topics().iter().flat_map(|topic| topics::places(metadata, topic.name()));
-        led.filter(|place| places.contains(place)).collect()
+            partitions().map(|partition| (partition.topic.clone(), partition.partition)).collect();
+        let topics: HashSet<&str> = partitions().map(|partition| &*partition.topic).collect();
+        topics.iter().flat_map(|topic| described.places(topic)).filter(|place| places.contains(place)).collect()
     }
 
     /// Computes the lags in offsets from the current first and next offsets of the partitions.
-    pub(in crate::kafka) fn measure(&mut self, metadata: &Metadata, offsets: &Offsets) {
+    pub(in crate::kafka) fn measure(&mut self, described: &Described<'_>, offsets: &Offsets) {
         let leaders = |topic: &str| {
-            let topic = metadata.topics().iter().find(|described| described.name() == topic);
+            let topic = described.topic(topic);
             topic.filter(|topic| topic.error().is_none()).map(|topic| topic.partitions())
         };
         for partition in self.groups.iter_mut().flat_map(|group| &mut group.partitions) {
@@ -308,26 +308,103 @@ impl CommitHistory {
     }
 }
 
+/// A group that is listed, and may not be described.
+#[derive(Debug, Clone)]
+pub struct ListedGroup {
+    pub group: String,
+    /// Kafka's name, as in [`Group`].
+    pub state: String,
+    /// `classic`, or `consumer`.
+    pub kind: String,
+}
+
+/// For what groups are described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kafka) enum Purpose {
+    /// For a viewer: at most [`GROUPS`].
+    Snapshot,
+    /// For the history: at most [`SAMPLED_GROUPS`] of our topic, and [`SAMPLED_OTHERS`] in turns.
+    Sample,
+}
+
+/// Chooses the groups to describe where there are more than one snapshot may describe: Kafka does not say which groups read
+/// a topic.
+#[derive(Default)]
+pub(in crate::kafka) struct GroupChoice {
+    /// By name, of the groups that were described: whether the group read our topic, and in which turn that was.
+    known: HashMap<String, (bool, u64)>,
+    turn: u64,
+}
+
+impl GroupChoice {
+    /// Keeps those to describe: groups that read our topic, then those that a viewer `wants`, then those that were never
+    /// described, then the others; of each kind active groups before empty ones, by name. Samples describe the others in
+    /// turns.
+    pub fn choose(&mut self, listed: &mut Groups, purpose: Purpose, wants: &HashSet<String>) {
+        let names: HashSet<&str> = listed.groups.iter().map(|group| &*group.group).collect();
+        self.known.retain(|name, _| names.contains(&**name));
+        self.turn += 1;
+        let order = |group: &Group| {
+            let (rank, turn) = match self.known.get(&group.group) {
+                Some((true, _)) => (0, 0),
+                _ if wants.contains(&group.group) => (1, 0),
+                None => (2, 0),
+                Some((false, turn)) => (3, if purpose == Purpose::Sample { *turn } else { 0 }),
+            };
+            (rank, turn, group.state == "Empty", group.group.clone())
+        };
+        listed.groups.sort_by_cached_key(order);
+        let readers = listed.groups.iter().take_while(|group| order(group).0 == 0).count();
+        let all = listed.groups.len();
+        match purpose {
+            Purpose::Snapshot => listed.groups.truncate(GROUPS),
+            Purpose::Sample => {
+                listed.groups.truncate(readers + SAMPLED_OTHERS);
+                listed.groups.drain(readers.min(SAMPLED_GROUPS)..readers);
+            }
+        }
+        listed.left_out = all - listed.groups.len();
+        listed.groups.sort_by(|a, b| a.group.cmp(&b.group));
+    }
+
+    /// Notes which of the described groups read a topic.
+    pub fn note(&mut self, groups: &[Group], topic: &str) {
+        for group in groups.iter().filter(|group| group.problem.is_none()) {
+            self.known.insert(group.group.clone(), (group.reads(topic), self.turn));
+        }
+    }
+
+    /// Returns how many groups were described at some time.
+    pub fn known(&self) -> usize {
+        self.known.len()
+    }
+}
+
 /// Returns the groups with members, assignments and committed offsets. Each request may take `within`.
 pub(in crate::kafka) fn describe<C: ClientContext>(
     admin: &AdminClient<C>,
     within: Duration,
 ) -> Result<Groups, AdminError> {
     let mut listed = list(admin, within)?;
-    // Active groups before empty ones.
-    listed.groups.sort_by(|a, b| (a.state == "Empty", &a.group).cmp(&(b.state == "Empty", &b.group)));
-    listed.left_out = listed.groups.len().saturating_sub(GROUPS);
-    listed.groups.truncate(GROUPS);
-    listed.groups.sort_by(|a, b| a.group.cmp(&b.group));
+    GroupChoice::default().choose(&mut listed, Purpose::Snapshot, &HashSet::new());
+    describe_listed(admin, &mut listed, within);
+    Ok(listed)
+}
+
+/// Adds members, assignments and committed offsets to groups that are listed.
+pub(in crate::kafka) fn describe_listed<C: ClientContext>(
+    admin: &AdminClient<C>,
+    listed: &mut Groups,
+    within: Duration,
+) {
     if !listed.groups.is_empty() {
         describe_all(admin, &mut listed.groups, within);
         committed(admin, &mut listed.groups, within);
     }
-    Ok(listed)
 }
 
 /// Requests names, states and types (ListConsumerGroups).
-fn list<C: ClientContext>(admin: &AdminClient<C>, within: Duration) -> Result<Groups, AdminError> {
+pub(in crate::kafka) fn list<C: ClientContext>(admin: &AdminClient<C>, within: Duration) -> Result<Groups, AdminError> {
     let client = admin.inner().native_ptr();
     unsafe {
         let event = admin::ask(admin, Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS, within, |options, queue| {
@@ -476,4 +553,50 @@ fn state(state: sys::rd_kafka_consumer_group_state_t) -> String {
 
 fn kind(kind: sys::rd_kafka_consumer_group_type_t) -> String {
     unsafe { admin::text(sys::rd_kafka_consumer_group_type_name(kind)) }.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(count: usize) -> Groups {
+        let group = |number: usize| Group { state: "Empty".into(), ..Group::new(format!("group-{number:04}")) };
+        Groups { groups: (0..count).map(group).collect(), ..Groups::default() }
+    }
+
+    /// Reads our topic, as one of the groups does.
+    fn described(groups: &Groups) -> Vec<Group> {
+        let reads = |group: &Group| match group.group.as_str() {
+            "group-4711" => vec![GroupPartition { topic: "events".into(), ..GroupPartition::default() }],
+            _ => Vec::new(),
+        };
+        groups.groups.iter().map(|group| Group { partitions: reads(group), ..group.clone() }).collect()
+    }
+
+    #[test]
+    fn the_one_group_of_5000_that_reads_the_topic_is_found_and_kept() {
+        for (purpose, most) in [(Purpose::Snapshot, GROUPS), (Purpose::Sample, SAMPLED_OTHERS + 1)] {
+            let mut choice = GroupChoice::default();
+            let turns = (0..5000usize.div_ceil(SAMPLED_OTHERS) + 2).map(|_| {
+                let mut groups = listed(5000);
+                choice.choose(&mut groups, purpose, &HashSet::new());
+                assert!(groups.groups.len() <= most, "{}", groups.groups.len());
+                assert_eq!(groups.left_out, 5000 - groups.groups.len());
+                choice.note(&described(&groups), "events");
+                groups.groups.iter().any(|group| group.group == "group-4711")
+            });
+            let turns: Vec<bool> = turns.collect();
+            let first = turns.iter().position(|found| *found).expect("it is found");
+            assert!(turns[first..].iter().all(|found| *found), "it is described from then on");
+            assert_eq!(choice.known(), 5000);
+        }
+    }
+
+    #[test]
+    fn a_wanted_group_is_described_next() {
+        let mut choice = GroupChoice::default();
+        let mut groups = listed(5000);
+        choice.choose(&mut groups, Purpose::Snapshot, &HashSet::from(["group-4999".to_owned()]));
+        assert!(groups.groups.iter().any(|group| group.group == "group-4999"));
+    }
 }

@@ -11,7 +11,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{AdminError, Op, Owned};
@@ -23,7 +23,8 @@ pub struct TopicSummary {
     pub topic: String,
     pub partitions: usize,
     /// Next offset minus first offset, over all partitions: at least the number of records, more if compaction and
-    /// transactions left offsets without a record. Null if a partition does not answer.
+    /// transactions left offsets without a record. Null if a partition does not answer, and of topics beyond 5,000
+    /// partitions, which are not asked for.
     #[schema(required)]
     pub records: Option<i64>,
 }
@@ -46,13 +47,14 @@ pub fn topics(connection: &Connection) -> Result<Topics, HistoryError> {
     let (metadata, topics, failed) = loop {
         let metadata = admin.inner().fetch_metadata(None, QUESTION);
         let metadata = metadata.map_err(|error| connection_errors::no_answer(connection, error))?;
-        let names = names(&metadata);
-        let places = names.iter().flat_map(|name| places(&metadata, name)).collect();
+        let described = Described::new(&metadata);
+        let names = described.names();
+        let places = names.iter().flat_map(|name| described.places(name)).collect();
         let (offsets, failed) = match offsets(&admin, places, QUESTION) {
             Ok(offsets) => (offsets, None),
             Err(error) => (Offsets::new(), Some(error)),
         };
-        let topics: Vec<_> = names.iter().map(|name| summary(&metadata, name, &offsets)).collect();
+        let topics: Vec<_> = names.iter().map(|name| described.summary(name, &offsets)).collect();
         left -= 1;
         let is_last = left == 0 || failed.is_some() || started.elapsed() >= QUESTION;
         if is_last || topics.iter().all(|topic| topic.records.is_some()) {
@@ -76,32 +78,42 @@ pub fn topics(connection: &Connection) -> Result<Topics, HistoryError> {
     Ok(Topics { topics, problem })
 }
 
-/// Returns the topics without Kafka's internal ones, sorted.
-pub(in crate::kafka) fn names(metadata: &Metadata) -> Vec<&str> {
-    let mut names: Vec<&str> =
-        metadata.topics().iter().map(|topic| topic.name()).filter(|name| !name.starts_with("__")).collect();
-    names.sort_unstable();
-    names
-}
-
 /// A partition of any topic.
 pub(in crate::kafka) type Place = (String, i32);
 
-/// Returns the partitions of a topic that have a leader: librdkafka would wait for a leader of the others.
-pub(in crate::kafka) fn places(metadata: &Metadata, name: &str) -> Vec<Place> {
-    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-    let partitions = topic.map_or(&[][..], |topic| topic.partitions());
-    partitions.iter().filter(|p| p.leader() >= 0).map(|partition| (name.to_owned(), partition.id())).collect()
-}
+/// The topics of the cluster by name: there may be ten thousand.
+pub(in crate::kafka) struct Described<'a>(HashMap<&'a str, &'a MetadataTopic>);
 
-pub(in crate::kafka) fn summary(metadata: &Metadata, name: &str, offsets: &Offsets) -> TopicSummary {
-    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-    let partitions = topic.map_or(&[][..], |topic| topic.partitions());
-    let records = partitions.iter().map(|partition| {
-        let (first, next) = offsets.get(&(name.to_owned(), partition.id()))?;
-        Some(next - first)
-    });
-    TopicSummary { topic: name.to_owned(), partitions: partitions.len(), records: records.sum() }
+impl<'a> Described<'a> {
+    pub fn new(metadata: &'a Metadata) -> Self {
+        Described(metadata.topics().iter().map(|topic| (topic.name(), topic)).collect())
+    }
+
+    /// Returns the topics without Kafka's internal ones, sorted.
+    pub fn names(&self) -> Vec<&'a str> {
+        let mut names: Vec<&str> = self.0.keys().copied().filter(|name| !name.starts_with("__")).collect();
+        names.sort_unstable();
+        names
+    }
+
+    pub fn topic(&self, name: &str) -> Option<&'a MetadataTopic> {
+        self.0.get(name).copied()
+    }
+
+    /// Returns the partitions of a topic that have a leader: librdkafka would wait for a leader of the others.
+    pub fn places(&self, name: &str) -> Vec<Place> {
+        let partitions = self.topic(name).map_or(&[][..], |topic| topic.partitions());
+        partitions.iter().filter(|p| p.leader() >= 0).map(|partition| (name.to_owned(), partition.id())).collect()
+    }
+
+    pub fn summary(&self, name: &str, offsets: &Offsets) -> TopicSummary {
+        let partitions = self.topic(name).map_or(&[][..], |topic| topic.partitions());
+        let records = partitions.iter().map(|partition| {
+            let (first, next) = offsets.get(&(name.to_owned(), partition.id()))?;
+            Some(next - first)
+        });
+        TopicSummary { topic: name.to_owned(), partitions: partitions.len(), records: records.sum() }
+    }
 }
 
 /// First and next offset of the partitions that answered.

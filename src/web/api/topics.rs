@@ -6,6 +6,7 @@ use rocket::{State, get};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::bounds;
 use crate::kafka::{ClusterSummary, Group, Inspector, Missing, Part, TopicDetail, TopicSummary};
 use crate::web::answer::Answer;
 use crate::web::openapi;
@@ -60,7 +61,8 @@ struct Topics<'a> {
 })))]
 struct Groups<'a> {
     groups: &'a [Group],
-    /// Groups beyond the 100 that are described; those without members are left out first.
+    /// Groups beyond the 100 that are described. Those that read our topic come first, then those that were not described
+    /// yet, then those with members.
     left_out: usize,
     /// The types of groups that can be listed. Others (share groups, streams groups) are not listed.
     types: &'static [GroupType],
@@ -92,9 +94,10 @@ enum GroupType {
 #[get("/api/v1/topics")]
 pub async fn topics(inspector: &State<Arc<Inspector>>) -> Result<Answer, Problem> {
     let snapshot = inspector.snapshot().await?;
+    let listed = snapshot.topics.len().min(bounds::TOPICS);
     let body = Topics {
-        topics: &snapshot.topics,
-        left_out: snapshot.topics_left_out,
+        topics: &snapshot.topics[..listed],
+        left_out: snapshot.topics.len() - listed + snapshot.topics_left_out,
         topic: &snapshot.topic,
         cluster: &snapshot.cluster,
         problems: snapshot.problems.iter().filter(|missing| missing.part != Part::Groups).collect(),
