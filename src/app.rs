@@ -12,6 +12,7 @@ use crate::config::{IngestSettings, InvalidConfig, Settings, TlsSettings};
 use crate::ephemeral::Ephemeral;
 use crate::feed::{Feed, Frames};
 use crate::follow::TailSink;
+use crate::hot_keys::HotKeys;
 use crate::ingest::{Ingest, UndecidedIds};
 use crate::kafka::{
     Cluster, Connection, ConnectionError, History, Inspector, Producer, Tail, TopicEmptier, Uncommitted,
@@ -82,7 +83,15 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     );
     let stats = Arc::new(Stats::new(connection.is_embedded()));
     let (requests, closing) = (TaskTracker::new(), CancellationToken::new());
-    let sink = TailSink::new(feed.writer(), ingest.clone(), stats.clone(), history.clone(), closing.clone());
+    let hot_keys = Arc::new(HotKeys::new(connection.is_embedded()));
+    let sink = TailSink::new(
+        feed.writer(),
+        ingest.clone(),
+        stats.clone(),
+        hot_keys.clone(),
+        history.clone(),
+        closing.clone(),
+    );
     let preload = settings.feed.events.min(PRELOAD);
     let tail = Tail::start(&connection, &cluster, preload, sink)?;
     let behind = Uncommitted::start(&connection, &cluster, &tail, PRELOAD, UndecidedIds::new(ingest.clone()))?;
@@ -130,6 +139,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         .manage(ingest.clone())
         .manage(feed)
         .manage(inspector)
+        .manage(hot_keys)
         .manage(Arc::new(streams))
         .manage(searches)
         .manage(heavy)

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::Record;
 use crate::feed::{UNKNOWN, Writer};
+use crate::hot_keys::HotKeys;
 use crate::ingest::Ingest;
 use crate::kafka::{History, Sink, TopicId};
 use crate::stats::Stats;
@@ -16,6 +17,7 @@ pub struct TailSink {
     writer: Writer,
     ingest: Arc<Ingest>,
     stats: Arc<Stats>,
+    hot_keys: Arc<HotKeys>,
     history: Arc<History>,
     closing: CancellationToken,
     /// Cancels the read of the records before those that the tail reads.
@@ -29,11 +31,12 @@ impl TailSink {
         writer: Writer,
         ingest: Arc<Ingest>,
         stats: Arc<Stats>,
+        hot_keys: Arc<HotKeys>,
         history: Arc<History>,
         closing: CancellationToken,
     ) -> Self {
         let filling = closing.child_token();
-        TailSink { writer, ingest, stats, history, closing, filling, unknown: Vec::new() }
+        TailSink { writer, ingest, stats, hot_keys, history, closing, filling, unknown: Vec::new() }
     }
 
     /// Counts the records of the last day before those that the tail reads, on a thread of its own.
@@ -90,11 +93,13 @@ impl Sink for TailSink {
         self.writer.restart(positions);
         self.filling.cancel();
         self.stats.clear();
+        self.hot_keys.clear();
     }
 
     fn push(&mut self, record: Record) {
         self.ingest.observe(&record);
         self.stats.observe(&record);
+        self.hot_keys.observe(&record);
         self.writer.push(record);
     }
 

@@ -17,6 +17,7 @@ mod ephemeral;
 pub mod feed;
 mod follow;
 mod hosts;
+mod hot_keys;
 mod ingest;
 pub mod kafka;
 mod lifecycle;

@@ -60,3 +60,8 @@ if (moving) {
   const { startRefresh } = await import('./refresh.js');
   startRefresh(moving);
 }
+const explanations = [...document.querySelectorAll('[data-explain]')];
+if (explanations.length) {
+  const { startExplanations } = await import('./explain.js');
+  startExplanations(explanations);
+}

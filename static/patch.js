@@ -1,6 +1,6 @@
 // Changes a part of the page in place, so that focus, selection and opened details stay.
 
-/** Makes `old` equal to `fresh`. Opened details stay open, and elements with `data-keep` belong to a script. */
+/** Makes `old` equal to `fresh`. Details stay open or closed, and elements with `data-keep` belong to a script. */
 export function patch(old, fresh) {
   if (old.isEqualNode(fresh) || old.dataset?.keep !== undefined) return;
   if (old.nodeName !== fresh.nodeName) {
@@ -15,7 +15,7 @@ export function patch(old, fresh) {
     if (name !== 'open' && !fresh.hasAttribute(name)) old.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) {
-    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    if (name !== 'open' && old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
   const byId = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
   let at = old.firstChild;

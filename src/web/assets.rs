@@ -33,6 +33,7 @@ const FILES: &[File] = files![
     "buffering.js",
     "chart.js",
     "copy.js",
+    "explain.js",
     "feed.js",
     "filters.js",
     "form.js",

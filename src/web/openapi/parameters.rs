@@ -203,6 +203,35 @@ pub struct Overview {
     action: String,
 }
 
+/// What the page about Kafka shows.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Kafka {
+    /// The order of the topic's groups: those with members first (default), or the largest lag first.
+    #[param(inline)]
+    sort: GroupOrder,
+    /// Only topics whose name contains it, in upper or lower case.
+    #[param(max_length = 100, example = "orders")]
+    find_topic: String,
+    /// Only groups whose name contains it, in upper or lower case.
+    #[param(max_length = 100, example = "billing")]
+    find_group: String,
+    /// The page of the list of topics, of 50 each.
+    #[param(minimum = 1, maximum = 20000)]
+    topics: usize,
+    /// The page of the list of groups, of 50 each.
+    #[param(minimum = 1, maximum = 20000)]
+    groups: usize,
+}
+
+/// An order of groups.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum GroupOrder {
+    Active,
+    Lag,
+}
+
 /// A period up to now.
 #[derive(ToSchema)]
 enum Period {

@@ -1,132 +1,441 @@
 //! The Kafka page: a snapshot of the cluster, in an order for newcomers, and a picture of each group.
 
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use askama::Template;
+use rocket::http::CookieJar;
 use rocket::{State, get};
 
 use super::{Html, html};
+use crate::base_path::base_path;
+use crate::bounds;
 use crate::colours::Colour;
+use crate::event::time::now_ms;
+use crate::hot_keys::{HotKey, HotKeys};
 use crate::kafka::{
-    ClusterSnapshot, Group, GroupMember, GroupPartition, InspectError, Inspector, PartitionDetail, TopicSummary,
+    ClusterSnapshot, Group, GroupMember, GroupPartition, GroupTrend, InspectError, Inspector, LagTime, ListedGroup,
+    PartitionDetail, Progress, TopicFacts, TopicSummary,
 };
 use crate::web::openapi;
 use crate::web::problem::Problem;
-use crate::web::views::{self, BrokerStatus, PageFrame, cut, sentence, size, thousands};
+use crate::web::query::{self, Parameters};
+use crate::web::views::{self, BrokerStatus, PageFrame, Stamp, count_of, cut, sentence, size, thousands};
 
 /// Bounds of the page; the API has the rest.
-const TOPICS: usize = 50;
 const GROUPS: usize = 8;
-const OTHER_GROUPS: usize = 50;
+const MORE_GROUPS: usize = 50;
 const PARTITIONS: usize = 48;
 const NAME_CHARS: usize = 80;
+/// Rows of a list of topics or groups.
+const LISTED: usize = 50;
+/// Most characters of what is searched in a list.
+const FIND_CHARS: usize = 100;
+/// Changes of a group that are shown without opening its details.
+const LATEST_CHANGES: usize = 2;
 /// Height of a row of the picture, as `app.css` has it (`--picture-row`).
 const ROW_HEIGHT: usize = 36;
-/// A member that has a lag but has not committed for this long is shown as unhealthy. Kafka's clients commit every 5 s
-/// by default.
-const STALLED_MS: u64 = 15_000;
+/// A key is hot with at least this part of at least so many records.
+const HOT_SHARE: f64 = 0.1;
+const HOT_OF: u64 = 100;
+/// The cookie with the names of the open explanations, separated by dots, as `explain.js` writes it.
+const EXPLAIN: &str = "footfall_explain";
 
 #[derive(Template)]
 #[template(path = "kafka.html")]
 struct KafkaPage {
     frame: PageFrame,
+    /// The explanations that are open.
+    explained: Vec<String>,
     shown: Result<ShownCluster, InspectError>,
 }
 
+impl KafkaPage {
+    /// Whether an explanation is open.
+    fn explains(&self, name: &str) -> bool {
+        self.explained.iter().any(|open| open == name)
+    }
+}
+
 /// The cluster, the topic's partitions and the consumer groups
-#[utoipa::path(operation_id = "kafkaPage", tag = "pages", responses(openapi::HtmlOrNotice))]
+#[utoipa::path(
+    operation_id = "kafkaPage",
+    tag = "pages",
+    params(openapi::Kafka),
+    responses(openapi::HtmlOrNotice, openapi::BadParameter)
+)]
 #[get("/kafka")]
-pub async fn page(inspector: &State<Arc<Inspector>>, frame: PageFrame) -> Result<Html, Problem> {
-    let snapshot = inspector.snapshot().await;
-    html(rocket::http::Status::Ok, &KafkaPage::new(frame, snapshot))
+pub async fn page(
+    inspector: &State<Arc<Inspector>>,
+    hot_keys: &State<Arc<HotKeys>>,
+    frame: PageFrame,
+    parameters: Parameters,
+    cookies: &CookieJar<'_>,
+) -> Result<Html, Problem> {
+    let choice = Choice::of(parameters)?;
+    let shown = inspector.snapshot().await.map(|snapshot| ShownCluster::new(snapshot, choice, hot_keys));
+    if let Ok(shown) = &shown {
+        let topics = shown.topics.rows.iter().filter(|topic| topic.records.is_none());
+        let groups = shown.others.rows.iter().filter(|row| row.described.is_none());
+        inspector.want(topics.map(|topic| &*topic.topic), groups.map(|row| &*row.listed.group));
+    }
+    let explained = cookies.get(EXPLAIN).map_or("", |cookie| cookie.value());
+    let explained = explained.split('.').take(8).map(str::to_owned).collect();
+    html(rocket::http::Status::Ok, &KafkaPage { frame, explained, shown })
+}
+
+/// The order of the topic's groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    /// Active groups first, otherwise by name.
+    Active,
+    /// The largest lag first.
+    Lag,
+}
+
+/// What a viewer wants to see.
+struct Choice {
+    sort: Sort,
+    /// Part of the name, and page from 0, of the lists.
+    find_topic: String,
+    find_group: String,
+    topics_page: usize,
+    groups_page: usize,
+    parameters: Parameters,
+}
+
+impl Choice {
+    fn of(parameters: Parameters) -> Result<Self, Problem> {
+        let sort = match parameters.get("sort") {
+            None | Some("active") => Sort::Active,
+            Some("lag") => Sort::Lag,
+            Some(other) => return Err(query::bad("sort", format!("must be active or lag, not \"{other}\""))),
+        };
+        let find = |name| match parameters.get(name).unwrap_or_default().trim() {
+            long if long.chars().count() > FIND_CHARS => {
+                Err(query::bad(name, format!("must have at most {FIND_CHARS} characters")))
+            }
+            text => Ok(text.to_owned()),
+        };
+        let page = |name| parameters.number(name, 1..=bounds::LISTED).map(|page| page.unwrap_or(1) - 1);
+        Ok(Choice {
+            sort,
+            find_topic: find("find_topic")?,
+            find_group: find("find_group")?,
+            topics_page: page("topics")?,
+            groups_page: page("groups")?,
+            parameters,
+        })
+    }
+
+    /// The address of this page with some other parameters.
+    fn address(&self, others: &[(&str, &str)]) -> String {
+        format!("{}/kafka?{}", base_path(), self.parameters.with(others))
+    }
+}
+
+/// Some rows of a long list.
+struct Listed<T> {
+    rows: Vec<T>,
+    /// Rows that match, and their number without a search.
+    found: usize,
+    all: usize,
+    /// The number of the first row, from 1.
+    first: usize,
+    previous: Option<String>,
+    next: Option<String>,
+}
+
+impl<T> Listed<T> {
+    /// Takes a page of what matches. `parameter` names the page in the address.
+    fn of<S>(
+        all: &[S],
+        matches: impl Fn(&S) -> bool,
+        row: impl Fn(&S) -> T,
+        page: usize,
+        parameter: &str,
+        choice: &Choice,
+    ) -> Self {
+        let found: Vec<&S> = all.iter().filter(|item| matches(item)).collect();
+        let page = page.min(found.len().saturating_sub(1) / LISTED);
+        let to = |page: usize| choice.address(&[(parameter, &(page + 1).to_string())]);
+        Listed {
+            first: page * LISTED + 1,
+            previous: (page > 0).then(|| to(page - 1)),
+            next: (found.len() > (page + 1) * LISTED).then(|| to(page + 1)),
+            rows: found.iter().skip(page * LISTED).take(LISTED).map(|item| row(item)).collect(),
+            found: found.len(),
+            all: all.len(),
+        }
+    }
+
+    /// The addresses of the pages before and after.
+    fn pages(&self) -> (Option<&str>, Option<&str>) {
+        (self.previous.as_deref(), self.next.as_deref())
+    }
+
+    /// `51 to 100 of 10,000`.
+    fn words(&self) -> String {
+        match self.rows.len() {
+            0 => "none".to_owned(),
+            rows if rows == self.found => format!("all {}", thousands(rows as u64)),
+            rows => format!(
+                "{} to {} of {}",
+                thousands(self.first as u64),
+                thousands((self.first + rows - 1) as u64),
+                thousands(self.found as u64)
+            ),
+        }
+    }
+}
+
+/// A group in the list of all groups.
+struct ListedRow {
+    listed: ListedGroup,
+    /// Its number of members and its lag.
+    described: Option<(usize, Option<i64>)>,
 }
 
 /// A snapshot, arranged for the page.
 struct ShownCluster {
     snapshot: Arc<ClusterSnapshot>,
+    choice: Choice,
+    partitions: Vec<PartitionRow>,
     /// The groups that read our topic.
     groups: Vec<GroupPicture>,
+    more_groups: Vec<GroupPicture>,
     groups_not_drawn: usize,
-    others: Vec<Group>,
-    others_not_shown: usize,
+    others: Listed<ListedRow>,
+    topics: Listed<TopicSummary>,
     no_groups: Option<InspectError>,
 }
 
-impl KafkaPage {
-    fn new(frame: PageFrame, snapshot: Result<Arc<ClusterSnapshot>, InspectError>) -> Self {
-        KafkaPage { frame, shown: snapshot.map(ShownCluster::new) }
-    }
-}
-
 impl ShownCluster {
-    fn new(snapshot: Arc<ClusterSnapshot>) -> Self {
+    fn new(snapshot: Arc<ClusterSnapshot>, choice: Choice, hot_keys: &HotKeys) -> Self {
         let topic = &snapshot.topic.topic;
-        let listed = snapshot.groups.as_ref().map_or(&[][..], |groups| &groups.groups);
-        let (mut ours, others): (Vec<&Group>, Vec<&Group>) = listed.iter().partition(|group| group.reads(topic));
-        // Active groups first, otherwise by name.
-        ours.sort_by_key(|group| group.members.is_empty());
+        let described = snapshot.groups.as_ref().map_or(&[][..], |groups| &groups.groups);
+        let trends = &snapshot.trends.groups;
+        let mut ours: Vec<GroupPicture> = described
+            .iter()
+            .filter(|group| group.reads(topic))
+            .map(|group| GroupPicture::new(group, topic, trends.get(&group.group)))
+            .collect();
+        match choice.sort {
+            Sort::Active => ours.sort_by_key(|picture| picture.group.members.is_empty()),
+            Sort::Lag => ours.sort_by_key(|picture| std::cmp::Reverse(picture.behind())),
+        }
+        let mut more_groups = ours.split_off(ours.len().min(GROUPS));
+        let groups_not_drawn = more_groups.len().saturating_sub(MORE_GROUPS);
+        more_groups.truncate(MORE_GROUPS);
+        let by_name: HashMap<&str, &Group> = described.iter().map(|group| (&*group.group, group)).collect();
+        let others = Listed::of(
+            &snapshot.listed_groups,
+            |group| contains(&group.group, &choice.find_group),
+            |group| ListedRow {
+                described: by_name.get(&*group.group).map(|group| (group.members.len(), group.lag)),
+                listed: group.clone(),
+            },
+            choice.groups_page,
+            "groups",
+            &choice,
+        );
+        let topics = Listed::of(
+            &snapshot.topics,
+            |topic| contains(&topic.topic, &choice.find_topic),
+            Clone::clone,
+            choice.topics_page,
+            "topics",
+            &choice,
+        );
+        let all: i64 = snapshot.topic.partitions.iter().filter_map(|partition| partition.records).sum();
+        let partitions = snapshot.topic.partitions.iter().take(PARTITIONS);
+        let rates = |partition: &PartitionDetail| snapshot.trends.rates.get(partition.partition as usize).cloned();
+        let partitions = partitions
+            .map(|partition| PartitionRow {
+                rates: rates(partition).unwrap_or_default(),
+                share: partition.records.filter(|_| all > 0).map(|records| records as f64 / all as f64),
+                hot: hot_keys.top(partition.partition),
+                detail: partition.clone(),
+            })
+            .collect();
         ShownCluster {
-            groups_not_drawn: ours.len().saturating_sub(GROUPS),
-            groups: ours.into_iter().take(GROUPS).map(|group| GroupPicture::new(group, topic)).collect(),
-            others_not_shown: others.len().saturating_sub(OTHER_GROUPS)
-                + snapshot.groups.as_ref().map_or(0, |groups| groups.left_out),
-            others: others.into_iter().take(OTHER_GROUPS).cloned().collect(),
+            partitions,
+            groups: ours,
+            more_groups,
+            groups_not_drawn,
+            others,
+            topics,
             no_groups: snapshot.groups.as_ref().err().cloned(),
+            choice,
             snapshot,
         }
     }
 
-    fn topics(&self) -> &[TopicSummary] {
-        &self.snapshot.topics[..self.snapshot.topics.len().min(TOPICS)]
-    }
-
-    fn topics_not_shown(&self) -> usize {
-        self.snapshot.topics.len() - self.topics().len() + self.snapshot.topics_left_out
-    }
-
-    fn partitions(&self) -> &[PartitionDetail] {
-        let partitions = &self.snapshot.topic.partitions;
-        &partitions[..partitions.len().min(PARTITIONS)]
+    fn facts(&self) -> &TopicFacts {
+        &self.snapshot.facts
     }
 
     fn partitions_not_shown(&self) -> usize {
-        self.snapshot.topic.partitions.len() - self.partitions().len()
+        self.snapshot.topic.partitions.len() - self.partitions.len()
     }
 
-    /// The length of the longest bar.
-    fn longest(&self) -> i64 {
-        self.snapshot.topic.partitions.iter().filter_map(|p| p.next_offset).max().unwrap_or(0).max(1)
+    /// The sum over all partitions; `None` if it is not known of one of them.
+    fn sum<T: std::iter::Sum>(&self, of: impl Fn(&PartitionDetail) -> Option<T>) -> Option<T> {
+        self.snapshot.topic.partitions.iter().map(of).sum()
+    }
+
+    fn rate(&self) -> String {
+        rate(&self.sum(|partition| partition.records_per_second))
+    }
+
+    fn records(&self) -> String {
+        count(&self.sum(|partition| partition.records))
+    }
+
+    fn bytes(&self) -> String {
+        bytes(&self.sum(|partition| partition.bytes_estimate))
+    }
+
+    /// The line of all partitions' rates.
+    fn line(&self) -> String {
+        let rates = &self.snapshot.trends.rates;
+        let points = rates.iter().map(Vec::len).max().unwrap_or(0);
+        let sum = |point| rates.iter().map(|rates| rates.get(point).copied().flatten()).sum();
+        views::spark_with_gaps(&(0..points).map(sum).collect::<Vec<Option<f64>>>())
+    }
+
+    /// `kept for 7 d`, of deletion by time and by size, and compaction.
+    fn kept(&self) -> Option<String> {
+        let facts = self.facts();
+        let policy = facts.cleanup.as_deref().unwrap_or("delete");
+        let mut words = Vec::new();
+        if policy.contains("delete") {
+            words.push(match facts.retention_ms? {
+                ms if ms < 0 => "kept without a time limit".to_owned(),
+                ms => format!("kept for {}", views::duration(ms as u64)),
+            });
+            if let Some(bytes) = facts.retention_bytes.filter(|bytes| *bytes >= 0) {
+                words.push(format!("at most {} in each partition", size(bytes as usize)));
+            }
+        }
+        if policy.contains("compact") {
+            words.push("compacted: the newest record of each key is kept".to_owned());
+        }
+        Some(words.join(", ")).filter(|words| !words.is_empty())
+    }
+
+    fn oldest(&self) -> Option<(Stamp, String)> {
+        let oldest = self.facts().oldest_ms?;
+        Some((Stamp::new(oldest), views::duration((now_ms() - oldest).max(0) as u64)))
+    }
+
+    /// The numbers of replicas of the partitions, and whether one has only one.
+    fn replicas(&self) -> (String, bool) {
+        let counts = || self.snapshot.topic.partitions.iter().map(|partition| partition.replicas.len() as u64);
+        let (least, most) = (counts().min().unwrap_or(0), counts().max().unwrap_or(0));
+        let words = if least == most { count_of(most, "replica") } else { format!("{least} to {most} replicas") };
+        (words, least == 1)
+    }
+
+    /// `15 min`: how far the lines go back.
+    fn covered(&self) -> String {
+        views::duration(self.snapshot.trends.covered_ms.max(0) as u64)
+    }
+
+    /// `even 33 %`.
+    fn even_share(&self) -> String {
+        percent(1.0 / self.snapshot.topic.partitions.len().max(1) as f64)
     }
 
     /// Partitions of our topic that a broker leads.
     fn led_by(&self, broker: &i32) -> usize {
         self.snapshot.topic.partitions.iter().filter(|partition| partition.leader == Some(*broker)).count()
     }
+
+    fn is_sorted_by_lag(&self) -> bool {
+        self.choice.sort == Sort::Lag
+    }
+
+    fn address(&self, name: &str, value: &str) -> String {
+        self.choice.address(&[(name, value)])
+    }
+
+    /// The parameters that a search in a list keeps.
+    fn kept_parameters(&self, searched: &str) -> Vec<(&'static str, &str)> {
+        let (other, other_page) =
+            if searched == "find_topic" { ("find_group", "groups") } else { ("find_topic", "topics") };
+        let names = ["sort", other, other_page].into_iter();
+        names.filter_map(|name| Some((name, self.choice.parameters.get(name)?))).collect()
+    }
+
+    /// Whether the list of topics or groups was searched or paged, so that it is open.
+    fn is_open(&self, parameters: &[&str; 2]) -> bool {
+        parameters.iter().any(|name| self.choice.parameters.get(name).is_some())
+    }
 }
 
-/// The offsets of a partition as a bar of width 100: the deleted part, and the rest.
-fn bar(partition: &PartitionDetail, longest: i64) -> (f64, f64) {
-    let part = |offset: Option<i64>| offset.unwrap_or(0) as f64 * 100.0 / longest as f64;
-    let (first, next) = (part(partition.first_offset), part(partition.next_offset));
-    // A single record of a long partition must be visible too.
-    (first, if next > first { (next - first).max(0.5) } else { 0.0 })
+/// Whether a name contains a text, in upper or lower case.
+fn contains(name: &str, text: &str) -> bool {
+    text.is_empty() || name.to_lowercase().contains(&text.to_lowercase())
 }
 
-/// `1, 2, 3: all in sync`.
-fn sync_words(partition: &PartitionDetail) -> String {
-    let numbers = |list: &mut dyn Iterator<Item = &i32>| list.map(i32::to_string).collect::<Vec<_>>().join(", ");
-    let all = numbers(&mut partition.replicas.iter());
-    let mut missing = partition.replicas.iter().filter(|id| !partition.in_sync.contains(id)).peekable();
-    match (missing.peek().is_some(), partition.replicas.len()) {
-        (false, 1) => format!("{all}: in sync, unreplicated"),
-        (false, _) => format!("{all}: all in sync"),
-        (true, _) => format!("{all}: {} behind", numbers(&mut missing)),
+/// A partition of our topic.
+struct PartitionRow {
+    detail: PartitionDetail,
+    rates: Vec<Option<f64>>,
+    /// Of all records of the topic, from 0 to 1.
+    share: Option<f64>,
+    hot: Option<HotKey>,
+}
+
+impl PartitionRow {
+    fn line(&self) -> String {
+        views::spark_with_gaps(&self.rates)
+    }
+
+    fn peak(&self) -> Option<String> {
+        self.rates.iter().flatten().copied().reduce(f64::max).map(views::rate)
+    }
+
+    fn share(&self) -> String {
+        known(&self.share, percent)
+    }
+
+    /// Width of the bar, of 100.
+    fn bar(&self) -> f64 {
+        (self.share.unwrap_or(0.0) * 1000.0).round() / 10.0
+    }
+
+    /// The most frequent key, and its share, if the key is hot.
+    fn hot(&self) -> Option<(String, String)> {
+        let hot = self.hot.as_ref().filter(|hot| hot.records >= HOT_OF)?;
+        let share = hot.count as f64 / hot.records as f64;
+        (share >= HOT_SHARE).then(|| (cut(&hot.key, 24), percent(share)))
+    }
+
+    fn is_unreplicated(&self) -> bool {
+        self.detail.replicas.len() == 1
+    }
+
+    /// `1, 2, 3: all in sync`.
+    fn sync_words(&self) -> String {
+        let partition = &self.detail;
+        let numbers = |list: &mut dyn Iterator<Item = &i32>| list.map(i32::to_string).collect::<Vec<_>>().join(", ");
+        let all = numbers(&mut partition.replicas.iter());
+        let mut missing = partition.replicas.iter().filter(|id| !partition.in_sync.contains(id)).peekable();
+        match (missing.peek().is_some(), partition.replicas.len()) {
+            (false, 1) => format!("{all}: in sync, unreplicated"),
+            (false, _) => format!("{all}: all in sync"),
+            (true, _) => format!("{all}: {} behind", numbers(&mut missing)),
+        }
     }
 }
 
 /// A consumer group, drawn as lines from partitions to members.
 struct GroupPicture {
     group: Group,
+    trend: Option<GroupTrend>,
     lines: Vec<PartitionLine>,
     lines_not_drawn: usize,
 }
@@ -134,23 +443,29 @@ struct GroupPicture {
 /// A partition at the left of the picture.
 struct PartitionLine {
     partition: GroupPartition,
+    /// `Partition 2`, and in a column of partitions `2`.
     label: String,
+    short_label: String,
     /// The position of its member, from the top.
     member: Option<usize>,
 }
 
 impl GroupPicture {
-    fn new(group: &Group, topic: &str) -> Self {
-        let line = |partition: &GroupPartition| PartitionLine {
-            label: match partition.topic == topic {
-                true => format!("Partition {}", partition.partition),
-                false => format!("{} {}", cut(&partition.topic, 30), partition.partition),
-            },
-            member: group.members.iter().position(|member| partition.member.as_ref() == Some(&member.id)),
-            partition: partition.clone(),
+    fn new(group: &Group, topic: &str, trend: Option<&GroupTrend>) -> Self {
+        let positions: BTreeMap<&str, usize> =
+            group.members.iter().enumerate().map(|(at, member)| (&*member.id, at)).collect();
+        let line = |partition: &GroupPartition| {
+            let other = format!("{} {}", cut(&partition.topic, 30), partition.partition);
+            let (label, short_label) = match partition.topic == topic {
+                true => (format!("Partition {}", partition.partition), partition.partition.to_string()),
+                false => (other.clone(), other),
+            };
+            let member = partition.member.as_ref().and_then(|id| positions.get(&**id).copied());
+            PartitionLine { label, short_label, member, partition: partition.clone() }
         };
         let lines: Vec<PartitionLine> = group.partitions.iter().take(PARTITIONS).map(line).collect();
-        GroupPicture { lines_not_drawn: group.partitions.len() - lines.len(), lines, group: group.clone() }
+        let lines_not_drawn = group.partitions.len() - lines.len();
+        GroupPicture { lines_not_drawn, lines, trend: trend.cloned(), group: group.clone() }
     }
 
     fn height(&self) -> usize {
@@ -161,18 +476,93 @@ impl GroupPicture {
         &self.group.members[..self.group.members.len().min(PARTITIONS)]
     }
 
-    /// The longest time for which a partition has had a lag without a commit.
-    fn stalled_ms(&self) -> Option<u64> {
-        self.group.partitions.iter().filter_map(|partition| partition.stalled_ms).max().filter(|ms| *ms >= STALLED_MS)
+    fn progress(&self) -> Progress {
+        self.trend.as_ref().map_or(Progress::Unknown, |trend| trend.progress)
     }
 
-    /// Whether the group is healthy: all members read, and their offsets are fine.
-    fn healthy(&self) -> bool {
-        let members = self.group.partitions.iter().filter(|partition| partition.member.is_some());
-        self.group.state == "Stable"
-            && self.group.problem.is_none()
-            && self.stalled_ms().is_none()
-            && members.into_iter().all(|partition| partition.problem.is_none() || partition.committed.is_none())
+    fn is_rebalancing(&self) -> bool {
+        !matches!(self.group.state.as_str(), "Stable" | "Empty" | "Dead" | "")
+    }
+
+    /// By what groups are sorted: how far behind the group is.
+    fn behind(&self) -> i64 {
+        match self.progress() {
+            Progress::NothingCommitted { up_to } => up_to,
+            _ => self.group.lag.unwrap_or(0),
+        }
+    }
+
+    /// The class of the dot.
+    fn dot(&self) -> &'static str {
+        match self.progress() {
+            _ if self.group.problem.is_some() || self.is_rebalancing() => "warn",
+            Progress::UpToDate => "good",
+            Progress::Stuck { .. } | Progress::FallingBehind { .. } => "bad",
+            Progress::NothingCommitted { up_to: 0 } | Progress::NoMembers { .. } => "",
+            Progress::NothingCommitted { .. } | Progress::CatchingUp { .. } | Progress::Behind | Progress::Unknown => {
+                "warn"
+            }
+        }
+    }
+
+    /// The state by rule: `up to date`.
+    fn state(&self) -> String {
+        if self.is_rebalancing() {
+            return "rebalancing".to_owned();
+        }
+        let records = |n: i64| thousands(n.max(0) as u64);
+        let time = |ms: i64| views::duration(ms.max(0) as u64);
+        match self.progress() {
+            Progress::UpToDate => "up to date".to_owned(),
+            Progress::CatchingUp { ready_in_ms } => format!("catching up, ready in {}", time(ready_in_ms)),
+            Progress::FallingBehind { per_second } => format!("falling behind {}", views::rate(per_second)),
+            Progress::Behind => "behind".to_owned(),
+            Progress::Stuck { partition, for_ms } => format!("stuck for {} at partition {partition}", time(for_ms)),
+            Progress::NothingCommitted { up_to: 0 } => "has committed nothing, and there is nothing to read".to_owned(),
+            Progress::NothingCommitted { up_to } => format!("has committed nothing, up to {} behind", records(up_to)),
+            Progress::NoMembers { lag: Some(lag) } if lag > 0 => format!("no members, {} behind", records(lag)),
+            Progress::NoMembers { .. } => "no members".to_owned(),
+            Progress::Unknown => "lag unknown".to_owned(),
+        }
+    }
+
+    /// `lag 6 · 300 ms`.
+    fn lag(&self) -> String {
+        let lag = count(&self.group.lag);
+        match self.lag_time() {
+            Some(time) => format!("lag {lag} · {time}"),
+            None => format!("lag {lag}"),
+        }
+    }
+
+    /// By the samples, or by Kafka's timestamp of a record that is older than they are.
+    fn lag_time(&self) -> Option<String> {
+        let by_timestamp = self.group.lag_ms.map(|ms| ms.max(0));
+        let time = |ms: i64| views::duration(ms.max(0) as u64);
+        match self.trend.as_ref().and_then(|trend| trend.lag_time) {
+            Some(LagTime::Exactly(ms)) => Some(time(ms)),
+            Some(LagTime::Over(covered)) => Some(match by_timestamp {
+                Some(ms) if ms >= covered => time(ms),
+                _ => format!("over {}", time(covered)),
+            }),
+            None => by_timestamp.map(time),
+        }
+    }
+
+    /// The line of the lag.
+    fn line(&self) -> String {
+        let lags = self.trend.as_ref().map_or(&[][..], |trend| &trend.lags);
+        views::spark_with_gaps(&lags.iter().map(|lag| lag.map(|lag| lag as f64)).collect::<Vec<_>>())
+    }
+
+    /// Time and words of its changes, the newest first.
+    fn changes(&self) -> Vec<(Stamp, &str)> {
+        let changes = self.trend.as_ref().map_or(&[][..], |trend| &trend.changes);
+        changes.iter().map(|change| (Stamp::new(change.at_ms), &*change.what)).collect()
+    }
+
+    fn latest_changes(&self) -> Vec<(Stamp, &str)> {
+        self.changes().into_iter().take(LATEST_CHANGES).collect()
     }
 
     fn idle_members(&self) -> usize {
@@ -186,34 +576,25 @@ impl GroupPicture {
         format!("M0 {from}C50 {from} 50 {to} 100 {to}")
     }
 
-    /// Explains the picture to newcomers.
+    /// Explains the picture in a sentence.
     fn words(&self) -> String {
-        let (members, idle) = (self.group.members.len(), self.idle_members());
-        if members == 0 {
-            return "No active members. Kafka keeps the committed offsets; the next member continues there.".to_owned();
-        }
-        if !self.group.state.is_empty() && self.group.state != "Stable" {
+        if self.is_rebalancing() {
             return "Rebalancing: a member joined or left. This takes a few seconds.".to_owned();
         }
-        if let Some(stalled) = self.stalled_ms() {
-            return format!(
-                "No commit for {} although there are unread records: the program hangs, fails at a record, or waits for an open \
-                 transaction.",
-                views::duration(stalled)
-            );
+        if matches!(self.progress(), Progress::Stuck { .. }) {
+            return "No commit although there are unread records: the program hangs, fails at a record, or waits for an open \
+                    transaction."
+                .to_owned();
         }
-        let mut words = match members {
-            1 => "One member has all partitions. Start a second one and Kafka assigns it some of them.".to_owned(),
-            _ => format!(
-                "{members} members share the partitions; each partition has one member. Stop a member (Ctrl-C) and Kafka \
-                 assigns its partitions to the others."
-            ),
+        let mut words = match self.group.members.len() {
+            0 => "No active members. The next member continues at the committed offsets.".to_owned(),
+            1 => "One member has all partitions.".to_owned(),
+            members => format!("{members} members share the partitions."),
         };
-        if idle > 0 {
-            words.push_str(match idle {
-                1 => " One member is idle: there are more members than partitions.",
-                _ => " Some members are idle: there are more members than partitions.",
-            });
+        match self.idle_members() {
+            0 => {}
+            1 => words.push_str(" One member is idle: there are more members than partitions."),
+            _ => words.push_str(" Some members are idle: there are more members than partitions."),
         }
         words
     }
@@ -247,6 +628,11 @@ fn number(number: &Option<i32>) -> String {
     known(number, |n| n.to_string())
 }
 
+/// `10,000`.
+fn number_of(items: impl Borrow<usize>) -> String {
+    thousands(*items.borrow() as u64)
+}
+
 /// `≈ 31 kB`.
 fn bytes(bytes: &Option<u64>) -> String {
     known(bytes, |n| format!("≈ {}", size(n as usize)))
@@ -254,6 +640,11 @@ fn bytes(bytes: &Option<u64>) -> String {
 
 fn rate(rate: &Option<f64>) -> String {
     known(rate, views::rate)
+}
+
+/// `36 %`, of a part from 0 to 1.
+fn percent(part: f64) -> String {
+    format!("{:.0} %", part * 100.0)
 }
 
 fn duration(ms: &Option<i64>) -> String {

@@ -391,6 +391,23 @@ pub fn spark(values: &[u64]) -> String {
     path
 }
 
+/// Returns the path of a small line as [`spark`] does, with gaps where nothing is known.
+pub fn spark_with_gaps(values: &[Option<f64>]) -> String {
+    let most = values.iter().flatten().copied().fold(0.0, f64::max);
+    let most = if most > 0.0 { most } else { 1.0 };
+    let last = (values.len().max(2) - 1) as f64;
+    let (mut path, mut command) = (String::new(), 'M');
+    for (index, value) in values.iter().enumerate() {
+        let Some(value) = value else {
+            command = 'M';
+            continue;
+        };
+        _ = write!(path, "{command}{:.0} {:.1}", index as f64 / last * 100.0, 19.0 - value / most * 18.0);
+        command = 'L';
+    }
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ mod row;
 mod wrong;
 
 pub use address::{history_page, live_page, user_page};
-pub use chart::{Chart, Series, Span, spark};
+pub use chart::{Chart, Series, Span, spark, spark_with_gaps};
 pub use first_event::SNIPPETS;
 pub use footfall_core::query_string::Filters;
 pub use format::{Stamp, count_of, cut, duration, is_text, rate, sentence, size, thousands};
