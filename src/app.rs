@@ -84,14 +84,8 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     let stats = Arc::new(Stats::new(connection.is_embedded()));
     let (requests, closing) = (TaskTracker::new(), CancellationToken::new());
     let hot_keys = Arc::new(HotKeys::new(connection.is_embedded()));
-    let sink = TailSink::new(
-        feed.writer(),
-        ingest.clone(),
-        stats.clone(),
-        hot_keys.clone(),
-        history.clone(),
-        closing.clone(),
-    );
+    let sink =
+        TailSink::new(feed.writer(), ingest.clone(), stats.clone(), hot_keys.clone(), history.clone(), closing.clone());
     let preload = settings.feed.events.min(PRELOAD);
     let tail = Tail::start(&connection, &cluster, preload, sink)?;
     let behind = Uncommitted::start(&connection, &cluster, &tail, PRELOAD, UndecidedIds::new(ingest.clone()))?;

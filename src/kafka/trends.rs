@@ -259,8 +259,8 @@ impl GroupSamples {
             if is_rebalancing && !self.is_rebalancing {
                 what.push("rebalance started".to_owned());
             }
-            if !is_rebalancing && (self.is_rebalancing || (old == new && members != self.members)) {
-                what.push("rebalance ended: partitions assigned".to_owned());
+            if !is_rebalancing && (self.is_rebalancing || members != self.members) && !members.is_empty() {
+                what.push("rebalanced: partitions assigned".to_owned());
             }
             for what in what {
                 self.changes.push_back(GroupChange { at_ms, what });
@@ -514,9 +514,10 @@ mod tests {
         sample(1, "PreparingRebalance", both());
         assert_eq!(
             sample(2, "Stable", both()),
-            ["rebalance ended: partitions assigned", "rebalance started", "b on 10.0.0.7 joined"]
+            ["rebalanced: partitions assigned", "rebalance started", "b on 10.0.0.7 joined"]
         );
-        assert_eq!(sample(3, "Stable", vec![member("b", &[0, 1])])[0], "a on 10.0.0.7 left");
+        let left = sample(3, "Stable", vec![member("b", &[0, 1])]);
+        assert_eq!(left[..2], ["rebalanced: partitions assigned", "a on 10.0.0.7 left"]);
         for second in 4..200 {
             let id = format!("member-{second}");
             assert!(sample(second, "Stable", vec![member(&id, &[0])]).len() <= CHANGES);

@@ -127,7 +127,7 @@ fn the_page_shows_the_topic_with_and_without_groups(broker: Broker) {
     let page = app.get("/kafka").expect(200).text().to_owned();
     assert!(page.contains(r#"aria-current="page">Kafka</a>"#), "{page}");
     assert!(page.contains("0 to 4"), "{page}");
-    assert!(page.contains("in sync"), "{page}");
+    assert!(page.contains("in sync") || page.contains("unreplicated"), "{page}");
     assert!(!page.contains("style="), "the policy forbids inline style");
     assert!(page.len() < 50_000, "{} bytes", page.len());
     if broker == Broker::Embedded {
@@ -176,6 +176,7 @@ fn three_consumers_share_and_hand_over_partitions(broker: Broker) {
     assert_eq!(holders, members, "each member has one partition, and they stand in its order");
     let page = app.get("/kafka").expect(200).text().to_owned();
     assert!(page.contains("3 members share the partitions"), "{page}");
+    assert!(page.contains("client <bdi>footfall</bdi> on 127.0.0.1"), "{page}");
 
     let mut first = consumers.remove(0);
     first.signal("TERM");
@@ -184,6 +185,10 @@ fn three_consumers_share_and_hand_over_partitions(broker: Broker) {
     let mut all = shares(&handed).concat();
     all.sort_unstable();
     assert_eq!(all, [0, 1, 2]);
+    let page = app.get("/kafka").expect(200).text().to_owned();
+    for change in ["footfall on 127.0.0.1 left", "rebalanced: partitions assigned"] {
+        assert!(page.contains(change), "{change}: {page}");
+    }
 
     for mut consumer in consumers {
         consumer.signal("TERM");
@@ -222,6 +227,122 @@ fn lag_is_counted_exactly_in_records_and_in_time() {
     });
     consumer.signal("CONT");
     within(REBALANCE, "it has caught up", || group(&app, &name).filter(|group| group["lag"] == 0));
+}
+
+/// A member of a group that commits only what the test commits.
+fn subscribe(topic: &Topic, group: &str) -> BaseConsumer {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", topic.servers())
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .create()
+        .expect("a consumer");
+    consumer.subscribe(&[topic.name()]).expect("a subscription");
+    consumer
+}
+
+/// Commits as this member; fails while Kafka has assigned it nothing.
+fn commit_as(consumer: &BaseConsumer, topic: &Topic, offset: i64) -> bool {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic.name(), 0, Offset::Offset(offset)).expect("an offset");
+    consumer.commit(&list, CommitMode::Sync).is_ok()
+}
+
+/// The state of a group in words, as the page shows it.
+fn state(page: &str, group: &str) -> String {
+    let article = page.split(&format!("id=\"g-{group}\"")).nth(1).unwrap_or_default();
+    let words = article.split("class=\"word\">").nth(1).unwrap_or_default();
+    words.split('<').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn groups_are_catching_up_stuck_or_have_committed_nothing_by_what_they_commit() {
+    let app = Application::on(Broker::Kafka).start();
+    let names = ["catching-up", "stuck", "silent"].map(crate::common::unique);
+    write(app.topic(), 0, 5_000);
+    let members = names.each_ref().map(|name| subscribe(app.topic(), name));
+    // All are committed at the same moment, so that their 30 s begin together.
+    within(REBALANCE, "the members have partitions", || {
+        members.iter().for_each(|member| drop(member.poll(Duration::from_millis(10))));
+        let assigned = |member: &&BaseConsumer| member.assignment().is_ok_and(|list| list.count() > 0);
+        (members.iter().filter(assigned).count() == 3).then_some(())
+    });
+    assert!(commit_as(&members[1], app.topic(), 5));
+    let started = std::time::Instant::now();
+    let page = within(REBALANCE, "the states by rule", || {
+        members.iter().for_each(|member| drop(member.poll(Duration::from_millis(10))));
+        assert!(commit_as(&members[0], app.topic(), started.elapsed().as_millis() as i64 / 20));
+        let page = app.get("/kafka").expect(200).text().to_owned();
+        let [catching_up, stuck, silent] = names.each_ref().map(|name| state(&page, name));
+        std::thread::sleep(Duration::from_millis(200));
+        (catching_up.starts_with("catching up, ready in ")
+            && stuck.starts_with("stuck for ")
+            && silent == "has committed nothing, up to 5,000 behind")
+            .then_some(page)
+    });
+    assert!(started.elapsed() >= Duration::from_secs(30), "stuck after {:?}", started.elapsed());
+    assert!(page.contains("at partition 0"), "{page}");
+    assert!(commit_as(&members[0], app.topic(), 5_000) && commit_as(&members[1], app.topic(), 5_000));
+    eventually("both are up to date", || {
+        let page = app.get("/kafka").expect(200).text().to_owned();
+        names[..2].iter().all(|name| state(&page, name) == "up to date").then_some(())
+    });
+}
+
+#[test]
+fn lag_is_known_from_before_somebody_looked() {
+    let app = Application::on(Broker::Kafka).start();
+    let name = crate::common::unique("group");
+    commit(app.topic(), &name, &[(0, 0)]);
+    write(app.topic(), 0, 10);
+    // Nobody looks meanwhile: the samples are those of the background, every 10 s.
+    std::thread::sleep(Duration::from_secs(25));
+    let page = app.get("/kafka").expect(200).text().to_owned();
+    assert_eq!(state(&page, &name), "no members, 10 behind");
+    let covered = page.split("of which ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a time");
+    assert!(covered.parse::<u32>().expect("seconds") >= 15, "{page}");
+}
+
+#[test]
+fn groups_are_sorted_by_lag_and_lists_are_searched_without_script() {
+    let app = Application::on(Broker::Kafka).start();
+    let [first, last] = ["a-small-lag", "b-large-lag"].map(crate::common::unique);
+    write(app.topic(), 0, 10);
+    commit(app.topic(), &first, &[(0, 9)]);
+    commit(app.topic(), &last, &[(0, 1)]);
+    let order = |target: &str| {
+        let page = app.get(target).expect(200).text().to_owned();
+        let place = |name: &str| page.find(&format!("id=\"g-{name}\""));
+        Some(place(&first)? < place(&last)?)
+    };
+    eventually("both groups by name", || order("/kafka").filter(|in_order| *in_order));
+    assert_eq!(order("/kafka?sort=lag"), Some(false), "the largest lag first");
+    let found = app.get(&format!("/kafka?find_topic={}&find_group={last}", app.topic().name())).expect(200);
+    let found = found.text();
+    assert!(found.contains("<details id=\"topics\" open>") && found.contains("<caption>Topics: all 1,"), "{found}");
+    assert!(found.contains("<caption>Groups: all 1,"), "{found}");
+    let none = app.get("/kafka?find_topic=there-is-no-such-topic").expect(200);
+    assert!(none.text().contains("<caption>Topics: none,"), "{}", none.text());
+    assert_eq!(app.get("/kafka?sort=size").expect(400).problem()["type"], "/problems/bad-parameter");
+}
+
+#[test]
+fn the_topic_has_its_retention_its_oldest_record_and_hot_keys() {
+    let topic = Topic::create(kafka::shared(), 2, &[("retention.ms", "432000000")]);
+    let app = Application::at(kafka::shared()).topic(&topic).start();
+    let an_hour_ago = (time::OffsetDateTime::now_utc().unix_timestamp() - 7_300) * 1000;
+    topic.produce(&NewRecord::event("Ann", "step").partition(0).timestamp(an_hour_ago));
+    topic.produce_all(&vec![NewRecord::event("Ann", "step").key("Ann").partition(0); 90]);
+    topic.produce_all(&vec![NewRecord::event("Zoe", "step").key("Zoe").partition(0); 30]);
+    eventually("the hot key", || {
+        let page = app.get("/kafka").expect(200).text().to_owned();
+        page.contains("<bdi>Ann</bdi> 75 %").then_some(())
+    });
+    let page = within(REBALANCE, "what Kafka says about the topic", || {
+        let page = app.get("/kafka").expect(200).text().to_owned();
+        (page.contains("kept for 5 d") && page.contains(">2 h</time>")).then_some(page)
+    });
+    assert!(page.contains("1 replica <b class=\"warned\">⚠ unreplicated</b>"), "{page}");
 }
 
 /// Commits as a group that has no members now.
@@ -352,11 +473,25 @@ fn the_page_updates_by_itself_and_keeps_opened_details_open() {
     assert_eq!(browser.js("return document.querySelector('#p-1').mark === true"), true, "the row was changed in place");
     assert_eq!(browser.count("#topics[open]"), 1);
     assert_eq!(browser.js("return document.activeElement.parentNode.id"), "topics");
+    browser.click("[data-explain=topic] summary");
+    browser.wait_for("the explanation is remembered", || {
+        browser.js("return document.cookie.includes('footfall_explain=topic')") == true
+    });
+    browser.open(&app, "/kafka");
+    let open = "return [...document.querySelectorAll('[data-explain][open]')].map((box) => box.dataset.explain)";
+    assert_eq!(browser.js(open), json!(["topic"]), "the server renders it open");
+    browser.wait_for_text("#refreshed", "Updates every 2 s");
+    browser.click("[data-explain=topic] summary");
+    write(app.topic(), 1, 3);
+    browser.wait_for_text("#p-1 .offsets", "0 to 6");
+    assert_eq!(browser.js(open), json!([]), "it stays closed");
     assert_eq!(browser.complaints(), Vec::<String>::new());
     for width in [1440, 768, 390, 320] {
         browser.resize(width, 800);
         let wider = "const page = document.documentElement; return page.scrollWidth - page.clientWidth";
         assert_eq!(browser.js(wider), 0, "at {width} pixels");
+        let scrolls = "const table = document.querySelector('.partitions').parentNode; return table.scrollWidth - table.clientWidth";
+        assert_eq!(browser.js(scrolls), 0, "the partitions at {width} pixels");
         if let Ok(folder) = std::env::var("FOOTFALL_TEST_PICTURES") {
             for scheme in ["light", "dark"] {
                 browser.prefer(scheme);

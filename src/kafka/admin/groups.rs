@@ -165,7 +165,8 @@ impl Group {
         self.partitions.iter().any(|partition| partition.topic == topic)
     }
 
-    pub(in crate::kafka) fn new(group: String) -> Self {
+    /// Returns a group of which only the name is known.
+    pub fn new(group: String) -> Self {
         Group {
             group,
             state: String::new(),

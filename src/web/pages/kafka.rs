@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use askama::Template;
+use footfall_core::query_string::QueryString;
 use rocket::http::CookieJar;
 use rocket::{State, get};
 
@@ -73,7 +74,7 @@ pub async fn page(
     parameters: Parameters,
     cookies: &CookieJar<'_>,
 ) -> Result<Html, Problem> {
-    let choice = Choice::of(parameters)?;
+    let choice = Choice::of((*parameters).clone())?;
     let shown = inspector.snapshot().await.map(|snapshot| ShownCluster::new(snapshot, choice, hot_keys));
     if let Ok(shown) = &shown {
         let topics = shown.topics.rows.iter().filter(|topic| topic.records.is_none());
@@ -102,11 +103,11 @@ struct Choice {
     find_group: String,
     topics_page: usize,
     groups_page: usize,
-    parameters: Parameters,
+    parameters: QueryString,
 }
 
 impl Choice {
-    fn of(parameters: Parameters) -> Result<Self, Problem> {
+    fn of(parameters: QueryString) -> Result<Self, Problem> {
         let sort = match parameters.get("sort") {
             None | Some("active") => Sort::Active,
             Some("lag") => Sort::Lag,
@@ -286,7 +287,9 @@ impl ShownCluster {
     }
 
     fn rate(&self) -> String {
-        rate(&self.sum(|partition| partition.records_per_second))
+        let rates = &self.snapshot.trends.rates;
+        let last = |partition: &PartitionDetail| *rates.get(partition.partition as usize)?.last()?;
+        rate(&self.sum(|partition| partition.records_per_second.or_else(|| last(partition))))
     }
 
     fn records(&self) -> String {
@@ -394,6 +397,11 @@ impl PartitionRow {
         views::spark_with_gaps(&self.rates)
     }
 
+    /// Over the last 10 s, or the last 30 s if nobody looked before.
+    fn rate(&self) -> String {
+        rate(&self.detail.records_per_second.or_else(|| self.rates.last().copied().flatten()))
+    }
+
     fn peak(&self) -> Option<String> {
         self.rates.iter().flatten().copied().reduce(f64::max).map(views::rate)
     }
@@ -418,17 +426,18 @@ impl PartitionRow {
         self.detail.replicas.len() == 1
     }
 
-    /// `1, 2, 3: all in sync`.
-    fn sync_words(&self) -> String {
+    /// The ids of the replicas, and `all in sync`.
+    fn sync_words(&self) -> (String, String) {
         let partition = &self.detail;
         let numbers = |list: &mut dyn Iterator<Item = &i32>| list.map(i32::to_string).collect::<Vec<_>>().join(", ");
         let all = numbers(&mut partition.replicas.iter());
         let mut missing = partition.replicas.iter().filter(|id| !partition.in_sync.contains(id)).peekable();
-        match (missing.peek().is_some(), partition.replicas.len()) {
-            (false, 1) => format!("{all}: in sync, unreplicated"),
-            (false, _) => format!("{all}: all in sync"),
-            (true, _) => format!("{all}: {} behind", numbers(&mut missing)),
-        }
+        let words = match (missing.peek().is_some(), partition.replicas.len()) {
+            (false, 1) => "unreplicated".to_owned(),
+            (false, _) => "all in sync".to_owned(),
+            (true, _) => format!("{} behind", numbers(&mut missing)),
+        };
+        (all, words)
     }
 }
 
@@ -649,4 +658,101 @@ fn percent(part: f64) -> String {
 
 fn duration(ms: &Option<i64>) -> String {
     known(ms, |ms| views::duration(ms.max(0) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::{ClusterSummary, TopicDetail, TrendSnapshot};
+
+    /// A cluster with this many topics and groups.
+    fn cluster(topics: usize, groups: usize) -> Arc<ClusterSnapshot> {
+        let topic = |number: usize| TopicSummary { topic: format!("topic-{number:05}"), partitions: 3, records: None };
+        let group = |number: usize| ListedGroup {
+            group: format!("group-{number:04}"),
+            state: "Stable".into(),
+            kind: "classic".into(),
+        };
+        Arc::new(ClusterSnapshot {
+            cluster: ClusterSummary::default(),
+            topics: (0..topics).map(topic).collect(),
+            topics_left_out: 0,
+            topic: TopicDetail { topic: "events".into(), partitions: Vec::new() },
+            facts: TopicFacts::default(),
+            trends: TrendSnapshot::default(),
+            listed_groups: (0..groups).map(group).collect(),
+            unexamined_groups: groups,
+            groups: Ok(Default::default()),
+            problems: Vec::new(),
+        })
+    }
+
+    fn shown(query: &str) -> ShownCluster {
+        let choice = Choice::of(QueryString::parse(query).expect("parameters")).ok().expect("a choice");
+        ShownCluster::new(cluster(10_000, 5_000), choice, &HotKeys::new(false))
+    }
+
+    fn page(query: &str) -> String {
+        let frame = PageFrame {
+            css: String::new(),
+            js: String::new(),
+            icon: String::new(),
+            topic: "events".into(),
+            servers: "kafka-1:9092".into(),
+            embedded: false,
+            broker: BrokerStatus::Up,
+        };
+        KafkaPage { frame, explained: Vec::new(), shown: Ok(shown(query)) }.render().expect("a page")
+    }
+
+    #[test]
+    fn ten_thousand_topics_and_5000_groups_are_a_small_page() {
+        let page = page("");
+        assert!(page.len() < 40_000, "{} bytes", page.len());
+        for words in ["10,000 topics", "5,000 groups", "Topics: 1 to 50 of 10,000", "Groups: 1 to 50 of 5,000"] {
+            assert!(page.contains(words), "{words}");
+        }
+        assert!(page.contains("5,000 of 5,000 groups have not been looked at yet"), "{page}");
+    }
+
+    #[test]
+    fn lists_are_paged_and_found() {
+        let third = shown("topics=3&groups=100");
+        assert_eq!(third.topics.rows[0].topic, "topic-00100");
+        assert_eq!(third.topics.words(), "101 to 150 of 10,000");
+        assert_eq!(third.topics.next.as_deref(), Some("/kafka?groups=100&topics=4"));
+        assert_eq!((third.others.rows.len(), third.others.next.is_some()), (50, false));
+        let found = shown("find_topic=TOPIC-0123&topics=9");
+        assert_eq!((found.topics.found, found.topics.rows.len()), (10, 10), "the page is beyond the end");
+        assert_eq!(shown("find_group=nothing").others.words(), "none");
+        let page = page("find_topic=topic-012&groups=2&sort=lag");
+        assert!(page.contains("Topics: 1 to 50 of 100, of 10,000"), "{page}");
+        assert!(page.contains(r#"<input type="hidden" name="groups" value="2">"#), "a search keeps the other list");
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_refused() {
+        let of = |query: &str| Choice::of(QueryString::parse(query).expect("parameters"));
+        for query in ["sort=size", "topics=0", "groups=x", &format!("find_topic={}", "x".repeat(101))] {
+            assert!(of(query).is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_lag_older_than_the_samples_has_kafkas_time_if_there_is_one() {
+        let mut group = Group::new("billing".into());
+        group.lag_ms = Some(7_200_000);
+        let trend = |lag_time| GroupTrend {
+            progress: Progress::Behind,
+            lag: Some(6),
+            lag_time,
+            lags: Vec::new(),
+            changes: Vec::new(),
+        };
+        let time = |group: &Group, lag_time| GroupPicture::new(group, "events", Some(&trend(lag_time))).lag_time();
+        assert_eq!(time(&group, Some(LagTime::Exactly(300))).as_deref(), Some("300 ms"));
+        assert_eq!(time(&group, Some(LagTime::Over(720_000))).as_deref(), Some("2 h"));
+        group.lag_ms = None;
+        assert_eq!(time(&group, Some(LagTime::Over(720_000))).as_deref(), Some("over 12 min"));
+    }
 }
