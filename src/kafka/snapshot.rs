@@ -290,9 +290,9 @@ impl Inspector {
         let mut names = described.names();
         let topics_left_out = names.len().saturating_sub(LISTED);
         names.truncate(LISTED);
-        let counted = names.iter().enumerate().filter(|(at, name)| *at < TOPICS || wanted_topics.contains(**name));
-        let mut places: Vec<_> =
-            counted.flat_map(|(_, name)| described.places(name)).take(COUNTED_PARTITIONS).collect();
+        let wanted = names.iter().filter(|name| wanted_topics.contains(**name));
+        let counted = wanted.chain(names.iter().take(TOPICS)).flat_map(|name| described.places(name));
+        let mut places: Vec<_> = counted.take(COUNTED_PARTITIONS).collect();
         places.extend(described.places(&self.topic));
         places.extend(groups.iter().flat_map(|groups| groups.places(&described)));
         let offsets = self.offsets(&ours, places).unwrap_or_else(|error| {
@@ -302,6 +302,7 @@ impl Inspector {
         let topic = self.topic(&described, &offsets, known);
         if let Ok(groups) = &mut groups {
             self.measure(groups, &described, &offsets, known);
+            known.commits.watch(groups);
         }
         let readers = || groups.iter().flat_map(|groups| &groups.groups).filter(|group| group.reads(&self.topic));
         known.add_sample(&self.topic, topic.partitions.iter().map(|partition| partition.next_offset), readers());
@@ -391,7 +392,6 @@ impl Inspector {
     fn measure(&self, groups: &mut Groups, described: &Described<'_>, offsets: &Offsets, known: &mut SnapshotCache) {
         groups.measure(described, offsets);
         groups.look_ahead(&self.connection, &mut known.lookahead);
-        known.commits.watch(groups);
     }
 
     /// Requests the topic's retention and its oldest record every [`FACTS_EVERY`]. The embedded broker knows neither.

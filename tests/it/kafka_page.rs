@@ -267,8 +267,8 @@ fn groups_are_catching_up_stuck_or_have_committed_nothing_by_what_they_commit() 
         let assigned = |member: &&BaseConsumer| member.assignment().is_ok_and(|list| list.count() > 0);
         (members.iter().filter(assigned).count() == 3).then_some(())
     });
-    assert!(commit_as(&members[1], app.topic(), 5));
     let started = std::time::Instant::now();
+    assert!(commit_as(&members[1], app.topic(), 5));
     let page = within(REBALANCE, "the states by rule", || {
         members.iter().for_each(|member| drop(member.poll(Duration::from_millis(10))));
         assert!(commit_as(&members[0], app.topic(), started.elapsed().as_millis() as i64 / 20));

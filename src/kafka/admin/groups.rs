@@ -370,8 +370,10 @@ impl GroupChoice {
 
     /// Notes which of the described groups read a topic.
     pub fn note(&mut self, groups: &[Group], topic: &str) {
-        for group in groups.iter().filter(|group| group.problem.is_none()) {
-            self.known.insert(group.group.clone(), (group.reads(topic), self.turn));
+        for group in groups {
+            let known = self.known.entry(group.group.clone()).or_default();
+            // A reader that could not be described now is still one.
+            *known = (group.reads(topic) || (known.0 && group.problem.is_some()), self.turn);
         }
     }
 

@@ -113,11 +113,11 @@ impl Choice {
             Some("lag") => Sort::Lag,
             Some(other) => return Err(query::bad("sort", format!("must be active or lag, not \"{other}\""))),
         };
-        let find = |name| match parameters.get(name).unwrap_or_default().trim() {
+        let find = |name| match parameters.get(name).unwrap_or_default() {
             long if long.chars().count() > FIND_CHARS => {
                 Err(query::bad(name, format!("must have at most {FIND_CHARS} characters")))
             }
-            text => Ok(text.to_owned()),
+            text => Ok(text.trim().to_owned()),
         };
         let page = |name| parameters.number(name, 1..=bounds::LISTED).map(|page| page.unwrap_or(1) - 1);
         Ok(Choice {
@@ -497,7 +497,7 @@ impl GroupPicture {
     fn behind(&self) -> i64 {
         match self.progress() {
             Progress::NothingCommitted { up_to } => up_to,
-            _ => self.group.lag.unwrap_or(0),
+            _ => self.known_lag().unwrap_or(0),
         }
     }
 
@@ -535,9 +535,14 @@ impl GroupPicture {
         }
     }
 
+    /// Of our topic, if its samples are known.
+    fn known_lag(&self) -> Option<i64> {
+        self.trend.as_ref().map_or(self.group.lag, |trend| trend.lag)
+    }
+
     /// `lag 6 · 300 ms`.
     fn lag(&self) -> String {
-        let lag = count(&self.group.lag);
+        let lag = count(&self.known_lag());
         match self.lag_time() {
             Some(time) => format!("lag {lag} · {time}"),
             None => format!("lag {lag}"),
