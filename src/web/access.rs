@@ -30,7 +30,7 @@ pub enum RouteKind {
     Long,
     /// Takes events as JSON. Pages of listed origins may send them (`ingest.origins`).
     Submit,
-    /// Takes the page's form. Only Footfall's own pages may send it.
+    /// Takes a form of a page. Only Footfall's own pages may send it.
     Form,
     /// A script that pages of any site may load: it is the same for all, and the server does nothing for it.
     Script,

@@ -127,11 +127,8 @@ impl QueryString {
         let ago = text.strip_prefix('-').and_then(time::parse_duration).and_then(before_now);
         // The `+` of a zone arrives as a blank if the client did not encode it.
         let zoned = || time::parse_ms(&text.replace(' ', "+"));
-        let zoneless = || {
-            let seconds = if text.len() == "2026-11-23T12:00".len() { ":00" } else { "" };
-            time::parse_ms(&format!("{}{seconds}Z", text.replacen(' ', "T", 1)))
-        };
-        let ms = ago.or_else(|| text.parse().ok().filter(|ms| *ms >= 0)).or_else(zoned).or_else(zoneless);
+        let ms =
+            ago.or_else(|| text.parse().ok().filter(|ms| *ms >= 0)).or_else(zoned).or_else(|| time::parse_local(text));
         let what = "must be RFC 3339, milliseconds since 1970, or a duration ago such as -15m";
         ms.map(Some).ok_or_else(|| bad(name, format!("{what}, not \"{text}\"")))
     }

@@ -191,6 +191,16 @@ pub struct ShowHistogram {
     chart: String,
 }
 
+/// The zone of times without one.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct TimesZone {
+    /// The zone of `since` and `until` without one: `UTC`, a name of the IANA database, or an offset such as `+05:30`. Without
+    /// it, that of the cookie `zone`, else UTC.
+    #[param(max_length = 64, example = "Europe/Berlin")]
+    zone: String,
+}
+
 /// What the overview shows.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

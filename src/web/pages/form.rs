@@ -150,6 +150,13 @@ pub struct FormHead {
     encoded: bool,
 }
 
+impl FormHead {
+    /// Whether the body is encoded as a form.
+    pub fn is_encoded(&self) -> bool {
+        self.encoded
+    }
+}
+
 #[rocket::async_trait]
 impl<'r> FromRequest<'r> for FormHead {
     type Error = std::convert::Infallible;

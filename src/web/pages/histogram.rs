@@ -17,7 +17,7 @@ use crate::search::{SearchRequest, Searches};
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
-use crate::web::views::{Chart, Series, Span, count_of, sentence};
+use crate::web::views::{Chart, Series, Span, Zone, count_of, sentence};
 
 /// Columns of a histogram, fewer for a topic with many partitions.
 const COLUMNS: usize = 60;
@@ -41,18 +41,22 @@ impl Histogram {
         client: Address,
         request: &SearchRequest,
         parameters: &Parameters,
+        zone: &Zone,
     ) -> Result<Self, Problem> {
         let (range, now_ms) = ((request.since, request.until), now_ms());
+        let clock = zone.clone();
         let edges = move |oldest_ms, partitions| {
-            let spans = spans(range, oldest_ms, most_columns(partitions), now_ms);
+            let spans = spans(range, oldest_ms, most_columns(partitions), now_ms, &clock);
             spans.first().map(|first| first.from_ms).into_iter().chain(spans.iter().map(|span| span.to_ms)).collect()
         };
         let partitions = request.filter.partitions.clone();
         let counts = searches.counts_over_time(client, partitions, edges).await?;
         let Some(oldest_ms) = counts.oldest_ms else { return Ok(Histogram::without("No records yet.".to_owned())) };
-        let spans = match &*counts.edges_ms {
-            [first, second, .., last] => Span::all(*first, *last, second - first, oldest_ms, now_ms),
-            [first, last] => Span::all(*first, *last, last - first, oldest_ms, now_ms),
+        let spans: Vec<Span> = match &*counts.edges_ms {
+            [_, _, ..] => {
+                let edges = counts.edges_ms.windows(2);
+                edges.map(|edge| Span::new(edge[0], edge[1], oldest_ms, now_ms)).collect()
+            }
             _ => return Ok(Histogram::without("The time range is empty.".to_owned())),
         };
         let is_filtered = request.filter.reads_records();
@@ -86,6 +90,7 @@ impl Histogram {
             height: 120,
             axes: true,
             query: parameters.with(&removed),
+            zone: zone.clone(),
         };
         Ok(Histogram { chart: Some(chart), words })
     }
@@ -100,8 +105,9 @@ impl Histogram {
         client: Address,
         request: &SearchRequest,
         parameters: &Parameters,
+        zone: &Zone,
     ) -> Result<Self, Problem> {
-        match Histogram::of(searches, client, request, parameters).await {
+        match Histogram::of(searches, client, request, parameters, zone).await {
             Err(problem) if problem.kind == Kind::Unavailable => {
                 Ok(Histogram::without(sentence(&format!("the records could not be counted: {}", problem.detail()))))
             }
@@ -115,8 +121,9 @@ impl Histogram {
         client: Address,
         request: &SearchRequest,
         parameters: &Parameters,
+        zone: &Zone,
     ) -> Result<Self, Problem> {
-        match timeout(WITHIN, Histogram::or_why(searches, client, request, parameters)).await {
+        match timeout(WITHIN, Histogram::or_why(searches, client, request, parameters, zone)).await {
             Ok(histogram) => histogram,
             Err(_) => Ok(Histogram::without("Kafka did not count the records in time.".to_owned())),
         }
@@ -127,8 +134,15 @@ fn most_columns(partitions: usize) -> usize {
     (LOOKUPS / partitions.max(1)).clamp(FEWEST_COLUMNS, COLUMNS)
 }
 
-/// Returns the columns of a range: from its start or the oldest record to its end or now. Empty without a start.
-fn spans((since, until): (Option<i64>, Option<i64>), oldest_ms: Option<i64>, most: usize, now_ms: i64) -> Vec<Span> {
+/// Returns the columns of a range: from its start or the oldest record to its end or now, from round times of the zone on.
+/// Empty without a start.
+fn spans(
+    (since, until): (Option<i64>, Option<i64>),
+    oldest_ms: Option<i64>,
+    most: usize,
+    now_ms: i64,
+    zone: &Zone,
+) -> Vec<Span> {
     // No record is older than 1970: Kafka's timestamps are not negative.
     let Some(from_ms) = since.or(oldest_ms).map(|ms| ms.max(0)) else { return Vec::new() };
     let to_ms = until.unwrap_or(now_ms).min(now_ms);
@@ -137,7 +151,10 @@ fn spans((since, until): (Option<i64>, Option<i64>), oldest_ms: Option<i64>, mos
     }
     // One more, because columns start at round times.
     let step = Span::step(to_ms - from_ms, most + 1);
-    Span::all(from_ms, to_ms, step, oldest_ms.unwrap_or(i64::MAX), now_ms)
+    let of = |offset_ms| Span::all_from(offset_ms, from_ms, to_ms, step, oldest_ms.unwrap_or(i64::MAX), now_ms);
+    let spans = of(zone.offset_ms(from_ms));
+    // A time before 1970 would have another meaning for Kafka.
+    if spans[0].from_ms < 0 { of(0) } else { spans }
 }
 
 fn words(counts: &TimeCounts, is_filtered: bool) -> String {
@@ -159,9 +176,14 @@ fn words(counts: &TimeCounts, is_filtered: bool) -> String {
     responses(openapi::HtmlOrNotice, openapi::BadParameter,)
 )]
 #[get("/history/histogram")]
-pub async fn fragment(searches: &State<Searches>, client: Address, parameters: Parameters) -> Result<Html, Problem> {
+pub async fn fragment(
+    searches: &State<Searches>,
+    client: Address,
+    parameters: Parameters,
+    zone: Zone,
+) -> Result<Html, Problem> {
     let request = history_request(&parameters)?;
-    html(Status::Ok, &Histogram::or_why(searches, client, &request, &parameters).await?)
+    html(Status::Ok, &Histogram::or_why(searches, client, &request, &parameters, &zone).await?)
 }
 
 #[cfg(test)]
@@ -172,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_range_has_columns_of_a_round_length_up_to_now() {
-        let of = |range, oldest| spans(range, oldest, 60, NOON);
+        let of = |range, oldest| spans(range, oldest, 60, NOON, &Zone::default());
         let whole = of((None, None), Some(NOON - 3_600_000));
         assert!((30..=60).contains(&whole.len()), "{}", whole.len());
         assert!(whole[0].from_ms <= NOON - 3_600_000 && whole[whole.len() - 1].to_ms >= NOON);

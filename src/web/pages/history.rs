@@ -12,6 +12,7 @@ use super::histogram::Histogram;
 use super::progress::SearchProgress;
 use super::suggestions::Suggestions;
 use super::wrong::separate;
+use super::zone::explicit_times;
 use super::{history_request, to_condition};
 use crate::bounds::{Address, FIRST_LOOK};
 use crate::event::Record;
@@ -80,8 +81,8 @@ impl HistoryPage {
         let order = order(request.is_newest_first());
         let limit = request.limit.to_string();
         Ok(HistoryPage {
+            listing: listing(&parameters)?.in_zone(&frame.zone),
             frame,
-            listing: listing(&parameters)?,
             suggestions: Suggestions::default(),
             limit: request.limit,
             newest_first: request.is_newest_first(),
@@ -206,7 +207,7 @@ impl HistoryPage {
     /// The range that is chosen, in words.
     fn range_words(&self) -> String {
         let bound = |name| match self.parameters.time(name) {
-            Ok(Some(ms)) if self.is_absolute(name) => Stamp::new(ms).to_second(),
+            Ok(Some(ms)) if self.is_absolute(name) => Stamp::new(ms, &self.frame.zone).to_second(),
             _ => self.value(name).to_owned(),
         };
         let named = PERIODS.into_iter().find(|(_, since)| self.is_within(since)).map(|(name, _)| name);
@@ -232,13 +233,13 @@ impl HistoryPage {
             .any(|name| self.listing.wrong.of(name).is_some())
     }
 
-    /// The value of the input for a bound: `2026-11-23T12:00:00` in UTC, or the duration ago.
+    /// The value of the input for a bound: `2026-11-23T12:00:00` in the zone of the page, or the duration ago.
     fn bound(&self, name: &str) -> String {
         match self.parameters.time(name) {
             // To the second, so that no match is left out when the form is sent again.
             Ok(Some(ms)) if self.is_absolute(name) => {
                 let ms = if *name == *"until" { ms.saturating_add(999) } else { ms };
-                Stamp::new(ms).iso.get(..19).unwrap_or_default().to_owned()
+                Stamp::new(ms, &self.frame.zone).input().to_owned()
             }
             _ => self.value(name).to_owned(),
         }
@@ -282,10 +283,20 @@ impl HistoryPage {
 #[utoipa::path(
     operation_id = "historyPage",
     tag = "pages",
-    params(openapi::HistoryPage, openapi::Columns, openapi::TypedCondition, openapi::ShowHistogram),
+    params(
+        openapi::HistoryPage,
+        openapi::Columns,
+        openapi::TypedCondition,
+        openapi::ShowHistogram,
+        openapi::TimesZone,
+    ),
     responses(
         openapi::HtmlOrNotice,
-        (status = 303, description = "To the page with `field`, `op` and `value` as `f`.", headers(("Location" = String))),
+        (
+            status = 303,
+            description = "To the page with `field`, `op` and `value` as `f`, or with times in UTC that had no zone.",
+            headers(("Location" = String)),
+        ),
         openapi::BadParameter,
     )
 )]
@@ -297,13 +308,16 @@ pub async fn page(
     client: Address,
     parameters: Parameters,
 ) -> Result<Either<Redirect, Whole>, Problem> {
+    if let Some(query) = explicit_times(&parameters, &frame.zone)? {
+        return Ok(Either::Left(Redirect::to(history_page(query))));
+    }
     let request = history_request(&parameters)?;
     let mut page = HistoryPage::new(frame.clone(), parameters.clone(), &request)?;
     if let Some(to) = to_condition("/history", &parameters) {
         return Ok(Either::Left(to));
     }
     if parameters.get("chart").is_some() {
-        page.shown = Some(Histogram::in_time(searches, client, &request, &parameters).await?);
+        page.shown = Some(Histogram::in_time(searches, client, &request, &parameters, &page.frame.zone).await?);
     }
     let without_records = HistoryPage::new(frame, parameters, &request)?;
     match answer(searches, feed, client, request, page).await {

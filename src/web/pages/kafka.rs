@@ -22,7 +22,7 @@ use crate::kafka::{
 use crate::web::openapi;
 use crate::web::problem::Problem;
 use crate::web::query::{self, Parameters};
-use crate::web::views::{self, BrokerStatus, PageFrame, Stamp, count_of, cut, sentence, size, thousands};
+use crate::web::views::{self, BrokerStatus, PageFrame, Stamp, Zone, count_of, cut, sentence, size, thousands};
 
 /// Bounds of the page; the API has the rest.
 const GROUPS: usize = 8;
@@ -328,9 +328,9 @@ impl ShownCluster {
         Some(words.join(", ")).filter(|words| !words.is_empty())
     }
 
-    fn oldest(&self) -> Option<(Stamp, String)> {
+    fn oldest(&self, zone: &Zone) -> Option<(Stamp, String)> {
         let oldest = self.facts().oldest_ms?;
-        Some((Stamp::new(oldest), views::duration((now_ms() - oldest).max(0) as u64)))
+        Some((Stamp::new(oldest, zone), views::duration((now_ms() - oldest).max(0) as u64)))
     }
 
     /// The numbers of replicas of the partitions, and whether one has only one.
@@ -570,13 +570,13 @@ impl GroupPicture {
     }
 
     /// Time and words of its changes, the newest first.
-    fn changes(&self) -> Vec<(Stamp, &str)> {
+    fn changes(&self, zone: &Zone) -> Vec<(Stamp, &str)> {
         let changes = self.trend.as_ref().map_or(&[][..], |trend| &trend.changes);
-        changes.iter().map(|change| (Stamp::new(change.at_ms), &*change.what)).collect()
+        changes.iter().map(|change| (Stamp::new(change.at_ms, zone), &*change.what)).collect()
     }
 
-    fn latest_changes(&self) -> Vec<(Stamp, &str)> {
-        self.changes().into_iter().take(LATEST_CHANGES).collect()
+    fn latest_changes(&self, zone: &Zone) -> Vec<(Stamp, &str)> {
+        self.changes(zone).into_iter().take(LATEST_CHANGES).collect()
     }
 
     fn idle_members(&self) -> usize {
@@ -706,6 +706,9 @@ mod tests {
             servers: "kafka-1:9092".into(),
             embedded: false,
             broker: BrokerStatus::Up,
+            zone: Zone::default(),
+            zone_is_chosen: false,
+            here: "/kafka".into(),
         };
         KafkaPage { frame, explained: Vec::new(), shown: Ok(shown(query)) }.render().expect("a page")
     }

@@ -219,7 +219,7 @@ impl<'r> LiveParts<'r> {
         receipt: Option<Receipt>,
         status: Status,
     ) -> Result<Html, Problem> {
-        let listing = listing(parameters)?;
+        let listing = listing(parameters)?.in_zone(&self.frame.zone);
         if form.id.is_empty() {
             form.id = EventId::new().to_string();
         }

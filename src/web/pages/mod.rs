@@ -13,6 +13,7 @@ pub mod rejects;
 mod suggestions;
 pub mod user;
 mod wrong;
+pub mod zone;
 
 use askama::Template;
 use footfall_core::query_string::{QueryBuilder, QueryString};
@@ -60,7 +61,7 @@ fn cookie<'r>(request: &'r Request<'_>, name: &str) -> Option<&'r str> {
 
 /// Returns the frame of a page: the addresses of its files, the topic, and whether Kafka is reachable.
 fn frame_of(request: &Request) -> Option<PageFrame> {
-    Some(surround(request.rocket().state()?, request.rocket().state()?))
+    Some(surround(request, request.rocket().state()?, request.rocket().state()?))
 }
 
 #[rocket::async_trait]
@@ -72,7 +73,8 @@ impl<'r> FromRequest<'r> for PageFrame {
     }
 }
 
-fn surround(connection: &Connection, kafka: &KafkaState) -> PageFrame {
+fn surround(request: &Request, connection: &Connection, kafka: &KafkaState) -> PageFrame {
+    let zone = zone::chosen(request);
     let broker = match &*kafka.borrow() {
         ClusterState::Up(topic) => describe_troubles(&topic.troubles).map_or(BrokerStatus::Up, BrokerStatus::Impaired),
         ClusterState::Connecting { since_ms, reason, .. } | ClusterState::Unreachable { since_ms, reason, .. } => {
@@ -87,6 +89,9 @@ fn surround(connection: &Connection, kafka: &KafkaState) -> PageFrame {
         servers: connection.servers().to_owned(),
         embedded: connection.is_embedded(),
         broker,
+        zone_is_chosen: zone.is_some(),
+        zone: zone.unwrap_or_default(),
+        here: zone::here(request),
     }
 }
 

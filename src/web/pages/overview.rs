@@ -1,6 +1,7 @@
 //! The overview page: rendered here, and updated by a stream of the same rendering.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,8 +33,8 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::{self, Parameters};
 use crate::web::views::{
-    BrokerStatus, Chart, PageFrame, Series, Span, Stamp, WrongParameters, history_page, live_page, rate, spark,
-    thousands, user_page,
+    BrokerStatus, Chart, PageFrame, Series, Span, WrongParameters, Zone, explicit, history_page, live_page, rate,
+    spark, thousands, user_page,
 };
 
 /// Time between two snapshots: each takes a moment, and nobody reads faster.
@@ -44,6 +45,8 @@ const SERIES: usize = 5;
 const POINTS: usize = 24;
 /// Most different choices that are shown in one second.
 const CHOICES: usize = 32;
+/// Most renderings in one second, of all choices in all zones.
+const RENDERINGS: usize = 128;
 /// How often the page asks again for a place, four times a second.
 const WAITS: usize = 12;
 
@@ -124,7 +127,7 @@ impl OverviewPage {
 #[derive(Template)]
 #[template(path = "_overview.html")]
 struct ShownStats {
-    stats: WindowStats,
+    stats: Arc<WindowStats>,
     choice: Choice,
     chart: Chart,
     /// Submissions refused since the process started.
@@ -153,25 +156,34 @@ impl Overviews {
         }
     }
 
-    /// Returns what was shown of a choice in the last second, also as a frame of the stream. Statistics are made while records
-    /// wait to be counted, so `None` if this second has had as many different choices as are allowed.
-    fn shown(&self, choice: &Choice) -> Option<(Arc<ShownStats>, Bytes)> {
+    /// Returns what was shown of a choice in a zone in the last second, also as a frame of the stream. Statistics are made while
+    /// records wait to be counted, so `None` if this second has had as many different choices or renderings as are allowed.
+    fn shown(&self, choice: &Choice, zone: &Zone) -> Option<(Arc<ShownStats>, Bytes)> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.retain(|_, latest| latest.at.elapsed() < EVERY);
-        if let Some(Latest { shown, frame, .. }) = latest.get(choice) {
+        let rendered: usize = latest.values().map(|latest| latest.rendered.len()).sum();
+        let choices = latest.len();
+        let latest = match latest.entry(choice.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if choices >= CHOICES => return None,
+            Entry::Vacant(new) => {
+                let stats = Arc::new(self.stats.window(choice.window, choice.action.as_deref()));
+                new.insert(Latest { at: Instant::now(), stats, rendered: HashMap::new() })
+            }
+        };
+        if let Some((shown, frame)) = latest.rendered.get(zone.name()) {
             return Some((shown.clone(), frame.clone()));
         }
-        if latest.len() >= CHOICES {
+        if rendered >= RENDERINGS {
             return None;
         }
-        let stats = self.stats.window(choice.window, choice.action.as_deref());
-        let rejected = self.rejects.news().borrow().count;
-        let shown = ShownStats { chart: chart(&stats, choice), stats, choice: choice.clone(), rejected };
+        let (stats, rejected) = (latest.stats.clone(), self.rejects.news().borrow().count);
+        let shown = ShownStats { chart: chart(&stats, choice, zone), stats, choice: choice.clone(), rejected };
         let mut frame = Vec::new();
         // Writing into a String cannot fail, and the template calls nothing that can.
         Frames::data(&mut frame, &shown.render().unwrap_or_default());
         let (shown, frame) = (Arc::new(shown), Bytes::from(frame));
-        latest.insert(choice.clone(), Latest { at: Instant::now(), shown: shown.clone(), frame: frame.clone() });
+        latest.rendered.insert(zone.name().to_owned(), (shown.clone(), frame.clone()));
         Some((shown, frame))
     }
 }
@@ -179,8 +191,9 @@ impl Overviews {
 /// What was shown of a choice.
 struct Latest {
     at: Instant,
-    shown: Arc<ShownStats>,
-    frame: Bytes,
+    stats: Arc<WindowStats>,
+    /// By the name of the zone. Viewers in one zone share a rendering.
+    rendered: HashMap<String, (Arc<ShownStats>, Bytes)>,
 }
 
 /// Counts, chart, actions and users of a period
@@ -198,13 +211,13 @@ pub async fn page(
 ) -> Result<Html, Problem> {
     let choice = Choice::of(&parameters)?;
     // A place becomes free within a second, if not too many wait for it.
-    let mut shown = overviews.shown(&choice);
+    let mut shown = overviews.shown(&choice, &frame.zone);
     for _ in 0..WAITS {
         if shown.is_some() {
             break;
         }
         sleep(EVERY / 4).await;
-        shown = overviews.shown(&choice);
+        shown = overviews.shown(&choice, &frame.zone);
     }
     let Some((shown, _)) = shown else {
         let detail = "too many different overviews were asked for in the last seconds";
@@ -217,8 +230,9 @@ pub async fn page(
 pub fn with_errors(request: &Request, parameters: &Parameters) -> Option<String> {
     let overviews = request.rocket().state::<Arc<Overviews>>()?;
     let (choice, wrong) = separate(parameters, Choice::of)?;
-    let (shown, _) = overviews.shown(&choice)?;
-    OverviewPage { frame: super::frame_of(request)?, choice, shown, wrong }.render().ok()
+    let frame = super::frame_of(request)?;
+    let (shown, _) = overviews.shown(&choice, &frame.zone)?;
+    OverviewPage { frame, choice, shown, wrong }.render().ok()
 }
 
 /// Updates of the overview, about once a second, as Server-Sent Events
@@ -244,6 +258,7 @@ pub fn stream(
     streams: &State<Arc<Streams>>,
     overviews: &State<Arc<Overviews>>,
     client: Address,
+    zone: Zone,
     parameters: Parameters,
 ) -> Result<StatsStream, Problem> {
     let choice = Choice::of(&parameters)?;
@@ -257,7 +272,7 @@ pub fn stream(
         let mut sent = Bytes::new();
         loop {
             // Or the next second.
-            if let Some((_, bytes)) = overviews.shown(&choice)
+            if let Some((_, bytes)) = overviews.shown(&choice, &zone)
                 && bytes != sent
             {
                 sent = bytes.clone();
@@ -290,7 +305,7 @@ impl<'r> Responder<'r, 'static> for StatsStream {
 }
 
 /// Returns the chart of a period: stacked by action, or of one action.
-fn chart(stats: &WindowStats, choice: &Choice) -> Chart {
+fn chart(stats: &WindowStats, choice: &Choice, zone: &Zone) -> Chart {
     let mut query = QueryBuilder::default();
     let series = match &stats.action {
         Some(action) => {
@@ -320,6 +335,7 @@ fn chart(stats: &WindowStats, choice: &Choice) -> Chart {
         height: 160,
         axes: true,
         query: query.text(),
+        zone: zone.clone(),
     }
 }
 
@@ -457,7 +473,7 @@ impl ShownStats {
         if let Some(action) = &self.choice.action {
             query.add("action", action);
         }
-        query.add("since", &Stamp::new(self.stats.from_ms).iso);
+        query.add("since", &explicit(self.stats.from_ms));
         history_page(query.text())
     }
 

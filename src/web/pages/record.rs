@@ -14,7 +14,9 @@ use crate::web::long_answer::{LongBody, Whole};
 use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
-use crate::web::views::{BrokerStatus, Listing, PageFrame, Row, RowUser, cut, is_text, members, name, size};
+use crate::web::views::{
+    BrokerStatus, Filters, Listing, PageFrame, Row, RowUser, Stamp, cut, is_text, members, name, size,
+};
 
 /// Most fields that are listed, most levels that they are deep, and most characters of a name or a value.
 const MOST_FIELDS: usize = 100;
@@ -26,8 +28,10 @@ const SHOWN_FIELD: usize = 200;
 struct RecordPage {
     frame: PageFrame,
     row: Row,
-    /// Kafka's timestamp.
-    timestamp: Option<crate::web::views::Stamp>,
+    /// The history from the event's time on.
+    from_time: Option<String>,
+    /// Kafka's timestamp, and the history of the record's partition from it on.
+    timestamp: Option<(Stamp, String)>,
     key: Option<String>,
     id: Option<String>,
     headers: Vec<(String, String)>,
@@ -81,7 +85,8 @@ pub async fn record(
     partition: &str,
     offset: &str,
 ) -> Result<Whole, Problem> {
-    let listing = Listing::of("/history", parameters.filters()?, parameters.columns()?, String::new());
+    let listing =
+        Listing::of("/history", parameters.filters()?, parameters.columns()?, String::new()).in_zone(&frame.zone);
     let detail = format!("there is no record at partition {partition}, offset {offset}, or Kafka no longer keeps it");
     let missing = Problem::new(Kind::NotFound, detail);
     let (Ok(number), Ok(place)) = (partition.parse::<i32>(), offset.parse::<i64>()) else { return Err(missing) };
@@ -105,7 +110,11 @@ impl RecordPage {
         RecordPage {
             frame,
             row: Row::new(record, listing),
-            timestamp: record.timestamp_ms().map(crate::web::views::Stamp::new),
+            from_time: record.time_ms().map(|ms| listing.history_from(listing.filters.clone(), ms)),
+            timestamp: record.timestamp_ms().map(|ms| {
+                let own = Filters { partition: vec![record.partition()], ..listing.filters.clone() };
+                (Stamp::new(ms, &listing.zone), listing.history_from(own, ms))
+            }),
             key: record.key().map(text),
             id: record.id().map(|id| id.into_owned()),
             headers: record

@@ -7,10 +7,11 @@ use rocket::http::Status;
 use rocket::{State, get};
 
 use super::{Html, html};
+use crate::event::time::parse_ms;
 use crate::rejects::{KEPT, Reject, Rejects};
 use crate::web::openapi;
 use crate::web::problem::Problem;
-use crate::web::views::{BrokerStatus, PageFrame, count_of};
+use crate::web::views::{BrokerStatus, PageFrame, Stamp, count_of};
 
 #[derive(Template)]
 #[template(path = "rejects.html")]
@@ -32,9 +33,9 @@ impl RejectsPage {
         }
     }
 
-    /// `2026-11-27 12:00:00.120`, in UTC.
-    fn clock(&self, reject: &Reject) -> String {
-        reject.time.replace('T', " ").replace('Z', "")
+    /// `2026-11-27 12:00:00.120 UTC`
+    fn time(&self, reject: &Reject) -> String {
+        parse_ms(&reject.time).map_or_else(String::new, |ms| Stamp::new(ms, &self.frame.zone).exact())
     }
 
     /// What is said of a body that is not shown: `image/png, 9 bytes`.

@@ -22,8 +22,8 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::views::{
-    BrokerStatus, Filters, Listing, PageFrame, Row, RowUser, Stamp, count_of, cut, event_html, history_page, sentence,
-    thousands, user_page,
+    BrokerStatus, Filters, Listing, PageFrame, Row, RowUser, Stamp, Zone, count_of, cut, event_html, history_page,
+    sentence, thousands, user_page,
 };
 
 #[derive(Template)]
@@ -41,6 +41,8 @@ struct UserPage {
 /// The counts and rows of a user.
 struct Found {
     scope: Scope,
+    /// The zone of the page's times.
+    zone: Zone,
     /// The partition of the user's key.
     own: i32,
     /// Address of the count in all partitions, if this one is of a single partition.
@@ -76,11 +78,15 @@ impl Found {
     }
 
     fn first_seen(&self) -> Option<Stamp> {
-        self.counts.first_seen.as_deref().and_then(parse_ms).map(Stamp::new)
+        self.stamp(self.counts.first_seen.as_deref())
     }
 
     fn last_seen(&self) -> Option<Stamp> {
-        self.counts.last_seen.as_deref().and_then(parse_ms).map(Stamp::new)
+        self.stamp(self.counts.last_seen.as_deref())
+    }
+
+    fn stamp(&self, time: Option<&str>) -> Option<Stamp> {
+        time.and_then(parse_ms).map(|ms| Stamp::new(ms, &self.zone))
     }
 
     fn words(&self) -> String {
@@ -129,7 +135,7 @@ pub async fn page(
     let mut everywhere = QueryBuilder::default();
     everywhere.add("user", user);
     let found = match scope(searches, user, &parameters) {
-        Ok(scope) => look(searches, client, user, scope).await,
+        Ok(scope) => look(searches, client, user, scope, frame.zone.clone()).await,
         Err(problem) => Err(problem),
     };
     let (found, notice) = match found {
@@ -142,11 +148,11 @@ pub async fn page(
 }
 
 /// Reads the newest records of the user's partition, or of all.
-async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) -> Result<Found, Problem> {
+async fn look(searches: &Searches, client: Address, user: &str, scope: Scope, zone: Zone) -> Result<Found, Problem> {
     let (own, partitions) = (searches.partition_of(user)?, searches.partitions()?);
     let request = SearchRequest::of_user(user, scope.partition(), None);
     let filters = of_user(user, &scope);
-    let listing = Listing::of_rows(filters.clone(), Vec::new());
+    let listing = Listing::of_rows(filters.clone(), Vec::new()).in_zone(&zone);
     let read = searches.read(client, request, FIRST_LOOK, move |reader| {
         let (mut counts, mut rows, mut bytes) = (UserCounts::default(), Vec::new(), 0);
         let page = reader.each(|record| {
@@ -182,7 +188,7 @@ async fn look(searches: &Searches, client: Address, user: &str, scope: Scope) ->
         Action { name: cut(name, usize::MAX), events, share: events * 100 / most, address }
     };
     let actions = counts.actions.iter().map(|one| action((&one.action, one.events))).collect();
-    Ok(Found { scope, own, in_all, counts, actions, scanned, total, rows, filters, cursor, rest })
+    Ok(Found { scope, zone, own, in_all, counts, actions, scanned, total, rows, filters, cursor, rest })
 }
 
 /// The filters for a user's events.

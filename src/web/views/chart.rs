@@ -10,7 +10,8 @@ use askama::Template;
 use footfall_core::query_string::QueryBuilder;
 
 use super::address::history_page;
-use super::format::{Stamp, count_of, duration, thousands};
+use super::format::{Stamp, count_of, duration, explicit, thousands};
+use super::zone::Zone;
 use crate::colours::Colour;
 
 /// Width of a column in the drawing's units. The drawing is stretched to the width of the page.
@@ -74,6 +75,8 @@ pub struct Chart {
     pub axes: bool,
     /// Parameters of the history to which its columns lead, beside `since` and `until`: `action=login`.
     pub query: String,
+    /// The zone of its times.
+    pub zone: Zone,
 }
 
 /// A piece of time.
@@ -109,22 +112,36 @@ pub struct Series {
 }
 
 impl Span {
-    /// Returns the pieces of `step_ms` that cover `from_ms` to `to_ms`, each starting at a multiple of `step_ms`. What is
-    /// before `known_from_ms` has no data; the piece with `now_ms` is filling.
-    pub fn all(from_ms: i64, to_ms: i64, step_ms: i64, known_from_ms: i64, now_ms: i64) -> Vec<Span> {
-        let first = from_ms.div_euclid(step_ms);
-        let last = (to_ms - 1).div_euclid(step_ms).max(first);
-        let span = |number: i64| {
-            let (from_ms, to_ms) = (number * step_ms, (number + 1) * step_ms);
-            let state = match () {
-                () if from_ms > now_ms => SpanState::Ahead,
-                () if to_ms <= known_from_ms => SpanState::NoData,
-                () if to_ms > now_ms => SpanState::Filling,
-                () => SpanState::Complete,
-            };
-            Span { from_ms, to_ms, state }
+    /// Returns the piece from a time to another. What is before `known_from_ms` has no data; the piece with `now_ms` is
+    /// filling.
+    pub fn new(from_ms: i64, to_ms: i64, known_from_ms: i64, now_ms: i64) -> Span {
+        let state = match () {
+            () if from_ms > now_ms => SpanState::Ahead,
+            () if to_ms <= known_from_ms => SpanState::NoData,
+            () if to_ms > now_ms => SpanState::Filling,
+            () => SpanState::Complete,
         };
-        (first..=last).map(span).collect()
+        Span { from_ms, to_ms, state }
+    }
+
+    /// Returns the pieces of `step_ms` that cover `from_ms` to `to_ms`, each starting at a multiple of `step_ms`.
+    pub fn all(from_ms: i64, to_ms: i64, step_ms: i64, known_from_ms: i64, now_ms: i64) -> Vec<Span> {
+        Span::all_from(0, from_ms, to_ms, step_ms, known_from_ms, now_ms)
+    }
+
+    /// The same, but they start at multiples of `step_ms` on a clock that is `offset_ms` ahead of UTC.
+    pub fn all_from(
+        offset_ms: i64,
+        from_ms: i64,
+        to_ms: i64,
+        step_ms: i64,
+        known_from_ms: i64,
+        now_ms: i64,
+    ) -> Vec<Span> {
+        let first = (from_ms + offset_ms).div_euclid(step_ms);
+        let last = (to_ms + offset_ms - 1).div_euclid(step_ms).max(first);
+        let at = |number: i64| number * step_ms - offset_ms;
+        (first..=last).map(|number| Span::new(at(number), at(number + 1), known_from_ms, now_ms)).collect()
     }
 
     /// Returns the shortest round length for which at most `most` columns cover `length_ms`.
@@ -275,7 +292,7 @@ impl Chart {
     fn address(&self, from_ms: i64, to_ms: i64) -> String {
         let mut range = QueryBuilder::default();
         for (name, ms) in [("since", from_ms), ("until", to_ms)] {
-            range.add(name, &Stamp::new(ms).iso.replace(".000Z", "Z"));
+            range.add(name, &explicit(ms));
         }
         history_page(self.query_and(&range.text()))
     }
@@ -310,13 +327,20 @@ impl Chart {
         // A label needs room on its right.
         let end = self.spans.len() - self.spans.len() / 16;
         let tick = |(index, span): (usize, &Span)| {
-            let stamp = Stamp::new(span.from_ms);
+            // Whether the clock of the zone shows a round time in the column. It need not start there: the offsets of zones
+            // differ by quarters of an hour, and columns have one length also where clocks are set.
+            let local = span.from_ms + self.zone.offset_ms(span.from_ms);
+            let is_round = (-local).rem_euclid(every) < step;
+            if !is_round || index >= end {
+                return None;
+            }
+            let from = Stamp::new(span.from_ms, &self.zone);
             let text = match every {
-                DAY.. => stamp.date().get(5..).unwrap_or_default().to_owned(),
-                MINUTE.. => stamp.clock().get(..5).unwrap_or_default().to_owned(),
-                _ => stamp.clock().to_owned(),
+                DAY.. => Stamp::new(span.from_ms + step / 2, &self.zone).date().get(5..).unwrap_or_default().to_owned(),
+                MINUTE.. => from.clock().get(..5).unwrap_or_default().to_owned(),
+                _ => from.clock().to_owned(),
             };
-            (span.from_ms.rem_euclid(every) == 0 && index < end).then_some(Tick { stamp, text })
+            Some(Tick { stamp: from, text })
         };
         self.spans.iter().enumerate().map(tick).collect()
     }
@@ -344,7 +368,7 @@ impl Chart {
             let total = counts.iter().sum();
             let (from_ms, to_ms) = (spans[0].from_ms, spans[spans.len() - 1].to_ms);
             TableRow {
-                stamp: Stamp::new(from_ms),
+                stamp: Stamp::new(from_ms, &self.zone),
                 address: self.address(from_ms, to_ms),
                 counts: known.then_some((counts, total)),
             }
@@ -430,6 +454,7 @@ mod tests {
             height: 120,
             axes: true,
             query: "action=a%26b".into(),
+            zone: Zone::default(),
         }
     }
 

@@ -2,22 +2,33 @@
 
 use time::{Date, Month};
 
+use super::zone::{Zone, label};
 use crate::event::time as event_time;
 
-/// A time, for a page.
+/// A time, for a page, in the page's zone.
 pub struct Stamp {
     /// `2026-11-23T12:04:31.120Z`
     pub iso: String,
+    /// The same with the clock of the zone: `2026-11-23T13:04:31.120Z`. `None` if that is UTC.
+    local: Option<String>,
+    offset_ms: i64,
 }
 
 impl Stamp {
-    pub fn new(ms: i64) -> Self {
-        Stamp { iso: event_time::format_ms(ms) }
+    pub fn new(ms: i64, zone: &Zone) -> Self {
+        let offset_ms = zone.offset_ms(ms);
+        let local = (offset_ms != 0).then(|| event_time::format_ms(ms.saturating_add(offset_ms)));
+        Stamp { iso: event_time::format_ms(ms), local, offset_ms }
     }
 
     /// `2026-11-23 12:04:31.120 UTC`
     pub fn exact(&self) -> String {
-        format!("{} {} UTC", self.date(), self.part(11..23))
+        format!("{} {} {}", self.date(), self.part(11..23), self.zone())
+    }
+
+    /// The distance from UTC: `UTC+1`
+    pub fn zone(&self) -> String {
+        label(self.offset_ms)
     }
 
     /// `2026-11-23`
@@ -35,6 +46,11 @@ impl Stamp {
         format!("{} {}", self.date(), self.clock())
     }
 
+    /// As an input of date and time has it: `2026-11-23T12:04:31`
+    pub fn input(&self) -> &str {
+        self.part(0..19)
+    }
+
     /// `Mon 23 Nov`
     pub fn day(&self) -> String {
         let number = |range| self.part(range).parse::<i32>().unwrap_or_default();
@@ -48,8 +64,13 @@ impl Stamp {
     }
 
     fn part(&self, range: std::ops::Range<usize>) -> &str {
-        self.iso.get(range).unwrap_or_default()
+        self.local.as_ref().unwrap_or(&self.iso).get(range).unwrap_or_default()
     }
+}
+
+/// Returns a time for an address, the same in every zone: `2026-11-23T12:04:31Z`.
+pub fn explicit(ms: i64) -> String {
+    event_time::format_ms(ms).replace(".000Z", "Z")
 }
 
 /// Returns at most `chars` characters, with invisible ones made visible.
@@ -145,7 +166,16 @@ mod tests {
 
     #[test]
     fn a_day_has_a_name() {
-        assert_eq!(Stamp::new(1_795_435_200_000).day(), "Mon 23 Nov");
+        assert_eq!(Stamp::new(1_795_435_200_000, &Zone::default()).day(), "Mon 23 Nov");
+    }
+
+    #[test]
+    fn a_time_is_that_of_its_zone() {
+        let zone = Zone::parse("Pacific/Auckland").expect("a zone");
+        let stamp = Stamp::new(1_795_435_200_120, &zone);
+        assert_eq!(stamp.iso, "2026-11-23T12:00:00.120Z");
+        assert_eq!(stamp.exact(), "2026-11-24 01:00:00.120 UTC+13");
+        assert_eq!((stamp.input(), stamp.day().as_str()), ("2026-11-24T01:00:00", "Tue 24 Nov"));
     }
 
     #[test]

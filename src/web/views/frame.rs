@@ -1,6 +1,7 @@
 //! The frame of every page: header, navigation, Kafka's state.
 
 use super::format::Stamp;
+use super::zone::Zone;
 
 #[derive(Clone)]
 pub struct PageFrame {
@@ -14,6 +15,11 @@ pub struct PageFrame {
     /// Whether the broker is the embedded one: the page then warns that it is not storage.
     pub embedded: bool,
     pub broker: BrokerStatus,
+    /// The zone of the page's times, and whether the browser has chosen it.
+    pub zone: Zone,
+    pub zone_is_chosen: bool,
+    /// Path and query of the page as the browser requested it, to come back to it.
+    pub here: String,
 }
 
 /// Whether Kafka is reachable.
@@ -34,7 +40,9 @@ impl PageFrame {
     pub fn unreachable(&self) -> Option<Outage<'_>> {
         match &self.broker {
             BrokerStatus::Up | BrokerStatus::Impaired(_) => None,
-            BrokerStatus::Unreachable { since_ms, reason } => Some(Outage { since: Stamp::new(*since_ms), reason }),
+            BrokerStatus::Unreachable { since_ms, reason } => {
+                Some(Outage { since: Stamp::new(*since_ms, &self.zone), reason })
+            }
         }
     }
 

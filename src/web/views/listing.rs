@@ -8,9 +8,11 @@ use footfall_core::{Condition, Operator, Pointer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::format::{count_of, cut};
+use super::address::history_page;
+use super::format::{count_of, cut, explicit};
 use super::marks::Marks;
 use super::wrong::WrongParameters;
+use super::zone::Zone;
 use crate::base_path::base_path;
 
 /// Most characters of a column's name in its head.
@@ -28,6 +30,9 @@ pub struct Listing {
     pub columns: Vec<Pointer>,
     /// Parameters that are wrong: the form shows them, and the page no rows.
     pub wrong: WrongParameters,
+    /// The zone of the times in rows. UTC for rows of streams, which all readers of a stream share: the page's script writes
+    /// their times.
+    pub zone: Zone,
     /// The parameters of the page that stay when filters change, as a query.
     others: String,
     /// Its query up to the value of a filter for one action.
@@ -96,7 +101,13 @@ impl Listing {
         let mut before_action = query(&any_action, &columns, &others);
         before_action.push_str(if before_action.is_empty() { "action=" } else { "&action=" });
         let marks = Arc::new(Marks::of(&filters));
-        Listing { path, filters, marks, columns, wrong: WrongParameters::default(), others, before_action }
+        let (wrong, zone) = (WrongParameters::default(), Zone::default());
+        Listing { path, filters, marks, columns, wrong, zone, others, before_action }
+    }
+
+    /// Returns the listing with times of a zone.
+    pub fn in_zone(self, zone: &Zone) -> Self {
+        Listing { zone: zone.clone(), ..self }
     }
 
     /// Returns the query of filters and columns, without `?`.
@@ -192,6 +203,14 @@ impl Listing {
             columns.push(column.clone());
         }
         self.address(&self.filters, &columns, &self.others)
+    }
+
+    /// Returns the address of the history from a time on, oldest first, with these filters and the columns of the page.
+    pub fn history_from(&self, filters: Filters, ms: i64) -> String {
+        let mut range = QueryBuilder::default();
+        range.add("since", &explicit(ms));
+        range.add("order", "oldest");
+        history_page(query(&filters, &self.columns, &range.text()))
     }
 
     /// Returns the filters as chips, without those that are in an input: the first prefixes, the first text, and the

@@ -121,7 +121,7 @@ impl Row {
         let mut row = Row {
             partition: record.partition(),
             offset: record.offset(),
-            time: record.time_ms().map(Stamp::new),
+            time: record.time_ms().map(|ms| Stamp::new(ms, &listing.zone)),
             user,
             marks: listing.marks.clone(),
             user_page,

@@ -16,6 +16,13 @@ pub fn parse_ms(text: &str) -> Option<i64> {
     i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
 }
 
+/// Parses a date and a time of day without a zone, as if they were UTC: `2026-11-23T12:00:00.123`, with a blank instead of the
+/// `T`, and without seconds.
+pub fn parse_local(text: &str) -> Option<i64> {
+    let seconds = if text.len() == "2026-11-23T12:00".len() { ":00" } else { "" };
+    parse_ms(&format!("{}{seconds}Z", text.replacen(' ', "T", 1)))
+}
+
 /// Parses a duration such as `15m`, as in the configuration and in `since=-15m`. The units are `ms`, `s`, `m` and `h`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
