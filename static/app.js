@@ -4,12 +4,13 @@
 import { startFilters } from './filters.js';
 import { startLinks } from './like.js';
 import { showRecords } from './record.js';
-import { showTimes } from './time.js';
+import { showTimes, startZone } from './time.js';
 import { $, showBase } from './words.js';
 
 document.documentElement.classList.add('scripted');
 
 showBase(document);
+startZone();
 // A page restored from the back/forward cache shows the filters of its address, not what was typed before leaving it.
 addEventListener('pageshow', ({ persisted }) => persisted && $('filters')?.reset());
 

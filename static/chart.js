@@ -1,6 +1,7 @@
 // The crosshair of charts, their tooltip, and the choice of a time range, by pointer and by keyboard. Charts are rendered by
 // the server; what is shown here lies over them, so they can be replaced beneath at any time.
 
+import { inputTime, zoneAt } from './time.js';
 import { number } from './words.js';
 
 /** The index of the column at a place, from 0 to 1 of the width. */
@@ -99,7 +100,7 @@ function tooltip(plot, columns, a, b) {
   const within = columns.slice(first, last + 1);
   const { from, to } = rangeOf(columns, a, b);
   const tip = element('div', 'tip');
-  tip.append(element('p', '', `${clock(from, to - from)} – ${clock(to, to - from)} UTC`));
+  tip.append(element('p', '', `${clock(from, to - from)} – ${clock(to, to - from)} ${zoneAt(new Date(from))}`));
   if (within.every(({ state }) => state === 'no-data')) {
     tip.append(element('p', '', 'No data'));
   } else {
@@ -117,9 +118,9 @@ function tooltip(plot, columns, a, b) {
   return tip;
 }
 
-/** A time in UTC, as on the axis, as exact as the length of its span needs. */
+/** A time, as exact as the length of its span needs. */
 function clock(ms, length) {
-  const [day, time] = new Date(ms).toISOString().split('T');
+  const [day, time] = inputTime(new Date(ms)).split('T');
   const exact = time.slice(0, length < 60_000 ? 8 : 5);
   return Date.now() - ms < 86_400_000 ? exact : `${day.slice(5)} ${exact}`;
 }

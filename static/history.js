@@ -3,17 +3,17 @@
 
 import { Histogram } from './histogram.js';
 import { Search } from './search.js';
-import { dayOf, inputTime } from './time.js';
+import { dayOf, inputTime, isFirst } from './time.js';
 import { $, at, events, number } from './words.js';
 
 export function startHistory(rows) {
   const histogram = new Histogram($('histogram'));
   showDays(rows);
-  useZone($('filters'));
+  if (isFirst) useZone($('filters'));
   if ($('search')) startSearch($('search'), rows, histogram);
 }
 
-/** Shows the times of inputs in the zone of the rows; the address has them in UTC. */
+/** Shows the times of inputs in the zone of the rows. */
 function useZone(form) {
   const inputs = [...form.querySelectorAll('[type=datetime-local]')];
   for (const input of inputs) {
@@ -25,12 +25,6 @@ function useZone(form) {
     const range = shown[0] ? `${shown[0]} – ${shown[1] || 'now'}` : `until ${shown[1]}`;
     form.querySelector('#range summary').textContent = range;
   }
-  form.querySelector('.times-zone').textContent = $('zone').textContent;
-  form.addEventListener('formdata', ({ formData }) => {
-    for (const { name, value } of inputs) {
-      if (value) formData.set(name, new Date(value).toISOString());
-    }
-  });
 }
 
 /** Writes the day between rows of different days. */

@@ -39,9 +39,9 @@ async function show(details) {
     if (answer.status === 404) throw new Error('Kafka no longer has this record');
     if (!answer.ok)
       throw new Error((await answer.json().catch(() => ({}))).detail ?? `The server answered ${answer.status}`);
-    const fields = page.ok ? fieldsOf(await page.text(), details.closest('.rows')) : null;
+    const whole = page.ok ? new DOMParser().parseFromString(await page.text(), 'text/html') : null;
     const address = link.origin + link.pathname;
-    details.querySelector('.links').replaceWith(detail(await answer.text(), address, fields, details));
+    details.querySelector('.links').replaceWith(detail(await answer.text(), address, whole, details));
   } catch (error) {
     const why = error.name === 'TimeoutError' || error instanceof TypeError ? 'Server unreachable' : error.message;
     link.textContent = `${why}. Close and open the row to try again.`;
@@ -51,8 +51,8 @@ async function show(details) {
 }
 
 /** The fields on the page of a record, with links to the page of the list. */
-function fieldsOf(html, list) {
-  const fields = new DOMParser().parseFromString(html, 'text/html').getElementById('fields');
+function fieldsOf(whole, list) {
+  const fields = whole?.getElementById('fields');
   if (!fields) return null;
   fields.removeAttribute('id');
   const [page, query] = pageOf(list);
@@ -67,12 +67,20 @@ function fieldsOf(html, list) {
   return fields;
 }
 
-function detail(json, address, fields, details) {
+function detail(json, address, page, details) {
+  const fields = fieldsOf(page, details.closest('.rows'));
   const record = members(json);
   const field = (name) => JSON.parse(record.get(name) ?? 'null');
-  const time = (name) => (field(name) ? exactTime(new Date(field(name))) : 'none');
+  // A link to the history from this time on.
+  const time = (name) =>
+    page?.querySelector(`[data-from=${name}]`) ?? (field(name) ? exactTime(new Date(field(name))) : 'none');
   const facts = element('dl');
-  const fact = (name, text) => text !== null && facts.append(element('dt', name), element('dd', text));
+  const fact = (name, text) => {
+    if (text === null) return;
+    const value = element('dd');
+    value.append(text);
+    facts.append(element('dt', name), value);
+  };
   fact('Event time', time('time'));
   fact('Written to Kafka', time('timestamp'));
   fact('Key', field('key') ?? (record.has('key_raw') ? read(field('key_raw')) : 'none'));

@@ -1,24 +1,54 @@
-// Times in the browser's zone, and ages.
+// Times in the zone of the page, and ages.
 
-import { $, number, write } from './words.js';
+import { $, at, number, write } from './words.js';
 
-const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
-// Swedish writes dates as ISO 8601 does.
-const day = new Intl.DateTimeFormat('sv-SE');
-const zone = new Intl.DateTimeFormat('en-GB', { timeZoneName: 'short' })
-  .formatToParts(new Date())
-  .find((part) => part.type === 'timeZoneName').value;
+const root = globalThis.document?.documentElement;
+const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
-/** `12:04:31` in the browser's zone. */
-export const clockTime = (date) => clock.format(date);
-
-/** `2026-11-23 12:04:31.120 CET`. */
-export function exactTime(date) {
-  const ms = String(date.getMilliseconds()).padStart(3, '0');
-  return `${day.format(date)} ${clock.format(date)}.${ms} ${zone}`;
+/** Keeps the browser's zone for the next pages, which the server then renders in it. Returns whether the browser does so. */
+function keep() {
+  const cookie = `zone=${own}`;
+  // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API is not in every browser.
+  document.cookie = `${cookie}; path=${at('/')}; max-age=31536000; samesite=lax`;
+  return document.cookie.split('; ').includes(cookie);
 }
 
-const weekday = new Intl.DateTimeFormat('en-GB', { weekday: 'short', day: 'numeric', month: 'short' });
+/** Whether the server does not know the zone yet, so that the times on this page are in UTC. */
+export const isFirst = Boolean(root) && root.dataset.zone === undefined && keep();
+const timeZone = known(root ? (root.dataset.zone ?? (isFirst ? own : 'UTC')) : own);
+
+/** Older browsers do not know offsets such as `+05:30` as zones. */
+function known(timeZone) {
+  try {
+    return Intl.DateTimeFormat('en', { timeZone }).resolvedOptions().timeZone;
+  } catch {
+    return 'UTC';
+  }
+}
+
+const clock = new Intl.DateTimeFormat('en-GB', { timeZone, hour: '2-digit', minute: '2-digit', second: '2-digit' });
+// Swedish writes dates as ISO 8601 does.
+const day = new Intl.DateTimeFormat('sv-SE', { timeZone });
+const offset = new Intl.DateTimeFormat('en-GB', { timeZone, timeZoneName: 'shortOffset' });
+
+/** The distance of the zone from UTC at a time: `UTC+1`. */
+export const zoneAt = (date) =>
+  offset
+    .formatToParts(date)
+    .find(({ type }) => type === 'timeZoneName')
+    .value.replace('GMT', 'UTC')
+    .replace(/\+0$/, '');
+
+/** `12:04:31`. */
+export const clockTime = (date) => clock.format(date);
+
+/** `2026-11-23 12:04:31.120 UTC+1`. */
+export function exactTime(date) {
+  const ms = String(date.getMilliseconds()).padStart(3, '0');
+  return `${day.format(date)} ${clock.format(date)}.${ms} ${zoneAt(date)}`;
+}
+
+const weekday = new Intl.DateTimeFormat('en-GB', { timeZone, weekday: 'short', day: 'numeric', month: 'short' });
 
 /** `Wed 25 Nov`. */
 export const dayOf = (date) => weekday.format(date).replace(',', '');
@@ -35,7 +65,7 @@ export function duration(ms) {
   return `${number(Math.floor(s / 86400))} d`;
 }
 
-/** Rewrites the times of new rows in the browser's zone. */
+/** Rewrites the times of new rows in the zone of the page. */
 export function localTimes(rows, parent) {
   const today = day.format(new Date());
   for (const row of rows) {
@@ -66,7 +96,22 @@ function age(time, ago) {
 
 /** Names the zone in the head of the list. */
 export function showZone() {
-  if ($('zone')) $('zone').textContent = zone;
+  if ($('zone')) write($('zone'), zoneAt(new Date()));
+}
+
+/** Offers the browser's zone in the header, and on the first page names it there. */
+export function startZone() {
+  const local = $('zone-own');
+  if (!local) return;
+  local.value = own;
+  local.textContent = `Local: ${own}`;
+  // The address may have changed since the page was loaded.
+  for (const { form } of document.getElementsByName('back'))
+    form.addEventListener('submit', () => (form.elements.back.value = location.pathname + location.search));
+  if (isFirst) {
+    for (const name of document.querySelectorAll('.zone-name')) name.value = name.textContent = own;
+    document.querySelector('.zone-now').lastChild.data = zoneAt(new Date());
+  }
 }
 
 /** Updates the ages in the list every second, those of visible rows only. */

@@ -10,7 +10,7 @@ use rocket::route::{Handler, Outcome, Route};
 use rocket::{Data, Request};
 
 use super::problem::{Kind, Problem};
-use super::query;
+use super::{query, rejects};
 use crate::hosts::{Authority, Hosts};
 use crate::origins::Origins;
 
@@ -30,8 +30,10 @@ pub enum RouteKind {
     Long,
     /// Takes events as JSON. Pages of listed origins may send them (`ingest.origins`).
     Submit,
-    /// Takes a form of a page. Only Footfall's own pages may send it.
+    /// Takes the page's form. Only Footfall's own pages may send it.
     Form,
+    /// Takes a form that changes what a browser sees, and no events. Only Footfall's own pages may send it.
+    Setting,
     /// A script that pages of any site may load: it is the same for all, and the server does nothing for it.
     Script,
     /// A file of the pages.
@@ -112,6 +114,9 @@ struct Guarded {
 impl Handler for Guarded {
     async fn handle<'r>(&self, request: &'r Request<'_>, data: Data<'r>) -> Outcome<'r> {
         request.local_cache(|| self.kind);
+        if self.kind == RouteKind::Setting {
+            rejects::ignore(request);
+        }
         match check(request, self.kind) {
             Ok(()) => self.handler.handle(request, data).await,
             Err(problem) => Outcome::from(request, problem),

@@ -31,6 +31,11 @@ pub fn note(request: &Request<'_>, refusal: Option<Refusal>) {
     }
 }
 
+/// Notes with a request that it is no submission, whatever its answer.
+pub fn ignore(request: &Request<'_>) {
+    request.local_cache(|| Noted(None));
+}
+
 /// The refusal of the answer to a request.
 struct Noted(Option<Refusal>);
 

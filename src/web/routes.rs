@@ -71,7 +71,7 @@ table! {
         Long   pages::user::count;
         Page   pages::rejects::page;
         Page   pages::kafka::page;
-        Form   pages::zone::choose;
+        Setting pages::zone::choose;
 
         Submit api::events::submit;
         Page   api::history::history;
