@@ -3,13 +3,20 @@
 
 import { Histogram } from './histogram.js';
 import { Search } from './search.js';
-import { dayOf, inputTime, isFirst } from './time.js';
+import { copiedTime, dayOf, inputTime, isFirst } from './time.js';
 import { $, at, events, number } from './words.js';
 
 export function startHistory(rows) {
   const histogram = new Histogram($('histogram'));
   showDays(rows);
   if (isFirst) useZone($('filters'));
+  // Browsers paste nothing else than what was copied from such an input.
+  $('filters').addEventListener('paste', (event) => {
+    const time = event.target.type === 'datetime-local' && copiedTime(event.clipboardData.getData('text'));
+    if (!time) return;
+    event.target.value = time;
+    event.preventDefault();
+  });
   if ($('search')) startSearch($('search'), rows, histogram);
 }
 

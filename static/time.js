@@ -56,6 +56,17 @@ export const dayOf = (date) => weekday.format(date).replace(',', '');
 /** A time as inputs of date and time have it: `2026-11-25T12:04:31`. */
 export const inputTime = (date) => `${day.format(date)}T${clock.format(date)}`;
 
+/** A time as pages show it, with or without its day and its zone, as an input has it; null if the text has none. */
+export function copiedTime(text) {
+  const [found, date, time, zone, sign, hours, minutes = 0] =
+    text.match(/(?:(\d{4}-\d\d-\d\d)[T\s])?(\d\d:\d\d(?::\d\d)?)\S*(?:\s(UTC)(?:([+-])(\d+)(?::(\d\d))?)?)?/) ?? [];
+  if (!found) return null;
+  const input = `${date ?? inputTime(new Date()).slice(0, 10)}T${time}`;
+  if (!zone) return input;
+  const ahead = hours ? (Number(hours) * 60 + Number(minutes)) * 60_000 * (sign === '-' ? -1 : 1) : 0;
+  return inputTime(new Date(Date.parse(`${input}Z`) - ahead));
+}
+
 /** `12 s`, `3 min`, `5 h`, `40 d`. */
 export function duration(ms) {
   const s = Math.max(0, Math.floor(ms / 1000));

@@ -48,3 +48,4 @@ mod tls;
 mod tracker;
 mod user;
 mod websocket;
+mod zone;

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 process.env.TZ = 'Europe/Berlin';
-const { clockTime, duration, exactTime } = await import('../../static/time.js');
+const { clockTime, copiedTime, duration, exactTime } = await import('../../static/time.js');
 
 const s = 1000;
 const min = 60 * s;
@@ -35,5 +35,21 @@ test('a clock time has 24 hours, in the zone of the reader', () => {
 });
 
 test('an exact time has the date as ISO 8601 writes it, and milliseconds', () => {
-  assert.match(exactTime(new Date('2026-01-02T23:04:05.007Z')), /^2026-01-03 00:04:05\.007 \S+$/);
+  assert.equal(exactTime(new Date('2026-01-02T23:04:05.007Z')), '2026-01-03 00:04:05.007 UTC+1');
+  assert.equal(exactTime(new Date('2026-07-02T23:04:05.007Z')), '2026-07-03 01:04:05.007 UTC+2');
+});
+
+test('a copied time is one of the zone, unless it names another', () => {
+  const today = new Intl.DateTimeFormat('sv-SE').format(new Date());
+  for (const [text, time] of [
+    ['2026-11-25\u00a021:16:46', '2026-11-25T21:16:46'],
+    ['2026-11-25 21:16:46\n12 s', '2026-11-25T21:16:46'],
+    ['2026-11-25 21:16:46.120 UTC+1', '2026-11-25T21:16:46'],
+    ['2026-11-25 21:16:46.120 UTC-5', '2026-11-26T03:16:46'],
+    ['2026-11-25 21:16:46 UTC+5:45', '2026-11-25T16:31:46'],
+    ['2026-11-25 21:16:46 UTC', '2026-11-25T22:16:46'],
+    ['21:16:46', `${today}T21:16:46`],
+    ['Ann', null],
+  ])
+    assert.equal(copiedTime(text), time, text);
 });
