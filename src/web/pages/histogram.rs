@@ -209,6 +209,15 @@ mod tests {
     }
 
     #[test]
+    fn columns_start_at_round_times_of_the_zone() {
+        let kathmandu = Zone::parse("Asia/Kathmandu").expect("a zone");
+        let of = |since| spans((Some(since), None), Some(0), 60, NOON, &kathmandu);
+        let local = of(NOON - 40 * 3_600_000)[0].from_ms + kathmandu.offset_ms(NOON);
+        assert_eq!(local.rem_euclid(3_600_000), 0);
+        assert!(of(0)[0].from_ms >= 0);
+    }
+
+    #[test]
     fn a_topic_with_many_partitions_has_fewer_columns() {
         assert_eq!([0, 1, 3, 1000].map(most_columns), [60, 60, 60, FEWEST_COLUMNS]);
     }

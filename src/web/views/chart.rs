@@ -487,6 +487,26 @@ mod tests {
         assert_eq!(quarter, ["12:00", "12:03", "12:06", "12:09", "12:12"]);
     }
 
+    /// The texts of the ticks of a chart from a time on.
+    fn ticks(zone: &str, from_ms: i64, step_ms: i64, columns: i64) -> Vec<String> {
+        let zone = Zone::parse(zone).expect("a zone");
+        let spans = Span::all_from(zone.offset_ms(from_ms), from_ms, from_ms + columns * step_ms, step_ms, 0, i64::MAX);
+        let chart = Chart { spans, zone, ..chart(&[1], NOON) };
+        chart.ticks().into_iter().flatten().map(|tick| tick.text).collect()
+    }
+
+    #[test]
+    fn ticks_are_round_on_the_clock_of_the_zone() {
+        // Columns of half an hour, which on Kathmandu's clock are round only if they start there.
+        assert_eq!(ticks("Asia/Kathmandu", NOON, HOUR / 2, 12), ["18:00", "19:00", "20:00", "21:00", "22:00", "23:00"]);
+        assert_eq!(ticks("Europe/Berlin", NOON, HOUR / 2, 12), ["13:00", "14:00", "15:00", "16:00", "17:00", "18:00"]);
+        // Berlin's clocks are set back on 25 October, so columns of a day start at 23:00 from then on.
+        let october = NOON - 32 * DAY;
+        let days = ticks("Europe/Berlin", october, DAY, 5);
+        assert_eq!(days, ["10-22", "10-23", "10-24", "10-25", "10-26", "10-27"]);
+        assert_eq!(ticks("UTC", october, DAY, 5), days);
+    }
+
     #[test]
     fn a_column_leads_to_its_time_in_the_history() {
         let html = chart(&[1, 2], NOON).render().expect("a chart");
