@@ -9,7 +9,7 @@ const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
 function keep() {
   const cookie = `zone=${own}`;
   // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API is not in every browser.
-  document.cookie = `${cookie}; path=${at('/')}; max-age=31536000; samesite=lax`;
+  document.cookie = `${cookie}; path=${at('') || '/'}; max-age=31536000; samesite=lax`;
   return document.cookie.split('; ').includes(cookie);
 }
 

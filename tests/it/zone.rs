@@ -171,6 +171,22 @@ fn the_form_keeps_a_zone_and_leads_back_to_its_page() {
     assert!(app.get("/rejects").expect(200).text().contains("Nothing was rejected"));
 }
 
+#[test]
+fn under_a_base_path_the_cookie_is_for_that_path_alone() {
+    let app = Application::on(Broker::Embedded).env("FOOTFALL_BASE_PATH", "/footfall").start();
+    let choose = |back: &str| {
+        let answer = app.request("POST", "/footfall/zone").form(&[("zone", "UTC"), ("back", back)]).send().expect(303);
+        assert_eq!(answer.header("Set-Cookie"), Some("zone=UTC; Path=/footfall; Max-Age=31536000; SameSite=Lax"));
+        answer.header("Location").map(str::to_owned).expect("an address")
+    };
+    assert_eq!(choose("/footfall/history?q=a"), "/footfall/history?q=a");
+    for elsewhere in ["/history", "/footfalls/", "/footfall//evil.example", "/"] {
+        assert_eq!(choose(elsewhere), "/footfall/", "{elsewhere}");
+    }
+    let page = app.get("/footfall/history?q=a%26b").expect(200);
+    assert!(page.text().contains(r#"name="back" value="/footfall/history?q=a%26b""#), "{}", page.text());
+}
+
 // --- In a browser ----------------------------------------------------------------------------------------------------
 
 fn browser_in(zone: &str) -> Browser {

@@ -144,7 +144,7 @@ pub fn choose(head: FormHead, body: RequestBody<'_>) -> Result<Chosen, Problem> 
     }
     let typed = Typed::read(&body.read(FORM_BYTES)?);
     let zone = parse(&typed.zone)?;
-    let (name, path) = (zone.name(), base_path());
-    let cookie = format!("{COOKIE}={name}; Path={path}/; Max-Age={MAX_AGE_SECONDS}; SameSite=Lax");
+    let (name, path) = (zone.name(), if base_path().is_empty() { "/" } else { base_path() });
+    let cookie = format!("{COOKIE}={name}; Path={path}; Max-Age={MAX_AGE_SECONDS}; SameSite=Lax");
     Ok(Chosen { next: Redirect::to(typed.next()), cookie: Header::new("Set-Cookie", cookie) })
 }
