@@ -1,9 +1,9 @@
 // Every page works without script. This adds what needs one: local times, the full record under its row, searches that
-// continue, a user's counts, and on the live page the stream, the form without a reload, and keyboard shortcuts.
+// continue, a user's counts, keyboard shortcuts, and on the live page the stream and the form without a reload.
 
 import { startFilters } from './filters.js';
+import { startKeys } from './keys.js';
 import { startLinks } from './like.js';
-import { showRecords } from './record.js';
 import { showTimes, startZone } from './time.js';
 import { $, showBase } from './words.js';
 
@@ -17,8 +17,15 @@ addEventListener('pageshow', ({ persisted }) => persisted && $('filters')?.reset
 const rows = $('rows');
 if (rows) {
   showTimes(rows);
-  showRecords(rows);
+  // `toggle` does not bubble.
+  rows.addEventListener('toggle', showRecord, true);
   startLinks(rows);
+}
+startKeys(rows);
+async function showRecord({ target }) {
+  if (!target.open || !target.querySelector('a.whole')) return;
+  const { open } = await import('./record.js');
+  open(target);
 }
 // One listener for all buttons, because the live page replaces those of its empty state.
 addEventListener('click', async ({ target }) => {
@@ -47,14 +54,9 @@ if (user) {
   const { startUser } = await import('./user.js');
   startUser(rows);
 } else if (rows?.dataset.cursor !== undefined) {
-  const [{ startFeed }, { startForm }, { startKeys }] = await Promise.all([
-    import('./feed.js'),
-    import('./form.js'),
-    import('./keys.js'),
-  ]);
+  const [{ startFeed }, { startForm }] = await Promise.all([import('./feed.js'), import('./form.js')]);
   startFeed(rows);
   startForm();
-  startKeys(rows);
 }
 const moving = document.querySelector('[data-refresh]');
 if (moving) {

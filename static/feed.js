@@ -103,7 +103,7 @@ class Feed {
   /** Shows all waiting events at once. */
   show() {
     if (this.paused) this.pause(false);
-    for (const open of this.list.querySelectorAll('details[open]')) open.open = false;
+    for (const open of this.list.querySelectorAll('.event > details[open]')) open.open = false;
     scrollTo({ top: 0 });
     this.#put(this.#backlog.take(MOST_ROWS, MOST_ROWS, this.#why()));
     this.#waiting();
@@ -184,7 +184,7 @@ class Feed {
   #held() {
     return (
       this.#pointed ||
-      this.list.querySelector(':focus-visible, details[open]') !== null ||
+      this.list.querySelector(':focus-visible, .event > details[open]') !== null ||
       this.list.getBoundingClientRect().top < 0
     );
   }

@@ -46,13 +46,13 @@ export function startForm() {
 }
 
 /** Opens the form, and focuses its first field. The next visit finds it open. */
-export function openForm() {
+function openForm() {
   keep(true);
   $('user').focus();
 }
 
 /** Closes the form, also for the next visit. */
-export function closeForm() {
+function closeForm() {
   keep(false);
   $('to-form').focus();
 }

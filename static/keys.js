@@ -1,7 +1,7 @@
 // Keyboard shortcuts. Each is also a button in the list of shortcuts.
 
-import { closeForm, openForm } from './form.js';
-import { $ } from './words.js';
+import { copy } from './copy.js';
+import { $, at } from './words.js';
 
 const STORED = 'footfall-keys';
 
@@ -17,22 +17,45 @@ export function startKeys(list) {
       $('filters').elements.q.focus();
     },
     p: () => $('pause').click(),
-    n: openForm,
+    n: () => $('to-form').click(),
     j: () => step(list, 1),
     k: () => step(list, -1),
     Enter: () => current(list)?.querySelector('summary')?.click(),
     Escape: () => back(),
+    ' ': () => mark(list),
+    c: () => compare(list),
+    y: () => copyRecord(list),
+    l: () => copyLink(list),
     '?': () => (dialog.open ? dialog.close() : dialog.showModal()),
   };
+  // Keys for what this page does not have.
+  if (!$('filters')) drop('/');
+  if (!$('pause')) drop('p');
+  if (!$('send')) drop('n');
+  if (!list) 'j k Enter'.split(' ').forEach(drop);
+  if (!list) [' ', 'c'].forEach(drop);
+  if (!list && !$('json')) ['y', 'l'].forEach(drop);
+
+  function drop(key) {
+    delete act[key];
+    dialog.querySelector(`[data-key="${key}"]`).closest('li').hidden = true;
+  }
 
   addEventListener('keydown', (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || dialog.open) return;
     const typing = event.target.closest('input, textarea, select');
     if (event.key === 'Escape') return act.Escape();
-    // The browser itself handles Enter on a row.
+    // The browser itself handles Enter on a row, and Space where there is none.
+    const isSpace = event.key === ' ';
     if (typing || !on.checked || event.key === 'Enter' || !Object.hasOwn(act, event.key)) return;
+    if (isSpace && !event.target.closest('#rows > li > details > summary')) return;
     event.preventDefault();
     act[event.key]();
+  });
+  // Space would open the row when it is released.
+  addEventListener('keyup', (event) => {
+    if (event.key === ' ' && on.checked && event.target.closest('#rows > li > details > summary'))
+      event.preventDefault();
   });
   $('keys-button').addEventListener('click', act['?']);
   dialog.addEventListener('click', (event) => {
@@ -61,11 +84,64 @@ function step(list, by) {
   else step(list, by);
 }
 
+const place = (row) => row.id.slice(2);
+const marked = (list) => [...list.querySelectorAll('.marked')];
+
+/** Marks the row with the focus, or removes its mark. */
+function mark(list) {
+  const row = current(list);
+  if (!row?.id) return;
+  row.classList.toggle('marked');
+  const count = marked(list).length;
+  say(`${count} marked${count === 2 ? '. Press c to compare' : ''}`);
+}
+
+/** Compares two marked rows, the older one first. */
+function compare(list) {
+  const rows = marked(list);
+  if (rows.length !== 2) return say('Mark two rows with Space to compare them');
+  const [b, a] = rows.map(place);
+  location.assign(at(`/compare?${new URLSearchParams({ a, b })}`));
+}
+
+/** The path of the record: of the row, or of this page. */
+function path(list) {
+  if (!list) return location.pathname;
+  const row = current(list);
+  return row?.id ? at(`/events/${place(row).replace('-', '/')}`) : null;
+}
+
+async function copyRecord(list) {
+  const from = path(list);
+  if (!from) return;
+  try {
+    const answer = await fetch(at(`/api/v1${from.slice(at('').length)}`), { signal: AbortSignal.timeout(5000) });
+    if (!answer.ok) throw new Error();
+    say((await copy((await answer.text()).trim())) ? 'Record copied' : 'Not copied');
+  } catch {
+    say('The record could not be loaded');
+  }
+}
+
+async function copyLink(list) {
+  const to = path(list);
+  if (to) say((await copy(location.origin + to)) ? 'Link copied' : 'Not copied');
+}
+
+let saying = 0;
+
+/** Says for a moment what a key did. */
+function say(words) {
+  $('keys-said').textContent = words;
+  clearTimeout(saying);
+  saying = setTimeout(() => ($('keys-said').textContent = ''), 3000);
+}
+
 /** Closes what is open, else removes the focus from the row or field. */
 function back() {
-  const open = document.activeElement.closest?.('#rows details[open]') ?? document.querySelector('.state[open]');
+  const open = document.activeElement.closest?.('#rows > li > details[open]') ?? document.querySelector('.state[open]');
   if (open) open.open = false;
-  else if (document.activeElement.closest('#send')) closeForm();
+  else if (document.activeElement.closest('#send')) $('send').querySelector('.close').click();
   else document.activeElement.blur();
 }
 

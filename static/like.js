@@ -17,17 +17,23 @@ export function startLinks(list) {
   list.addEventListener('pointerover', ({ target, pointerType }) => {
     if (pointerType !== 'mouse' || bar.contains(target)) return;
     hide();
-    const field = target.closest('summary .who:not(.key), summary .what, summary bdi:has(> b)');
+    // The links to user and action lie over their names.
+    const to = target.closest('.to');
+    const name = to?.matches('.user') ? '.who' : '.what';
+    const field = to
+      ? to.parentNode.querySelector(name)
+      : target.closest('summary .who:not(.key), summary .what, summary bdi:has(> b)');
     if (field?.textContent) timer = setTimeout(() => show(list, bar, field), RESTS_FOR);
   });
   list.addEventListener('pointerleave', hide);
-  // A drag selects text; it must not open the row.
+  // A drag selects text: it takes no link along, and must not open the row or follow a link.
+  list.addEventListener('dragstart', (event) => event.target.closest?.('.to') && event.preventDefault());
   list.addEventListener('click', (event) => {
     const selection = getSelection();
     if (
       event.detail &&
       !selection.isCollapsed &&
-      event.target.closest('summary') &&
+      event.target.closest('summary, .to') &&
       selection.containsNode(event.target, true)
     )
       event.preventDefault();
@@ -42,7 +48,11 @@ function show(list, bar, field) {
   bar.replaceChildren(...links);
   row.append(bar);
   const place = row.getBoundingClientRect();
-  const right = Math.min(field.getBoundingClientRect().right - place.left, place.width - bar.offsetWidth);
+  // The end of the text, and not of its column: the links must not lie over the next one.
+  const text = document.createRange();
+  text.selectNodeContents(field);
+  const end = Math.min(text.getBoundingClientRect().right, field.getBoundingClientRect().right);
+  const right = Math.min(end - place.left, place.width - bar.offsetWidth);
   bar.style.left = `${Math.round(right)}px`;
 }
 
@@ -64,7 +74,7 @@ function linksOf(list, field) {
   if (field.matches('.what')) return both(named(query, 'action', field.textContent));
   if (field.matches('.who')) {
     const links = both(named(query, 'user', field.textContent));
-    const user = field.closest('li').querySelector('a.user');
+    const user = field.closest('li').querySelector('a.to.user');
     if (user) links.push(link('→', 'This user’s page', user.href));
     return links;
   }

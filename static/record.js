@@ -9,17 +9,15 @@ import { at, hex, number } from './words.js';
 // Characters shown of a value; Copy copies all of it.
 const MOST_SHOWN = 200_000;
 
-export function showRecords(list) {
-  // `toggle` does not bubble.
-  list.addEventListener('toggle', (event) => event.target.open && open(event.target, list), true);
-}
-
 // As in app.css: the pane beside the list has room for one record.
-export const hasPane = () => matchMedia('(min-width: 1600px)').matches;
+const PANE = '(min-width: 1600px)';
 
-function open(details, list) {
-  if (hasPane()) {
-    for (const other of list.querySelectorAll('details[open]')) if (other !== details) other.open = false;
+/** Shows the record of an open row. */
+export function open(details) {
+  if (matchMedia(PANE).matches) {
+    for (const other of details.closest('.rows').querySelectorAll('li > details[open]')) {
+      if (other !== details) other.open = false;
+    }
   }
   show(details);
 }
@@ -31,10 +29,13 @@ async function show(details) {
   link.textContent = 'Loading the record…';
   try {
     const signal = AbortSignal.timeout(10_000);
+    // Without its neighbours, which would be looked for.
+    const alone = new URL(link.href);
+    alone.searchParams.set('alone', '1');
     const get = (address, Accept) => fetch(address, { headers: { Accept }, signal });
     const [answer, page] = await Promise.all([
       get(at(`/api/v1${link.pathname.slice(at('').length)}`), 'application/json'),
-      get(link.href, 'text/html'),
+      get(alone, 'text/html'),
     ]);
     if (answer.status === 404) throw new Error('Kafka no longer has this record');
     if (!answer.ok)
@@ -62,8 +63,6 @@ function fieldsOf(whole, list) {
     for (const [name, value] of others) address.searchParams.append(name, value);
     link.href = page + address.search;
   }
-  const last = fields.tHead.rows[0].lastElementChild;
-  last.textContent = page === at('/') ? 'Filter' : 'Events in the history';
   return fields;
 }
 
@@ -104,11 +103,6 @@ function detail(json, address, page, details) {
   share.className = 'button';
   share.href = address;
   buttons.append(copier('Copy value', value), copier('Copy record', json.trim()), copier('Copy link', address), share);
-  const user = details.querySelector('a.user');
-  if (user) {
-    user.className = 'button user';
-    buttons.append(user);
-  }
 
   const whole = element('div');
   whole.className = 'detail';

@@ -1,12 +1,13 @@
 // The page of a user: adds up the counts of the search that continues and of the live events.
 
 import { startFeed } from './feed.js';
-import { Search } from './search.js';
-import { exactTime } from './time.js';
+import { duration, exactTime } from './time.js';
 import { $, events, number, write } from './words.js';
 
 // The server sends no more either; the rest is one number.
 const MOST_ACTIONS = 100;
+// A session ends with a pause as long as this.
+const PAUSE = 1_800_000;
 
 /** Counts of a part: events, events of each action, of all other actions, and the first and last time. */
 class Counts {
@@ -55,6 +56,7 @@ export function startUser(rows) {
       if (!lines.has(action)) lines.set(action, line(table, action));
       const row = lines.get(action);
       write(row.cells[1], number(count));
+      write(row.cells[2], percent(count, sums.events));
       row.querySelector('rect').setAttribute('width', Math.floor((count * 100) / shown[0][1]));
     }
     // Keep the rows in place while the user points at them.
@@ -89,10 +91,17 @@ export function startUser(rows) {
   });
   // Show the times in the browser's zone.
   draw();
+  setInterval(() => {
+    const last = Date.parse($('last-seen').dateTime);
+    if (last) write($('last-ago'), `${duration(Date.now() - last)} ago`);
+  }, 1000);
+  between(rows);
+  new MutationObserver(() => between(rows)).observe(rows, { childList: true });
   const box = $('search');
   if (box) countOn(box);
 
-  function countOn(box) {
+  async function countOn(box) {
+    const { Search } = await import('./search.js');
     const address = new URL(box.dataset.search, location);
     let room = Number(address.searchParams.get('limit'));
     const search = new Search(box, rows, {
@@ -112,12 +121,17 @@ export function startUser(rows) {
         drawSoon();
         $('on').hidden = !next;
         $('so-far').hidden = !next;
+        $('looking').hidden = true;
+        $('none').hidden = !!next;
+        $('unknown').hidden = !next;
         if (next) address.searchParams.set('to', next);
         address.searchParams.set('limit', room);
       },
     });
     const start = () => {
       $('on').hidden = true;
+      $('looking').hidden = false;
+      $('unknown').hidden = true;
       search.start(address, address.searchParams.get('to'), true);
     };
     $('on').addEventListener('click', () => {
@@ -138,12 +152,41 @@ function one(html) {
   return new Counts({ events: 1, actions, other: action ? 0 : 1, first_seen: at, last_seen: at });
 }
 
+/** Writes the time since the event before into rows that have none, and a line for each pause. */
+function between(list) {
+  for (const row of list.querySelectorAll(':scope > .event:not(:has(.since))')) {
+    const next = row.nextElementSibling;
+    const [own, before] = [row, next].map((one) => Date.parse(one?.querySelector('time')?.dateTime));
+    // Of the oldest row nothing is known until an older one comes.
+    if (!next?.matches('.event') || Number.isNaN(own - before)) continue;
+    const passed = own - before;
+    const since = document.createElement('span');
+    since.className = 'since';
+    since.textContent = passed < 0 ? '' : `+${short(passed)}`;
+    row.querySelector('time').after(since);
+    if (passed < PAUSE) continue;
+    const pause = document.createElement('li');
+    pause.className = 'pause';
+    pause.textContent = `${short(passed)} pause`;
+    row.after(pause);
+  }
+}
+
+/** A time as the server writes it: `9 ms`, `1.1 s`, `19 s`, `41 min`. */
+function short(ms) {
+  if (ms < 1000) return `${ms} ms`;
+  if (ms < 60_000 && ms % 1000 >= 100) return `${Math.floor(ms / 100) / 10} s`;
+  return ms < 120_000 ? `${Math.floor(ms / 1000)} s` : ms < 7_200_000 ? `${Math.floor(ms / 60_000)} min` : duration(ms);
+}
+
+const percent = (part, whole) => (part > 0 && part * 100 < whole ? '< 1 %' : `${Math.floor((part * 100) / whole)} %`);
+
 /** Adds a table row for a new action. */
 function line(table, action) {
   const row = $('action').content.firstElementChild.cloneNode(true);
   row.dataset.action = action;
   row.querySelector('bdi').textContent = action;
-  row.querySelector('a').href += `&${new URLSearchParams({ action })}`;
+  row.querySelector('a').href += encodeURIComponent(action);
   table.tBodies[0].append(row);
   return row;
 }

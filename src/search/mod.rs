@@ -5,12 +5,16 @@
 //! knows no HTTP.
 
 mod export;
+mod neighbours;
 mod outlet;
 mod request;
 mod run;
 mod user_counts;
+mod user_moments;
 
 pub use export::{Chunks, Csv, ExportError, ExportFormat, Ndjson, Progress};
+pub use neighbours::{Neighbour, Neighbours};
 pub use request::{Bound, Order, SearchRequest};
 pub use run::{RangeReader, SearchError, Searches};
 pub use user_counts::{Counts, Scope, UserCounts};
+pub use user_moments::{Session, UserMoments};

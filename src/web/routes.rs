@@ -67,6 +67,8 @@ table! {
         Page   pages::histogram::fragment;
         Long   pages::history::search;
         Page   pages::record::record;
+        Page   pages::record::again_page;
+        Page   pages::compare::page;
         Page   pages::user::page;
         Long   pages::user::count;
         Page   pages::rejects::page;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use fantoccini::actions::{InputSource, KeyAction, KeyActions};
+use fantoccini::actions::{InputSource, KeyAction, KeyActions, MOUSE_BUTTON_LEFT, MouseActions, PointerAction};
 use fantoccini::elements::Element;
 use fantoccini::error::CmdError;
 use fantoccini::key::Key;
@@ -264,6 +264,24 @@ impl Browser {
             strokes.then(KeyAction::Down { value }).then(KeyAction::Up { value })
         });
         self.run(self.client.perform_actions(strokes));
+    }
+
+    /// Moves the pointer to a place in the window, in pixels.
+    #[track_caller]
+    pub fn point(&self, [x, y]: [f64; 2]) {
+        let actions = MouseActions::new("mouse".into()).then(PointerAction::MoveTo { duration: None, x, y });
+        self.run(self.client.perform_actions(actions));
+    }
+
+    /// Presses the button of the pointer at a place, and releases it at another.
+    #[track_caller]
+    pub fn drag(&self, [x, y]: [f64; 2], to: [f64; 2]) {
+        let actions = MouseActions::new("mouse".into())
+            .then(PointerAction::MoveTo { duration: None, x, y })
+            .then(PointerAction::Down { button: MOUSE_BUTTON_LEFT })
+            .then(PointerAction::MoveTo { duration: None, x: to[0], y: to[1] })
+            .then(PointerAction::Up { button: MOUSE_BUTTON_LEFT });
+        self.run(self.client.perform_actions(actions));
     }
 
     #[track_caller]

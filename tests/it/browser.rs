@@ -120,7 +120,7 @@ fn a_slow_form_shows_sending_and_a_second_send_writes_one_event() {
     browser.wait_for_rows(2);
     assert_eq!(app.topic().records().len(), 2);
     browser.click("#receipt a");
-    browser.wait_for_text("#value", "\"action\": \"order\"");
+    browser.wait_for_text("#fields", "\"action\": \"order\"");
 }
 
 /// The three pictures of the README.
@@ -554,8 +554,8 @@ fn fields_of_rows_become_filters_and_columns() {
     browser.wait_for("its live row", || cells() == ["/live", "/", "/cart"]);
     // In the open row, for the keyboard.
     browser.click("#rows li:last-child .rest");
-    browser.wait_for_text("#rows .fields-table", "card.kind");
-    browser.click("#rows .fields-table [aria-label^='Only card.kind']");
+    browser.wait_for_text("#rows .json", "\"kind\": ");
+    browser.click("#rows .json [aria-label^='Only card.kind']");
     browser.wait_for("only visa", || browser.texts("#rows .who") == ["Cy", "Ann"]);
     browser.wait_for_text(".chip", "card.kind = visa");
     let narrowed = "?f=%2Fcard%2Fkind%3Aeq%3Avisa&col=%2Fpage";
@@ -591,7 +591,7 @@ fn fields_of_rows_become_filters_and_columns() {
     plain.click("#head .cell a");
     plain.wait_for("no column", || plain.texts("#rows .cell").is_empty() && plain.count("#rows > li") == 1);
     plain.click("#rows li .rest");
-    plain.click("#rows .links a:last-child");
+    plain.click("#rows .to.action");
     plain.wait_for("one more filter", || plain.location().ends_with("action=pay"));
     plain.click("#rows li .rest");
     plain.click("#rows a.whole");
@@ -681,7 +681,7 @@ fn a_search_continues_by_itself_and_can_be_stopped() {
 
 /// `login 1`, as on the page.
 fn actions(browser: &Browser) -> Vec<String> {
-    let (names, counts) = (browser.texts("#counted tbody th"), browser.texts("#counted tbody .n"));
+    let (names, counts) = (browser.texts("#counted tbody th"), browser.texts("#counted tbody td:nth-child(2)"));
     names.iter().zip(&counts).map(|(name, count)| format!("{name} {count}")).collect()
 }
 
@@ -721,6 +721,39 @@ fn a_users_past_and_live_events_are_counted(broker: Broker) {
     plain.open(&app, "/users/%D9%86%D9%88%D8%B1%D8%A7%20%2F%201");
     assert_eq!((plain.text("#events"), actions(&plain)), (Some("5".into()), expected));
     assert_eq!(plain.wait_for_rows(5), browser.rows());
+}
+
+#[test]
+fn a_users_live_events_have_the_time_since_the_one_before_and_wait_while_paused() {
+    let app = Application::on(Broker::Kafka).start();
+    let at = |time: &str, action: &str| json!({"user": "Ann", "action": action, "time": format!("2026-11-23T{time}Z")});
+    app.accept(&at("12:00:00", "login"));
+    let browser = Browser::start();
+    browser.open_live(&app, "/users/Ann");
+    browser.wait_for_text("#connection", "live");
+    app.accept(&at("12:00:19", "view"));
+    browser.wait_for_rows(2);
+    app.accept(&at("13:41:19", "buy"));
+    browser.wait_for_rows(3);
+    let lines = "return [...document.querySelectorAll('#rows > li')].map((li) => (li.querySelector('.what') ?? li).textContent + ' ' + (li.querySelector('.since')?.textContent ?? ''))";
+    browser.wait_for("the times", || {
+        browser.js(lines) == json!(["buy +101 min", "101 min pause ", "view +19 s", "login "])
+    });
+    browser.click("#pause");
+    app.accept(&at("13:41:20", "wait"));
+    browser.wait_for_text("#pause", "Resume (+1 new)");
+    assert_eq!(browser.rows().len(), 3);
+    browser.click("#pause");
+    browser.wait_for_rows(4);
+    browser.click("#counted [data-action=view] a");
+    browser.wait_for("the filter", || browser.location() == "/users/Ann?action=view");
+    browser.wait_for_text("#connection", "live");
+    assert_eq!((browser.wait_for_rows(1).len(), browser.text("#events").as_deref()), (1, Some("1")));
+    app.accept(&at("13:41:21", "other"));
+    app.accept(&at("13:41:22", "view"));
+    browser.wait_for_text("#events", "2");
+    assert_eq!(browser.texts("#rows .what"), ["view", "view"]);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 #[test]
@@ -879,7 +912,10 @@ fn the_page_works_without_javascript() {
     browser.click("#rows summary");
     browser.click("#rows a.whole");
     browser.wait_for("the record", || browser.location().starts_with("/events/"));
-    browser.wait_for_text("#value", "\"action\": \"plain\"");
+    browser.wait_for_text("#fields", "\"action\": \"plain\"");
+    browser.click("#again");
+    browser.wait_for_text("#title", "Send Ann · plain again?");
+    assert_eq!(app.topic().records().len(), 1, "it asks first");
     browser.click(".again button");
     browser.wait_for_text("#receipt", "Saved to Kafka");
     assert_eq!(app.topic().records().len(), 2, "sent again");
@@ -1017,6 +1053,84 @@ fn everything_can_be_done_with_the_keyboard() {
 }
 
 #[test]
+fn rows_are_marked_compared_and_copied_with_keys_on_every_list() {
+    let app = Application::on(Broker::Embedded).start();
+    for n in 0..3 {
+        app.accept(&json!({"user": "Ann", "action": "step", "n": n}));
+    }
+    let browser = Browser::start();
+    browser.open(&app, "/history");
+    browser.wait_for("the keys", || {
+        browser.js("return document.getElementById('keys-button').offsetParent !== null") == true
+    });
+    browser.js("navigator.clipboard.writeText = async (text) => { window.copied = text }");
+    let copied = || browser.js("return window.copied ?? ''").as_str().unwrap_or_default().to_owned();
+    let rows = browser.wait_for_rows(3);
+    browser.press("j ");
+    browser.wait_for_text("#keys-said", "1 marked");
+    assert_eq!((browser.count("#rows .marked"), browser.count("#rows details[open]")), (1, 0), "Space opens nothing");
+    browser.press("y");
+    browser.wait_for("the record", || copied().contains("\"n\":2"));
+    browser.press("l");
+    browser.wait_for("its link", || copied().ends_with(&format!("/events/{}", rows[0].replace('-', "/"))));
+    browser.press("c");
+    browser.wait_for_text("#keys-said", "Mark two rows");
+    browser.press("jj ");
+    browser.wait_for_text("#keys-said", "2 marked");
+    browser.press("c");
+    browser.wait_for("the comparison", || browser.location() == format!("/compare?a={}&b={}", rows[2], rows[0]));
+    browser.wait_for_text("#compared .differs", "n");
+    assert_eq!(browser.texts("#compared .differs td"), ["0", "2"]);
+    // The list of keys has those of the page.
+    browser.wait_for("the script has run", || browser.count("html.scripted") == 1);
+    browser.press("?");
+    browser.wait_for("the list", || browser.js("return document.getElementById('keys').open") == true);
+    assert_eq!(browser.text("#keys [data-key=c]"), None);
+    assert_eq!(browser.text("#keys [data-key='?']").as_deref(), Some("? This list"));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_names_of_a_row_are_links_and_a_drag_over_them_opens_nothing() {
+    let app = Application::on(Broker::Embedded).start();
+    app.accept(&event("Ann", "step"));
+    let browser = Browser::start();
+    for path in ["/", "/history"] {
+        browser.open(&app, path);
+        browser.wait_for_rows(1);
+        // What the pointer meets over the names, at several widths.
+        for width in [760, 900, 1100, 1440] {
+            browser.resize(width, 800);
+            let place = |name: &str| {
+                let script = format!(
+                    "const {{ left, top, height }} = document.querySelector('#rows {name}').getBoundingClientRect(); return [left + 12, top + height / 2]"
+                );
+                let place = browser.js(&script);
+                [0, 1].map(|index| place[index].as_f64().expect("a number"))
+            };
+            for (name, address) in [(".who", "/users/Ann"), (".what", "action=step")] {
+                let [x, y] = place(name);
+                browser.point([x, y]);
+                let met = format!("return document.elementFromPoint({x}, {y})?.closest('a')?.href ?? ''");
+                browser.wait_for("the link", || browser.js(&met).as_str().is_some_and(|href| href.ends_with(address)));
+            }
+        }
+        let [x, y] = [0, 1].map(|index| {
+            let place = browser.js("const { left, top } = document.querySelector('#rows .at').getBoundingClientRect(); return [left, top + 8]");
+            place[index].as_f64().expect("a number")
+        });
+        browser.drag([x + 2.0, y], [x + 40.0, y]);
+        assert_ne!(browser.js("return `${getSelection()}`"), "", "the drag selects");
+        assert_eq!(browser.count("#rows details[open]"), 0, "and opens nothing");
+    }
+    browser.js("getSelection().removeAllRanges()");
+    browser.click("#rows .rest");
+    browser.wait_for_text("#rows a.to.user", "Ann’s events");
+    browser.click("#rows a.to.user");
+    browser.wait_for("the user's page", || browser.location() == "/users/Ann");
+}
+
+#[test]
 fn new_events_are_announced_to_screen_readers_in_summary() {
     let app = Application::on(Broker::Embedded).start();
     let browser = Browser::start();
@@ -1100,6 +1214,11 @@ fn every_page_state_fits_the_window_and_is_accessible() {
     let record = format!("/events/{}/{}", path["partition"], path["offset"]);
     browser.open(&app, &record);
     look(&browser, "record");
+    browser.open(&app, &format!("{record}/again"));
+    look(&browser, "again");
+    let place = |record: &Value| format!("{}-{}", record["partition"], record["offset"]);
+    browser.open(&app, &format!("/compare?a={0}&b={0}", place(&path)));
+    look(&browser, "compare");
     let day = a_day_of_the_shop();
     app.topic().produce_all(&day);
     eventually("the day is counted", || {
@@ -1138,6 +1257,8 @@ fn every_page_state_fits_the_window_and_is_accessible() {
     look(&browser, "kafka-unreachable");
     browser.open(&unreachable, "/users/Ann");
     look(&browser, "user-unreachable");
+    browser.open(&unreachable, "/users/Ann?partitions=2");
+    look(&browser, "user-wrong");
 }
 
 #[track_caller]

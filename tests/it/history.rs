@@ -19,6 +19,8 @@ on_every_broker! {
     everything_that_matches_is_exported,
     a_search_streams_matches_and_progress,
     the_record_page_shows_the_full_record,
+    the_record_page_tells_who_what_when_and_what_came_before_and_after,
+    two_records_are_compared_field_by_field,
     history_is_between_two_times_or_from_an_offset,
     the_histogram_counts_what_reading_counts,
     the_page_says_how_many_and_marks_what_was_found,
@@ -511,7 +513,9 @@ fn the_record_page_shows_the_full_record(broker: Broker) {
     ] {
         assert!(page.text().contains(part), "{part} in {}", page.text());
     }
-    // Sent again without the id, it is another event.
+    // Sent again without the id, it is another event. It asks first.
+    assert!(!page.text().contains("<form method=\"post\""), "{}", page.text());
+    let page = html("/events/0/1/again").expect(200);
     let value = page.text().split("name=\"details\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
     let details = value.expect("details").replace("&#34;", "\"");
     assert_eq!(details, r#"{"amount":12345678901234567890.10,"list":[1,{"x":null}]}"#);
@@ -521,6 +525,91 @@ fn the_record_page_shows_the_full_record(broker: Broker) {
     app.topic().produce(&NewRecord::new().value(vec![0, 159, 146]).partition(0));
     let odd = html("/events/0/2").expect(200);
     assert!(odd.text().contains("000000  00 9f 92") && !odd.text().contains("Send again"), "{}", odd.text());
+    assert!(odd.text().contains(">binary, 3 B<"), "the size once: {}", odd.text());
+    html("/events/0/2/again").expect(404);
+}
+
+fn the_record_page_tells_who_what_when_and_what_came_before_and_after(broker: Broker) {
+    let app = Application::on(broker).start();
+    let noon = 1_795_435_200_000;
+    let record = |user: &str, action: &str, total: i64, ms: i64| {
+        let value = json!({"user": user, "action": action, "basket": {"total": total}});
+        let id = format!("id-{ms}");
+        NewRecord::new().value(value.to_string()).partition(0).timestamp(noon + ms).header("ce_id", id)
+    };
+    app.topic().produce_all(&[
+        record("Ann", "login", 1, 0).header("ce_time", "2026-11-23T12:00:00.120Z"),
+        record("Bob", "login", 1, 1),
+        record("Ann", "pay", 2, 2_120).header("ce_time", "2026-11-23T12:00:01Z"),
+        record("Bob", "login", 1, 3),
+    ]);
+    let html = |path: &str| app.request("GET", path).header("Accept", "text/html").send().expect(200).text().to_owned();
+    let page = html("/events/0/2");
+    for part in [
+        "<title>Ann · pay · 12:00:01.000 · Footfall</title>",
+        "event → written to Kafka <b>+1.1 s</b>",
+        "\"<bdi>basket</bdi>\": ",
+        "<a href=\"/events/0/0\"><bdi>login</bdi></a>",
+        "No later event of this user.",
+        "<bdi>basket.total</bdi></th><td><bdi>1</bdi></td><td><bdi>2</bdi></td>",
+        "href=\"/compare?a=0-0&#38;b=0-2\"",
+        "rel=\"prev\" href=\"/events/0/1\"",
+        "/history?f=%2Fbasket%2Ftotal%3Aeq%3A2\" title=\"Only this value\"",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    // Once as a fact, and once in the record as JSON.
+    assert_eq!(page.matches("id-2120").count(), 2, "{page}");
+    let first = html("/events/0/0");
+    assert!(first.contains("<b>−120 ms</b>") && first.contains("ahead of Kafka’s"), "{first}");
+    assert!(first.contains("No earlier event of this user."), "{first}");
+    // An event without a time of its own has Kafka's, so nothing is known of its way.
+    assert!(!html("/events/0/1").contains("written to Kafka <b>"));
+    // An opened row asks for less.
+    assert!(!html("/events/0/2?alone=1").contains("of this user"));
+}
+
+#[test]
+fn a_neighbour_that_is_far_away_is_looked_for_in_the_history() {
+    let app = Application::on(Broker::Kafka).start();
+    let event = |user: &str, action: &str| NewRecord::event(user, action).partition(0);
+    let crowd: Vec<NewRecord> = (0..30_000).map(|_| event("crowd", "pass")).collect();
+    app.topic().produce_all(&[event("Ann", "first")]);
+    app.topic().produce_all(&crowd);
+    app.topic().produce_all(&[event("Ann", "last")]);
+    let html = |path: &str| app.request("GET", path).header("Accept", "text/html").send().expect(200).text().to_owned();
+    let page = html("/events/0/30001");
+    assert!(page.contains("None in the nearest ") && page.contains("No later event of this user."), "{page}");
+    let link = page.split("href=\"").find(|rest| rest.starts_with("/history?user=Ann&#38;partition=0&#38;to="));
+    let address = link.and_then(|rest| rest.split('"').next()).expect("a link").replace("&#38;", "&");
+    let history = html(&address);
+    assert!(history.contains("<bdi>first</bdi>") && !history.contains("<bdi>last</bdi>"), "{history}");
+}
+
+fn two_records_are_compared_field_by_field(broker: Broker) {
+    let app = Application::on(broker).start();
+    let value = |n: i64| json!({"user": "Ann", "action": "pay", "n": n, "same": [1, 2]}).to_string();
+    app.topic().produce_all(&[1, 2].map(|n| NewRecord::new().value(value(n)).partition(0)));
+    let html = |path: &str| app.request("GET", path).header("Accept", "text/html").send();
+    let page = html("/compare?a=0-0&b=0-1").expect(200).text().to_owned();
+    assert!(page.contains("1 of 5 fields differ.") && page.contains("href=\"/events/0/1\""), "{page}");
+    let n = "<tr class=\"differs\"><th scope=\"row\"><bdi>n</bdi></th><td><bdi>1</bdi></td><td><bdi>2</bdi></td></tr>";
+    let at = |part: &str| page.find(part).unwrap_or_else(|| panic!("{part} in {page}"));
+    assert!(at(n) < at("<bdi>user</bdi></th>"), "what differs comes first");
+    // What is wrong is said beside its field, and the form keeps what was typed.
+    let wrong = html("/compare?a=x%22&b=0-1").expect(400).text().to_owned();
+    for part in [
+        "name=\"a\" value=\"x&#34;\"",
+        "name=\"b\" value=\"0-1\"",
+        "aria-invalid=\"true\" aria-describedby=\"wrong-a\"",
+        "id=\"wrong-a\">First must be a partition and an offset",
+    ] {
+        assert!(wrong.contains(part), "{part} in {wrong}");
+    }
+    let missing = html("/compare?a=0-0&b=0-9").expect(404).text().to_owned();
+    assert!(missing.contains("There is no record at partition 0, offset 9") && missing.contains("value=\"0-9\""));
+    assert!(html("/compare").expect(200).text().contains("Compare two records"));
+    assert_eq!(app.get("/compare?a=x&b=0-1").expect(400).problem()["detail"].as_str().map(|d| &d[..6]), Some("a must"));
 }
 
 fn history_is_between_two_times_or_from_an_offset(broker: Broker) {

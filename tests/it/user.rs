@@ -10,6 +10,9 @@ on_every_broker! {
     a_user_without_events_has_a_page,
     records_in_other_partitions_are_not_counted_and_the_page_says_so,
     a_count_continues_before_a_cursor,
+    the_page_shows_sessions_pauses_and_the_usual_order,
+    an_action_narrows_the_page_and_its_count,
+    a_wrong_parameter_is_said_beside_its_field,
 }
 
 on_three_brokers! {
@@ -147,6 +150,96 @@ fn a_count_continues_before_a_cursor(broker: Broker) {
     assert_eq!(before["actions"], json!([{"action": "first", "events": 1}]), "{before}");
     let problem = app.get("/api/v1/users/Ann?to=here").expect(400).problem();
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("to must be")), "{problem}");
+}
+
+fn the_page_shows_sessions_pauses_and_the_usual_order(broker: Broker) {
+    let app = Application::on(broker).start();
+    let visit = |hour: u32| {
+        ["00", "19", "38"].iter().zip(["login", "page_view", "buy"]).map(move |(second, action)| {
+            json!({"user": "Ann", "action": action, "time": format!("2026-11-23T{hour:02}:00:{second}Z")})
+        })
+    };
+    for event in (9..12).flat_map(visit) {
+        app.accept(&event);
+    }
+    let page = page(&app, "Ann");
+    for part in [
+        "<b id=\"events\" data-events=\"9\">9</b> events",
+        ">4.5/h</span>",
+        ">3 sessions</span>",
+        "Usual order: <b><bdi>login → page_view → buy</bdi></b> <span class=\"quiet\">3 times</span>",
+        "<span class=\"since\">+19 s</span>",
+        "<li class=\"pause\">59 min pause <span class=\"quiet\">session 2: 3 events, 38 s</span></li>",
+        "<li class=\"pause\">59 min pause <span class=\"quiet\">session 1: 3 events, 38 s</span></li>",
+        "Events by action: 9 events, at most 3 in",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    // Each event but the oldest has the time since the one before it.
+    assert_eq!(page.matches("class=\"since\"").count(), 8, "{page}");
+    let rows = page.split("id=\"rows\"").nth(1).expect("the rows");
+    let orders: Vec<usize> = ["+19 s", "59 min pause", "session 2"].iter().filter_map(|part| rows.find(part)).collect();
+    assert!(orders.is_sorted(), "{orders:?}");
+}
+
+fn an_action_narrows_the_page_and_its_count(broker: Broker) {
+    let app = Application::on(broker).start();
+    for action in ["view", "<b>", "view", "buy"] {
+        app.accept(&event("Ann", action));
+    }
+    let whole = page(&app, "Ann");
+    assert!(whole.contains("<a href=\"/users/Ann?action=%3Cb%3E\"><bdi>&#60;b&#62;</bdi></a>"), "{whole}");
+    assert!(whole.contains("<td class=\"n\">2</td><td class=\"n\">50 %</td>"), "{whole}");
+    let narrow = app.get("/users/Ann?action=view").expect(200).text().to_owned();
+    for part in [
+        "data-events=\"2\">2</b>",
+        "action is <b><bdi>view</bdi></b> <a href=\"/users/Ann\"",
+        "name=\"action\" value=\"view\"",
+        "/history?user=Ann&#38;action=view",
+    ] {
+        assert!(narrow.contains(part), "{part} in {narrow}");
+    }
+    assert_eq!(narrow.matches(r#"<li class="event""#).count(), 2, "{narrow}");
+    let none = app.get("/users/Ann?action=fly&partitions=all").expect(200).text().to_owned();
+    assert!(none.contains("No fly events from this user."), "{none}");
+    assert!(none.contains("<a href=\"/users/Ann?partitions=all\" aria-label=\"Remove"), "{none}");
+}
+
+fn a_wrong_parameter_is_said_beside_its_field(broker: Broker) {
+    let app = Application::on(broker).start();
+    let html = |path: &str| app.request("GET", path).header("Accept", "text/html").send().expect(400).text().to_owned();
+    let page = html("/users/J%20%26%20J?partitions=%3C2%3E&action=view");
+    for part in [
+        "<bdi>J &#38; J</bdi></h1>",
+        "<option selected>&#60;2&#62;</option>",
+        "name=\"action\" value=\"view\"",
+        "aria-invalid=\"true\" aria-describedby=\"wrong-partitions\"",
+        "id=\"wrong-partitions\">Partitions must be all",
+        "Nothing was looked for",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    let many = html(&format!("/users/Ann?{}", "action=a&".repeat(11)));
+    assert!(many.contains("id=\"wrong-action\">Action must have at most 10 values"), "{many}");
+}
+
+#[test]
+fn looking_none_and_could_not_look_are_three_sentences() {
+    let app = Application::on(Broker::Kafka).start();
+    let (looking, none) =
+        ("<p id=\"looking\">Looking further back: no events", "<p id=\"none\">No events from this user.");
+    let unknown = "This user’s events can’t be loaded.";
+    let before = page(&app, "nobody");
+    assert!(before.contains(none) && !before.contains(looking) && !before.contains(unknown), "{before}");
+    let partition = user(&app, "nobody")["partition"].as_i64().expect("a number") as i32;
+    let record = |_| NewRecord::event("crowd", "pass").partition(partition);
+    for _ in 0..6 {
+        app.topic().produce_all(&(0..20_000).map(record).collect::<Vec<_>>());
+    }
+    let during = page(&app, "nobody");
+    assert!(during.contains(looking) && !during.contains(none) && !during.contains(unknown), "{during}");
+    let away = page(&Application::at("127.0.0.1:9").start_without_waiting_for_kafka(), "nobody");
+    assert!(away.contains(unknown) && !away.contains("No events") && !away.contains("Looking"), "{away}");
 }
 
 #[test]

@@ -140,6 +140,10 @@ def _of_records(pages, application, kafka):
     first = oldest["events"][0]
     path = f"/events/{first['partition']}/{first['offset']}"
     pages.get(application, "record: the first of its partition", path, 200, "Send again", "oldest record")
+    pages.get(application, "record: the question before it is sent again", f"{path}/again", 200, "again?")
+    place = f"{first['partition']}-{first['offset']}"
+    pages.get(application, "compare: two records", f"/compare?a={place}&b={place}", 200, "All fields are the same")
+    pages.get(application, "compare: a place that is none", f"/compare?a={place}&b=x", 400, "wrong-b")
 
     query = "user=Ann&user=John&action=login&q=nothing"
     pages.get(application, "live: records", "/", 200, "&#60;script&#62;", "their-key")

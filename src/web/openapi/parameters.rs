@@ -92,6 +92,27 @@ pub struct Columns {
     col: Vec<Pointer>,
 }
 
+/// The places of two records.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Compared {
+    /// The first record: its partition and its offset.
+    #[param(example = "2-3524", pattern = "^[0-9]+-[0-9]+$")]
+    a: String,
+    /// The second record.
+    #[param(example = "2-3525", pattern = "^[0-9]+-[0-9]+$")]
+    b: String,
+}
+
+/// Whether a record's page is shown without its neighbours.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Alone {
+    /// Leave out the other records of the user. `0` and `false` mean no, anything else means yes, also no value.
+    #[param(example = "1")]
+    alone: String,
+}
+
 /// A condition as the form of a page sends it.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -305,6 +326,15 @@ pub struct Partitions {
 #[schema(rename_all = "lowercase")]
 enum AllPartitions {
     All,
+}
+
+/// The actions that are counted.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OneAction {
+    /// Only events with this action. Several are alternatives.
+    #[param(max_items = 10, explode = true, example = json!(["checkout"]))]
+    action: Vec<String>,
 }
 
 /// Where a count of a user's events stops.

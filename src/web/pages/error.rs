@@ -45,9 +45,7 @@ fn page(request: &Request, problem: &Problem) -> Option<String> {
     if problem.kind == Kind::Misdirected {
         return MisdirectedPage { title, detail }.render().ok();
     }
-    if problem.kind == Kind::BadParameter
-        && let Some(page) = page_with_errors(request)
-    {
+    if let Some(page) = filled(request, problem) {
         return Some(page);
     }
     let page = ErrorPage {
@@ -60,13 +58,18 @@ fn page(request: &Request, problem: &Problem) -> Option<String> {
     page.render().ok()
 }
 
-/// The page that was asked for, with what is wrong in its parameters; `None` if it cannot show that.
-fn page_with_errors(request: &Request) -> Option<String> {
-    let (route, parameters) = (request.route()?, Parameters::of(request)?);
-    match route.uri.path() {
-        "/" => super::live::with_errors(request, &parameters),
-        "/history" => super::history::with_errors(super::frame_of(request)?, &parameters),
-        "/overview" => super::overview::with_errors(request, &parameters),
+/// The page that was asked for, with its form as it was sent and what is wrong in it; `None` if it has no form for that.
+fn filled(request: &Request, problem: &Problem) -> Option<String> {
+    let (frame, parameters) = (super::frame_of(request)?, Parameters::of(request)?);
+    match (request.route()?.uri.path(), problem.kind) {
+        ("/", Kind::BadParameter) => super::live::with_errors(request, &parameters),
+        ("/overview", Kind::BadParameter) => super::overview::with_errors(request, &parameters),
+        ("/history", Kind::BadParameter) => super::history::with_errors(frame, &parameters),
+        ("/compare", Kind::BadParameter | Kind::NotFound) => super::compare::with_error(frame, &parameters, problem),
+        ("/users/<user>", Kind::BadParameter) => {
+            let user = request.param::<&str>(1)?.ok()?;
+            super::user::with_error(frame, user, &parameters, problem)
+        }
         _ => None,
     }
 }

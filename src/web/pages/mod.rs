@@ -1,5 +1,6 @@
 //! The pages for people. They are rendered here, work without script, and are updated live by script.
 
+pub mod compare;
 pub mod error;
 pub mod form;
 pub mod histogram;

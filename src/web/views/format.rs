@@ -41,6 +41,11 @@ impl Stamp {
         self.part(11..19)
     }
 
+    /// `12:04:31.120`
+    pub fn to_millisecond(&self) -> &str {
+        self.part(11..23)
+    }
+
     /// `2026-11-23 12:04:31`
     pub fn to_second(&self) -> String {
         format!("{} {}", self.date(), self.clock())
@@ -131,6 +136,18 @@ pub fn rate(per_second: f64) -> String {
     }
 }
 
+/// The average rate of a count over a time, in the unit that makes it readable: `2.5/s`, `5.1/min`, `3/h`, `0.2/d`.
+pub fn rate_over(count: u64, ms: u64) -> String {
+    let per = |unit_ms: u64| count as f64 * unit_ms as f64 / ms.max(1) as f64;
+    let (value, unit) = match () {
+        () if per(1_000) >= 1.0 => (per(1_000), "s"),
+        () if per(60_000) >= 1.0 => (per(60_000), "min"),
+        () if per(3_600_000) >= 1.0 => (per(3_600_000), "h"),
+        () => (per(86_400_000), "d"),
+    };
+    if value < 10.0 { format!("{value:.1}/{unit}") } else { format!("{}/{unit}", thousands(value.round() as u64)) }
+}
+
 /// `350 ms`, `12 s`, `3 min`, `5 h`, `40 d`.
 pub fn duration(ms: u64) -> String {
     match (ms, ms / 1000) {
@@ -139,6 +156,16 @@ pub fn duration(ms: u64) -> String {
         (_, s @ 120..7_200) => format!("{} min", s / 60),
         (_, s @ 7_200..172_800) => format!("{} h", s / 3_600),
         (_, s) => format!("{} d", thousands(s / 86_400)),
+    }
+}
+
+/// The time from one moment to the next: `+9 ms`, `+1.1 s`, `−3 min`.
+pub fn step(ms: i64) -> String {
+    let (sign, size) = (if ms < 0 { '−' } else { '+' }, ms.unsigned_abs());
+    match size {
+        1_000..60_000 if size % 1_000 >= 100 => format!("{sign}{}.{} s", size / 1_000, size % 1_000 / 100),
+        0 => format!("{sign}0 ms"),
+        _ => format!("{sign}{}", duration(size)),
     }
 }
 
@@ -176,6 +203,18 @@ mod tests {
         assert_eq!(stamp.iso, "2026-11-23T12:00:00.120Z");
         assert_eq!(stamp.exact(), "2026-11-24 01:00:00.120 UTC+13");
         assert_eq!((stamp.input(), stamp.day().as_str()), ("2026-11-24T01:00:00", "Tue 24 Nov"));
+    }
+
+    #[test]
+    fn a_rate_has_a_unit_that_makes_it_readable() {
+        let rates = [(484, 5_700_000), (20, 10_000), (2, 3_600_000), (1, 86_400_000)].map(|(n, ms)| rate_over(n, ms));
+        assert_eq!(rates, ["5.1/min", "2.0/s", "2.0/h", "1.0/d"]);
+    }
+
+    #[test]
+    fn a_step_has_a_sign_and_a_unit() {
+        let steps = [9, 1_120, -1_120, 19_000, 2_460_000, 0].map(step);
+        assert_eq!(steps, ["+9 ms", "+1.1 s", "−1.1 s", "+19 s", "+41 min", "+0 ms"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod address;
 mod chart;
+mod fields;
 mod first_event;
 mod format;
 mod frame;
@@ -13,13 +14,14 @@ mod row;
 mod wrong;
 mod zone;
 
-pub use address::{history_page, live_page, user_page};
+pub use address::{compare_page, history_page, live_page, record_page, user_page};
 pub use chart::{Chart, Series, Span, spark, spark_with_gaps};
+pub use fields::{ComparedField, FieldTree, compare};
 pub use first_event::SNIPPETS;
 pub use footfall_core::query_string::Filters;
-pub use format::{Stamp, count_of, cut, duration, explicit, is_text, rate, sentence, size, thousands};
+pub use format::{Stamp, count_of, cut, duration, explicit, is_text, rate, rate_over, sentence, size, step, thousands};
 pub use frame::{BrokerStatus, PageFrame};
-pub use listing::{Listing, name, typed_condition};
+pub use listing::{Listing, typed_condition};
 pub use row::{Row, RowUser, event_html, frames, members};
 pub use wrong::WrongParameters;
 pub use zone::{Bound, Zone};

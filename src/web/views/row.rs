@@ -53,6 +53,8 @@ pub struct Row {
     pub partition: i32,
     pub offset: i64,
     pub time: Option<Stamp>,
+    /// The time since the event before, if the page shows that: `+19 s`.
+    pub since: Option<String>,
     pub user: RowUser,
     /// What the filters of the page found is marked.
     pub marks: Arc<Marks>,
@@ -122,6 +124,7 @@ impl Row {
             partition: record.partition(),
             offset: record.offset(),
             time: record.time_ms().map(|ms| Stamp::new(ms, &listing.zone)),
+            since: None,
             user,
             marks: listing.marks.clone(),
             user_page,
