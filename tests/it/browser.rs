@@ -1093,7 +1093,7 @@ fn rows_are_marked_compared_and_copied_with_keys_on_every_list() {
 #[test]
 fn the_names_of_a_row_are_links_and_a_drag_over_them_opens_nothing() {
     let app = Application::on(Broker::Embedded).start();
-    app.accept(&event("Ann", "step"));
+    app.accept(&json!({"user": "Ann", "action": "step", "n": 1}));
     let browser = Browser::start();
     for path in ["/", "/history"] {
         browser.open(&app, path);
