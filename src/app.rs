@@ -19,6 +19,7 @@ use crate::kafka::{
 };
 use crate::lifecycle::Parts;
 use crate::limits::HeavyWork;
+use crate::recent::Recents;
 use crate::rejects::Rejects;
 use crate::search::Searches;
 use crate::server::{ClientAuthorities, Tls, TlsFiles};
@@ -131,12 +132,13 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
         .manage(connection.clone())
         .manage(cluster.state())
         .manage(ingest.clone())
-        .manage(feed)
+        .manage(feed.clone())
         .manage(inspector)
         .manage(hot_keys)
         .manage(Arc::new(streams))
         .manage(searches)
         .manage(heavy)
+        .manage(Arc::new(Recents::new(feed.clone(), stats.clone())))
         .manage(Arc::new(web::Overviews::new(stats, rejects.clone())))
         .manage(metrics.clone())
         .manage(requests.clone());

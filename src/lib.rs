@@ -23,6 +23,7 @@ pub mod kafka;
 mod lifecycle;
 mod limits;
 mod origins;
+mod recent;
 mod rejects;
 mod search;
 mod server;

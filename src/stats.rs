@@ -241,6 +241,38 @@ pub struct StatsSnapshot {
     pub coarse: Points,
 }
 
+/// The events of the last five minutes, by columns of 15 seconds.
+#[derive(Debug, Clone)]
+pub struct RecentCounts {
+    pub now_ms: i64,
+    /// Start and end; the end is in the future.
+    pub from_ms: i64,
+    pub to_ms: i64,
+    /// Before that, nothing is known, or there was no event yet.
+    pub known_from_ms: i64,
+    /// All events.
+    pub columns: Vec<u64>,
+    /// Those of the most frequent actions, most frequent first. Not higher than `columns` together.
+    pub actions: Vec<(String, Vec<u64>)>,
+}
+
+impl RecentCounts {
+    /// The length of a column, in milliseconds.
+    pub const STEP: i64 = FINE;
+    /// The number of columns; the last one is not over.
+    pub const COLUMNS: i64 = 20;
+    /// Most actions that are counted one by one.
+    pub const ACTIONS: usize = 5;
+
+    /// Returns the last five minutes without events.
+    pub fn empty(now_ms: i64, known_from_ms: i64) -> Self {
+        let to_ms = (now_ms / Self::STEP + 1) * Self::STEP;
+        let from_ms = to_ms - Self::COLUMNS * Self::STEP;
+        let columns = vec![0; Self::COLUMNS as usize];
+        RecentCounts { now_ms, from_ms, to_ms, known_from_ms, columns, actions: Vec::new() }
+    }
+}
+
 /// A period up to now that the overview shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Window {
@@ -364,15 +396,20 @@ impl Stats {
 
     /// Counts a record, wherever in the last day it belongs.
     pub fn observe(&self, record: &Record) {
-        let ms = if self.embedded { record.time_ms() } else { record.timestamp_ms() };
+        let ms = self.time_of(record);
         let now = now_ms();
-        let ms = ms.unwrap_or(now);
         if ms <= now - DAY || ms > now + AHEAD {
             return;
         }
         let ms = ms.min(now);
         let statistics = record.user_and_action();
         self.with(|windows| windows.count(ms, statistics.user.as_deref(), statistics.action.as_deref()));
+    }
+
+    /// Returns the time at which a record counts, in milliseconds since 1970.
+    pub fn time_of(&self, record: &Record) -> i64 {
+        let ms = if self.embedded { record.time_ms() } else { record.timestamp_ms() };
+        ms.unwrap_or_else(now_ms)
     }
 
     /// Announces one [`fill`](Self::fill) with these ends, perhaps on another thread, while others run.
@@ -433,6 +470,12 @@ impl Stats {
     pub fn snapshot(&self) -> StatsSnapshot {
         let now = now_ms();
         self.with(|windows| windows.snapshot(now))
+    }
+
+    /// Returns the events of the last five minutes.
+    pub fn recent(&self) -> RecentCounts {
+        let now = now_ms();
+        self.with(|windows| windows.recent(now))
     }
 
     /// Returns the statistics of a period, and those of an action in it.
@@ -560,12 +603,41 @@ impl Windows {
         periods.iter().filter(move |period| within(period.number * length)).chain(newest)
     }
 
+    /// Before that, nothing is known, or there was no event yet.
+    fn known_from(&self, now: i64) -> i64 {
+        self.first_ms.map_or(now, |first| first.max(self.since_ms.min(now)))
+    }
+
+    fn recent(&self, now: i64) -> RecentCounts {
+        let known_from = if self.is_filling() { now } else { self.known_from(now) };
+        let mut recent = RecentCounts::empty(now, known_from);
+        let column = |ms: i64| self.counts.sum(ms, ms + FINE);
+        recent.columns = (recent.from_ms..recent.to_ms).step_by(FINE as usize).map(column).collect();
+        let index = |step: &Step| usize::try_from(step.number - recent.from_ms / FINE).ok();
+        let steps = || self.fine.iter().filter_map(|step| Some((index(step)?, step)));
+        let mut names = FrequentItemsSketch::new(NAMES).expect("a power of two");
+        steps().for_each(|(_, step)| names.merge(&step.actions));
+        // The counts of names may be a little too high.
+        let mut left = recent.columns.clone();
+        for name in top(&names).into_iter().map(|row| row.name).take(RecentCounts::ACTIONS) {
+            let mut columns = vec![0; left.len()];
+            for (index, step) in steps() {
+                if let (Some(left), Some(column)) = (left.get_mut(index), columns.get_mut(index)) {
+                    *column = step.actions.estimate(&name).min(*left);
+                    *left -= *column;
+                }
+            }
+            recent.actions.push((name, columns));
+        }
+        recent
+    }
+
     fn window(&self, window: Window, action: Option<&str>, now: i64) -> WindowStats {
         let (from, to) = window.range(now);
         let length = window.length_ms();
         // Where the part starts that is not over.
         let over = to - window.part_ms();
-        let known_from = self.first_ms.map_or(now, |first| first.max(self.since_ms.min(now)));
+        let known_from = self.known_from(now);
         let is_filling = self.is_filling();
         let is_known_before = window != Window::Day && !is_filling && known_from <= from - length;
         let before = |count: &dyn Fn() -> u64| is_known_before.then(count);

@@ -41,10 +41,11 @@ if (overview) {
   const { startOverview } = await import('./overview.js');
   startOverview(overview);
 }
-if (document.querySelector('.plot')) {
-  const { startCharts } = await import('./chart.js');
-  startCharts();
-}
+let charts;
+const loadCharts = () => (charts ??= import('./chart.js').then(({ startCharts }) => startCharts()));
+// On the live page when the strip is first used.
+if ($('strip')) for (const type of ['pointerover', 'focusin']) $('strip').addEventListener(type, loadCharts);
+else if (document.querySelector('.plot')) await loadCharts();
 const user = rows?.dataset.filters !== undefined;
 if ($('histogram')) {
   const { startHistory } = await import('./history.js');

@@ -25,8 +25,7 @@ export class Backlog {
 
   /** The number of waiting events, skipped ones included. */
   get count() {
-    const of = ({ html, gap }) => (html ? 1 : gap.counted ? gap.count : 0);
-    return this.#entries.reduce((sum, entry) => sum + of(entry), this.#skipped?.count ?? 0);
+    return this.#entries.reduce((sum, entry) => sum + matching(entry), this.#skipped?.matching ?? 0);
   }
 
   /** Takes the next `some` entries, oldest first. Of more than `most`, the oldest come first as one gap. */
@@ -45,8 +44,16 @@ export class Backlog {
   #skip(many, why) {
     for (const entry of this.#entries.splice(0, many)) {
       const { count, from, to } = entry.gap ?? { count: 1, from: entry.from, to: entry.to };
-      const before = this.#skipped ?? { count: 0, from, why };
-      this.#skipped = { ...before, count: count === null || before.count === null ? null : before.count + count, to };
+      const before = this.#skipped ?? { count: 0, matching: 0, from, why };
+      this.#skipped = {
+        ...before,
+        count: count === null || before.count === null ? null : before.count + count,
+        matching: before.matching + matching(entry),
+        to,
+      };
     }
   }
 }
+
+/** How many events of an entry match the filters: what the server lost is counted before filtering. */
+const matching = ({ html, gap }) => (html ? 1 : gap.counted ? gap.count : 0);

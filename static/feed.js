@@ -1,9 +1,12 @@
 // The live feed: adds rows from the stream in batches, but not while the user points at the list or reads in it. Also pause,
 // rate, filters, and the state of the connection in words.
 
+import { Account, distance } from './account.js';
 import { Backlog } from './backlog.js';
 import { filtersOf, isNarrowed, isSuggested, suggested, typed } from './filters.js';
+import { patch } from './patch.js';
 import { Stream } from './stream.js';
+import { startStrip } from './strip.js';
 import { clockTime, duration, localTimes, showZone } from './time.js';
 import { $, at, events, number, showBase, write } from './words.js';
 
@@ -15,6 +18,11 @@ const ROWS_A_SECOND = 50;
 // The server renders at most this many.
 const FIRST_ROWS = 50;
 const SAY_EVERY = 5000;
+// A position of the server that the page has not reached after this long is said. Without matches, a page learns its position
+// with the heartbeats, every 5 s.
+const BEHIND = 6000;
+// Positions that are remembered for that: ten minutes of them.
+const MOST_HEADS = 200;
 // At more events a second, new rows are not highlighted: the browser would repaint all the time.
 const MOST_ANNOUNCED = 10;
 const SUGGESTIONS = 20;
@@ -62,10 +70,16 @@ class Feed {
   #absence = '';
   #title = document.title;
   #unreachable = '';
+  #isLive = false;
+  #account;
+  // Positions of the server that the stream has not reached, and when they were known.
+  #heads = [];
+  #icon = $('icon')?.href;
 
   constructor(list, on) {
     this.list = list;
     this.on = on;
+    this.#account = new Account(list.dataset.cursor);
     this.filters = filtersOf(list.dataset.filters ?? location.search);
     // A reload must not show the receipt again.
     if ($('filters') && `${this.filters}` !== `${new URLSearchParams(location.search)}`) {
@@ -73,7 +87,8 @@ class Feed {
     }
     this.stream = new Stream(list.dataset.cursor, this.filters, {
       event: (html, from, to) => this.#arrived({ html, from, to }),
-      control: (name, message) => this.#control(name, message),
+      control: (name, message, _, to) => this.#control(name, message, to),
+      position: (_, to) => this.#account.advance(to),
       state: (state) => this.#connection(state),
       buffering: (buffers) => this.#proxyState(buffers),
     });
@@ -88,6 +103,10 @@ class Feed {
     setInterval(() => this.#everySecond(), 1000);
     if ($('filters')) {
       this.suggestions = new Suggestions();
+      startStrip(
+        () => this.filters,
+        (head) => this.#heads.length < MOST_HEADS && this.#heads.push({ head, at: Date.now() }),
+      );
       this.#filter();
     }
   }
@@ -107,9 +126,11 @@ class Feed {
     scrollTo({ top: 0 });
     this.#put(this.#backlog.take(MOST_ROWS, MOST_ROWS, this.#why()));
     this.#waiting();
+    this.#sum();
   }
 
   #arrived(event) {
+    this.#account.advance(event.to, 1);
     this.#seen += 1;
     this.#second += 1;
     this.on.arrived?.(event.html);
@@ -123,7 +144,10 @@ class Feed {
     return this.paused || this.#held() ? `beyond this page's ${MOST_ROWS} rows` : 'too many to show';
   }
 
-  #control(name, message) {
+  #control(name, message, to) {
+    if (name === 'dropped') this.#account.lose(message.count, to);
+    else if (name === 'gap') this.#account.lose(message.missed, to);
+    else this.#account.advance(to, name === 'skipped' ? message.count : 0);
     if (name === 'status') {
       this.#broker = message;
       this.#brokerState();
@@ -206,6 +230,9 @@ class Feed {
       this.#backlog.count && (this.paused || !$('held').hidden) ? `(+${number(this.#backlog.count)}) ` : '';
     const title = `${this.#unreachable && `⚠ ${this.#unreachable} · `}${waiting}${this.#title}`;
     if (document.title !== title) document.title = title;
+    const kind = this.#unreachable ? 'away' : waiting || this.paused ? 'waiting' : this.#isLive ? 'live' : '';
+    const icon = kind ? at(`/static/favicon-${kind}.svg`) : this.#icon;
+    if (this.#icon && $('icon').getAttribute('href') !== icon) $('icon').setAttribute('href', icon);
   }
 
   /** Adds entries to the list. They come oldest first; the list shows the newest first. */
@@ -225,6 +252,7 @@ class Feed {
       for (const row of rows) if (row.id) row.classList.add('new');
     }
     localTimes(rows, this.list);
+    this.#account.show(entries.length - gaps.length);
     this.list.prepend(...rows);
     while (this.list.childElementCount > MOST_ROWS) this.list.lastElementChild.remove();
     if (!$('empty').hidden) this.#first(rows);
@@ -265,6 +293,8 @@ class Feed {
     this.#second = 0;
     this.#known = Math.min(this.#known + 1, this.#seconds.length);
     if ($('rate')) this.#rate();
+    this.#sum();
+    this.#connection(this.stream.state);
     this.suggestions?.write();
     if ((this.#unsaid || this.#unsaidRejects) && Date.now() - this.#said >= SAY_EVERY) {
       const arrived = this.#unsaid === 1 ? '1 new event' : `${number(this.#unsaid)} new events`;
@@ -274,6 +304,18 @@ class Feed {
       this.#unsaidRejects = 0;
       this.#said = Date.now();
     }
+  }
+
+  /** How long the stream has not reached a position of the server, in milliseconds. */
+  #behind() {
+    if (this.stream?.state.kind !== 'live') this.#heads = [];
+    while (this.#heads.length && !distance(this.stream.cursor, this.#heads[0].head)) this.#heads.shift();
+    return this.#heads.length ? Date.now() - this.#heads[0].at : 0;
+  }
+
+  /** Writes the account, every second and after what the user did. */
+  #sum() {
+    if ($('account')) write($('account'), this.#account.words(this.#backlog.count, isNarrowed(this.filters)));
   }
 
   /** Counts the events of the list by second, so that the rate is right from the start. `now` is the server's time in
@@ -295,11 +337,6 @@ class Feed {
     const fast = this.#skipping && performance.now() - this.#skipping < 2000;
     $('rate').textContent = fast ? `${words}; showing ${ROWS_A_SECOND}/s` : words;
     $('count').textContent = `${number(this.#seen)} since ${this.#since}`;
-    const top = Math.max(1, ...this.#seconds);
-    const first = this.#seconds.length - this.#known;
-    const known = this.#seconds.slice(first);
-    const line = known.map((n, second) => `${first + second},${(19 - (n / top) * 18).toFixed(1)}`).join('L');
-    $('spark').firstElementChild.setAttribute('d', `M${line}`);
   }
 
   #connection(state) {
@@ -315,12 +352,15 @@ class Feed {
     const seconds = Math.ceil(((state.retryAt ?? 0) - now) / 1000);
     const next = seconds > 0 ? `in ${seconds} s` : 'now';
     const waiting = this.#backlog.count;
+    const behind = this.#behind();
     const [dot, word, words] = {
       connecting: ['', 'connecting', 'Connecting to the server.'],
       resting: ['', 'asleep (tab hidden)', 'Disconnected while this tab is hidden; reconnects when you return.'],
       live: this.paused
         ? ['warn', `paused${waiting ? ` +${number(waiting)}` : ''}`, `Paused; ${events(waiting)} waiting.`]
-        : ['good', 'live', `Live since ${since}.`],
+        : behind > BEHIND
+          ? ['warn', `${duration(behind)} behind`, `The stream is ${duration(behind)} behind the server.`]
+          : ['good', 'live', `Live since ${since}.`],
       lost:
         now - state.since < 10_000
           ? ['warn', `reconnecting ${next}`, `Reconnecting ${next}: ${state.why}.`]
@@ -344,7 +384,8 @@ class Feed {
       if (state.kind !== this.saidKind && state.kind !== 'connecting') say(words);
       this.saidKind = state.kind;
     }
-    $('connection-words').textContent = words;
+    write($('connection-words'), words);
+    this.#isLive = state.kind === 'live';
     this.#unreachable = brokerUnreachable ? 'Kafka unreachable' : dot === 'bad' ? 'Server unreachable' : '';
     this.#tell();
   }
@@ -401,7 +442,7 @@ class Feed {
       apply('entered', suggested(form));
     });
     document.addEventListener('click', (event) => {
-      const link = event.target.closest('#filters a, #head a, #rows a');
+      const link = event.target.closest('#filters a, #head a, #rows a, #strip .legend a');
       if (!link || event.ctrlKey || event.metaKey || event.shiftKey || link.pathname !== at('/')) return;
       event.preventDefault();
       this.#apply(filtersOf(new URL(link.href).search), 'followed');
@@ -452,11 +493,14 @@ class Feed {
     this.list.classList.remove('dated');
     this.list.replaceChildren(...fresh.children);
     this.#before(fresh.dataset.now);
+    this.#account = new Account(fresh.dataset.cursor);
     $('first').hidden = true;
     localTimes(this.list.children, this.list);
     const place = $('filters').contains(document.activeElement) ? document.activeElement : null;
     for (const id of ['empty', 'older', 'clear']) $(id).replaceWith(page.getElementById(id));
     showBase($('empty'));
+    patch($('strip'), page.getElementById('strip'));
+    this.#heads = [];
     for (const id of ['chips', 'head', 'unfold-label']) $(id).replaceWith(page.getElementById(id));
     $('feed').className = page.getElementById('feed').className;
     showZone();
@@ -478,6 +522,7 @@ class Feed {
     if (place && !place.isConnected) $('filters').querySelector('input:not([type="hidden"])').focus();
     this.stream.restart(fresh.dataset.cursor, filters);
     this.#waiting();
+    this.#sum();
     say(`Filtered: ${events(this.list.childElementCount)} listed`);
   }
 }

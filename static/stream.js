@@ -29,7 +29,7 @@ export class Stream {
   #suspecting = false;
 
   /**
-   * `on.event(html, from, to)`, `on.control(name, message, from, to)`, `on.state(state)` with a state of
+   * `on.event(html, from, to)`, `on.control(name, message, from, to)`, `on.position(from, to)`, `on.state(state)` with a state of
    * `{ kind: 'connecting' | 'live' | 'lost' | 'resting', since, retryAt, why }`, and `on.buffering(buffers)` when a proxy
    * begins or ceases to buffer the stream.
    */
@@ -74,9 +74,9 @@ export class Stream {
     for (const name of ['gap', 'dropped', 'skipped', 'status', 'rejected']) {
       source.addEventListener(name, (event) => this.on.control(name, read(event.data), ...this.#advance(event)));
     }
-    source.addEventListener('position', (event) => this.#advance(event));
+    source.addEventListener('position', (event) => this.on.position(...this.#advance(event)));
     source.addEventListener('heartbeat', (event) => {
-      this.#advance(event);
+      this.on.position(...this.#advance(event));
       this.buffering.heartbeat(read(event.data).elapsed_ms, this.#heard);
     });
     source.addEventListener('bye', (event) => {

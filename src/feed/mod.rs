@@ -15,5 +15,5 @@ mod waiters;
 mod waves;
 
 pub use footfall_core::{BadCursor, Cursor, Dialect, Filter, Frames, Gap, GapReason, Text, UNKNOWN};
-pub use ring::{Feed, OpenStream, Writer};
+pub use ring::{Feed, Looked, OpenStream, Writer};
 pub use subscription::{Next, Subscription};

@@ -50,6 +50,16 @@ pub struct FeedMetrics {
     pub gaps: Counter,
 }
 
+/// What [`Feed::each_matching`] has looked at.
+pub struct Looked {
+    /// Number of the block from which on a later call continues.
+    pub next: u64,
+    /// Whether memory still had all the blocks that were asked for.
+    pub is_whole: bool,
+    /// The oldest record, whether it matches or not.
+    pub oldest: Option<Record>,
+}
+
 /// Records that were published together.
 pub(super) struct Block {
     /// Number of the block, counted from the start of the process.
@@ -461,6 +471,24 @@ impl Feed {
             })
         });
         (head, blocks)
+    }
+
+    /// Calls `each` with the matching records in memory, newest first: those of the blocks from number `from` on, or all. The
+    /// read lock is taken for each block.
+    pub fn each_matching(&self, filter: &Filter, from: Option<u64>, mut each: impl FnMut(&Record)) -> Looked {
+        let (_, blocks) = self.newest_first();
+        let mut looked = Looked { next: from.unwrap_or(0), is_whole: false, oldest: None };
+        for block in blocks {
+            looked.next = looked.next.max(block.number + 1);
+            if from.is_some_and(|from| block.number < from) {
+                looked.is_whole = true;
+                break;
+            }
+            block.matching(filter).into_iter().rev().for_each(|index| each(&block.records[index]));
+            looked.oldest = block.records.first().cloned().or(looked.oldest);
+            looked.is_whole = from == Some(block.number);
+        }
+        looked
     }
 
     /// Returns the mean bytes of key, value and headers of the latest `count` records, by partition. Partitions without

@@ -27,6 +27,7 @@ macro_rules! files {
 }
 
 const FILES: &[File] = files![
+    "account.js",
     "app.css",
     "app.js",
     "backlog.js",
@@ -48,11 +49,15 @@ const FILES: &[File] = files![
     "refresh.js",
     "search.js",
     "stream.js",
+    "strip.js",
     "time.js",
     "track.js",
     "user.js",
     "words.js",
     "favicon.svg",
+    "favicon-away.svg",
+    "favicon-live.svg",
+    "favicon-waiting.svg",
 ];
 
 /// The script for pages of other sites.

@@ -59,6 +59,7 @@ macro_rules! table {
 table! {
     described {
         Page   pages::live::page;
+        Page   pages::strip::fragment;
         Form   pages::form::submit;
         Long   api::stream::page;
         Page   pages::overview::page;

@@ -246,7 +246,10 @@ impl Browser {
 
     #[track_caller]
     pub fn click(&self, selector: &str) {
-        self.run(self.find(selector).click());
+        let element = self.find(selector);
+        // Out from under what sticks to the edge of the window.
+        self.js_with("document.querySelector(arguments[0]).scrollIntoView({ block: 'nearest' })", json!(selector));
+        self.run(element.click());
     }
 
     /// Replaces a field's text, key by key.

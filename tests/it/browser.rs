@@ -1,12 +1,13 @@
 //! The pages in a real Chromium.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::nginx::base_path;
 use crate::common::wait::eventually;
 use crate::common::{
-    Application, Broker, Browser, Kafka, NewRecord, Proxy, Topic, Weather, assert_same_set, on_every_broker,
+    Application, Broker, Browser, Cursor, Kafka, NewRecord, Proxy, Topic, Weather, assert_same_set, on_every_broker,
     on_three_brokers,
 };
 use serde_json::{Value, json};
@@ -413,6 +414,166 @@ fn the_page_stays_responsive_at_2000_events_a_second() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
+/// The account of the page: its numbers by name. It adds up whenever it is read.
+fn account(browser: &Browser) -> HashMap<String, i64> {
+    let words = browser.text("#account").expect("the account");
+    let numbers = words.split(' ').collect::<Vec<_>>();
+    let number = |text: &str| text.replace(',', "").parse::<i64>().ok();
+    let named = numbers.windows(2).filter_map(|pair| Some((pair[1].to_owned(), number(pair[0])?)));
+    let account: HashMap<String, i64> = named.collect();
+    let sum: i64 = account.iter().filter(|(name, _)| *name != "arrived").map(|(_, count)| count).sum();
+    assert_eq!(account["arrived"], sum, "{words}");
+    account
+}
+
+#[test]
+fn the_account_adds_up_under_load_with_a_filter_a_pause_a_hidden_tab_and_a_lost_broker() {
+    let kafka = Kafka::start();
+    let app = Application::at(kafka.servers()).env("FOOTFALL_INGEST__DEADLINE", "2s").start();
+    let browser = Browser::start();
+    app.accept(&event("before", "step-1"));
+    app.wait_for_the_feed();
+    browser.open_live(&app, "/?action=step-1");
+    assert_eq!(browser.text("#account").as_deref(), Some("0 arrived = 0 shown · 0 lost"));
+    let start = Cursor::parse(&app.topic().end());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Also after a failure, or the scope would not end.
+        let _stop = Stop(&stop);
+        scope.spawn(|| {
+            let batch: Vec<Value> = (0..100).map(|n| event("crowd", &format!("step-{}", n % 7))).collect();
+            while !stop.load(Ordering::Relaxed) {
+                // Refused while the broker is away.
+                app.post(&json!(batch));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        browser.wait_for("some are left out", || account(&browser).get("left").is_some_and(|count| *count > 100));
+        assert!(account(&browser)["filtered"] > 100);
+        browser.click("#pause");
+        browser.wait_for("some wait", || account(&browser).get("waiting").is_some_and(|count| *count > 50));
+        assert!(icon(&browser).ends_with("/favicon-waiting.svg"));
+        browser.click("#pause");
+        browser.new_tab();
+        // After 5 s a hidden page closes its stream.
+        std::thread::sleep(Duration::from_secs(7));
+        browser.go_to_tab(0);
+        let before = account(&browser)["arrived"];
+        browser.wait_for("it goes on", || account(&browser)["arrived"] > before + 1000);
+        kafka.kill(1);
+        browser.wait_for_text("#broker-notice", "Kafka unreachable since");
+        assert!(icon(&browser).ends_with("/favicon-away.svg"));
+        kafka.restart(1);
+        browser.wait_for("the notice is gone", || browser.count("#broker-notice:not([hidden])") == 0);
+        let before = account(&browser)["arrived"];
+        browser.wait_for("it goes on", || account(&browser)["arrived"] > before + 1000);
+    });
+    let arrived = start.distance(&Cursor::parse(&app.topic().end()));
+    browser.wait_for("all have arrived", || account(&browser)["arrived"] == arrived);
+    assert_eq!(account(&browser)["lost"], 0);
+    browser.wait_for("the icon is live", || icon(&browser).ends_with("/favicon-live.svg"));
+    for state in ["away", "live", "waiting"] {
+        let icon = app.get(&format!("/static/favicon-{state}.svg")).expect(200);
+        assert_eq!(icon.header("content-type"), Some("image/svg+xml"));
+    }
+    // Without the filter it counts anew, and nothing is filtered.
+    browser.click("#chips a");
+    browser.wait_for("a new account", || account(&browser)["arrived"] == 0);
+    app.post(&json!((0..400).map(|n| event("crowd", &format!("{n}"))).collect::<Vec<_>>())).expect(201);
+    browser.wait_for("all have arrived", || account(&browser)["arrived"] == 400);
+    assert!(!account(&browser).contains_key("filtered"));
+}
+
+/// Stops the writer when it is dropped.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The address of the tab's icon.
+fn icon(browser: &Browser) -> String {
+    browser.js("return document.querySelector('link[rel=icon]').href").as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_gap_is_lost_in_the_account() {
+    let app = Application::on(Broker::Kafka).start();
+    let port = app.address.port().to_string();
+    let browser = Browser::start();
+    app.accept(&event("before", "x"));
+    app.wait_for_the_feed();
+    browser.open_live(&app, "/");
+    app.kill();
+    browser.wait_for_text("#connection", "reconnecting");
+    app.topic().produce_all(&(0..30).map(|n| NewRecord::event("gone", &n.to_string())).collect::<Vec<_>>());
+    for place in app.topic().end().split('.') {
+        let (partition, end) = place.split_once('-').expect("a cursor");
+        app.topic().delete_before(partition.parse().expect("a partition"), end.parse().expect("an offset"));
+    }
+    let again = app.replica().env("ROCKET_PORT", &port).start();
+    browser.wait_for("the loss", || account(&browser).get("lost") == Some(&30));
+    again.accept(&event("after", "x"));
+    browser.wait_for("the next one", || account(&browser)["arrived"] == 31);
+    assert_eq!(account(&browser)["shown"], 1);
+}
+
+#[test]
+fn a_page_whose_stream_is_late_says_how_far_it_is_behind() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    let proxy = Proxy::to(browser.host(&app));
+    browser.open_at(proxy.address(), "/");
+    browser.wait_for_text("#connection", "live");
+    app.accept(&event("Ann", "login"));
+    browser.wait_for_rows(1);
+    // The strip arrives, and says where the server is.
+    proxy.set(Weather::Buffer(1 << 20));
+    app.accept(&event("Ann", "logout"));
+    browser.wait_for_text("#connection", " s behind");
+    assert_eq!((browser.count("#dot.warn"), browser.rows().len()), (1, 1));
+    proxy.set(Weather::Refuse);
+    proxy.restore();
+    browser.wait_for_rows(2);
+    browser.wait_for("it has caught up", || browser.text("#connection").as_deref() == Some("live"));
+}
+
+#[test]
+fn the_strip_shows_the_last_minutes_by_action_and_its_legend_filters() {
+    let app = Application::on(Broker::Embedded).start();
+    let browser = Browser::start();
+    for action in ["login", "login", "login", "view", "view"] {
+        app.accept(&event("Ann", action));
+    }
+    app.wait_for_the_feed();
+    browser.open_live(&app, "/");
+    let words = || {
+        browser.js("return document.querySelector('#strip .plot').ariaLabel").as_str().unwrap_or_default().to_owned()
+    };
+    let names = || browser.texts("#strip .legend bdi");
+    assert!(words().starts_with("Events by action, last 5 minutes: 5 events"), "{}", words());
+    assert_eq!(names(), ["login", "view"]);
+    // It is updated, and follows the filters.
+    app.accept(&event("Ann", "view"));
+    browser.wait_for("the next event", || words().contains(": 6 events"));
+    browser.click("#strip .legend li:first-child .without");
+    browser.wait_for("the filter", || browser.location() == "/?not_action=login");
+    browser.wait_for("the strip of the filter", || names() == ["view"] && words().contains(": 3 events"));
+    app.accept(&event("Ann", "login"));
+    app.accept(&event("Bob", "view"));
+    browser.wait_for("the next match", || words().contains(": 4 events"));
+    browser.click("#strip .legend li a");
+    browser.wait_for("the other filter", || browser.location() == "/?action=view");
+    // A column leads to the history of its time.
+    browser.js(
+        "document.querySelector('#strip svg a:last-of-type').dispatchEvent(new MouseEvent('click', { bubbles: true }))",
+    );
+    browser.wait_for("the history", || browser.location().starts_with("/history?action=view&since="));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
 fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
@@ -453,11 +614,9 @@ fn the_rate_is_right_from_the_start_and_after_a_filter() {
     }
     app.wait_for_the_feed();
     browser.open_live(&app, "/");
-    // The line has a peak before the page was opened, and the rate is of the last 5 seconds.
+    // The rate is of the last 5 seconds, also of those before the page was opened.
     let rate = || {
         browser.wait_for("a rate", || browser.text("#rate").is_some_and(|rate| rate != "–"));
-        let line = browser.js("return document.querySelector('#spark path').getAttribute('d')");
-        assert!(line.as_str().is_some_and(|line| line.contains(",1.0L")), "{line}");
         assert_eq!(browser.text("#count").as_deref(), Some("0 since you opened this page"));
         browser.text("#rate").and_then(|rate| rate.trim_end_matches("/s").parse::<f64>().ok()).expect("a number")
     };

@@ -25,7 +25,7 @@ test('beyond 500 the oldest become a gap with their number and the cursors aroun
   const backlog = filled(KEPT + 7);
   assert.deepEqual([backlog.length, backlog.count], [KEPT, KEPT + 7]);
   const [first, second] = backlog.take(1, KEPT, 'why');
-  assert.deepEqual(first, { gap: { count: 7, from: 'c0', to: 'c7', why: 'too many' } });
+  assert.deepEqual(first, { gap: { count: 7, matching: 7, from: 'c0', to: 'c7', why: 'too many' } });
   assert.deepEqual(second, event(7));
 });
 
@@ -37,7 +37,7 @@ test('a gap is given once', () => {
 
 test('whoever takes only the newest gets the others as a gap', () => {
   const [gap, ...events] = filled(10).take(10, 4, 'the page was hidden');
-  assert.deepEqual(gap, { gap: { count: 6, from: 'c0', to: 'c6', why: 'the page was hidden' } });
+  assert.deepEqual(gap, { gap: { count: 6, matching: 6, from: 'c0', to: 'c6', why: 'the page was hidden' } });
   assert.deepEqual(events, [6, 7, 8, 9].map(event));
 });
 
@@ -72,7 +72,7 @@ test('a gap of unknown size among the skipped makes their number unknown', () =>
   backlog.addGap({ count: null, from: 'c1', to: 'c9', why: 'expired' });
   backlog.add(event(9), 'why');
   const [gap, last] = backlog.take(5, 1, 'hidden');
-  assert.deepEqual(gap, { gap: { count: null, from: 'c0', to: 'c9', why: 'hidden' } });
+  assert.deepEqual(gap, { gap: { count: null, matching: 1, from: 'c0', to: 'c9', why: 'hidden' } });
   assert.deepEqual(last, event(9));
 });
 

@@ -9,6 +9,7 @@ let listeners;
 let states;
 let events;
 let controls;
+let positions;
 let answer;
 let buffering;
 let now = 0;
@@ -66,6 +67,7 @@ function start(cursor = 'c0', filters = {}) {
   return new Stream(cursor, filters, {
     event: (...event) => events.push(event),
     control: (...control) => controls.push(control),
+    position: (...position) => positions.push(position),
     state: (state) => states.push(state),
     buffering: (buffers) => buffering.push(buffers),
   });
@@ -83,7 +85,7 @@ const kind = () => states.at(-1).kind;
 beforeEach(() => {
   mock.timers.reset();
   mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
-  [sources, states, events, controls, buffering] = [[], [], [], [], []];
+  [sources, states, events, controls, positions, buffering] = [[], [], [], [], [], []];
   listeners = new Map();
   document.hidden = false;
   answer = { ok: true };

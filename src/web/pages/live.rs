@@ -11,6 +11,7 @@ use rocket::http::Status;
 use rocket::request::{FromRequest, Outcome, Request};
 use rocket::response::Redirect;
 
+use super::strip::Strip;
 use super::suggestions::Suggestions;
 use super::wrong::separate;
 use super::{Base, Html, ROWS, html, to_condition};
@@ -20,6 +21,7 @@ use crate::event::time::now_ms;
 use crate::feed::{Feed, Filter};
 use crate::ingest::Ingest;
 use crate::limits::HeavyWork;
+use crate::recent::Recents;
 use crate::rejects::{Rejected, Rejects};
 use crate::web::guards;
 use crate::web::openapi;
@@ -40,6 +42,8 @@ struct LivePage {
     frame: PageFrame,
     listing: Listing,
     suggestions: Suggestions,
+    /// `None` if a filter is wrong.
+    strip: Option<Strip>,
     /// Newest first.
     rows: Vec<Row>,
     /// The cursor after the newest row: where the live stream takes over.
@@ -155,6 +159,7 @@ pub async fn page(parts: LiveParts<'_>, parameters: Parameters) -> Result<Either
 pub struct LiveParts<'r> {
     frame: PageFrame,
     feed: &'r Feed,
+    recents: &'r Arc<Recents>,
     heavy: &'r HeavyWork,
     ingest: &'r Ingest,
     rejects: &'r Rejects,
@@ -182,6 +187,7 @@ impl<'r> LiveParts<'r> {
         Some(LiveParts {
             frame: super::frame_of(request)?,
             feed: request.rocket().state()?,
+            recents: request.rocket().state()?,
             heavy: request.rocket().state()?,
             ingest: request.rocket().state::<Arc<Ingest>>()?,
             rejects: request.rocket().state::<Arc<Rejects>>()?,
@@ -199,6 +205,7 @@ impl<'r> LiveParts<'r> {
             frame: self.frame,
             listing,
             suggestions: Suggestions::default(),
+            strip: None,
             rows: Vec::new(),
             cursor: String::new(),
             now_ms: now_ms(),
@@ -226,17 +233,19 @@ impl<'r> LiveParts<'r> {
         if let Some(sent) = &receipt {
             let _ = tokio::time::timeout(SENT_WITHIN, self.feed.reaches(sent.partition, sent.offset)).await;
         }
-        let LiveParts { frame, feed, heavy, ingest, rejects, client, opened, base } = self;
+        let LiveParts { frame, feed, recents, heavy, ingest, rejects, client, opened, base } = self;
         let rejected = rejects.news().borrow().clone();
-        let (feed, deadline_ms) = (feed.clone(), ingest.settings().deadline.as_millis());
+        let (feed, recents, deadline_ms) = (feed.clone(), recents.clone(), ingest.settings().deadline.as_millis());
         // The records may be large, and are parsed.
         let page = heavy.run(client, move || {
             let (records, cursor) = feed.latest(&Filter::from(&listing.filters), ROWS);
+            let strip = Some(Strip::new(&recents, &feed, &listing));
             let page = LivePage {
                 frame,
                 rows: records.iter().map(|record| Row::new(record, &listing)).collect(),
                 listing,
                 suggestions: Suggestions::of(&feed),
+                strip,
                 cursor: cursor.map(|cursor| cursor.to_string()).unwrap_or_default(),
                 now_ms: now_ms(),
                 form,

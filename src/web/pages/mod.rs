@@ -11,6 +11,7 @@ pub mod overview;
 pub mod progress;
 pub mod record;
 pub mod rejects;
+pub mod strip;
 mod suggestions;
 pub mod user;
 mod wrong;
