@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use footfall_core::query_string::QueryString;
-use rocket::http::CookieJar;
+use rocket::request::{FromRequest, Outcome, Request};
 use rocket::{State, get};
 
 use super::{Html, html};
@@ -48,14 +48,28 @@ const EXPLAIN: &str = "footfall_explain";
 struct KafkaPage {
     frame: PageFrame,
     /// The explanations that are open.
-    explained: Vec<String>,
+    explained: Explained,
     shown: Result<ShownCluster, InspectError>,
+}
+
+/// The explanations that are open, as the cookie says. Rocket does not read the cookies of requests from our server.
+struct Explained(Vec<String>);
+
+#[rocket::async_trait]
+impl<'r> FromRequest<'r> for Explained {
+    type Error = std::convert::Infallible;
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
+        let mut cookies = request.headers().get("Cookie").flat_map(|header| header.split(';'));
+        let ours = cookies.find_map(|cookie| cookie.trim().strip_prefix(EXPLAIN)?.strip_prefix('='));
+        Outcome::Success(Explained(ours.unwrap_or_default().split('.').take(8).map(str::to_owned).collect()))
+    }
 }
 
 impl KafkaPage {
     /// Whether an explanation is open.
     fn explains(&self, name: &str) -> bool {
-        self.explained.iter().any(|open| open == name)
+        self.explained.0.iter().any(|open| open == name)
     }
 }
 
@@ -72,7 +86,7 @@ pub async fn page(
     hot_keys: &State<Arc<HotKeys>>,
     frame: PageFrame,
     parameters: Parameters,
-    cookies: &CookieJar<'_>,
+    explained: Explained,
 ) -> Result<Html, Problem> {
     let choice = Choice::of((*parameters).clone())?;
     let shown = inspector.snapshot().await.map(|snapshot| ShownCluster::new(snapshot, choice, hot_keys));
@@ -81,8 +95,6 @@ pub async fn page(
         let groups = shown.others.rows.iter().filter(|row| row.described.is_none());
         inspector.want(topics.map(|topic| &*topic.topic), groups.map(|row| &*row.listed.group));
     }
-    let explained = cookies.get(EXPLAIN).map_or("", |cookie| cookie.value());
-    let explained = explained.split('.').take(8).map(str::to_owned).collect();
     html(rocket::http::Status::Ok, &KafkaPage { frame, explained, shown })
 }
 
@@ -710,7 +722,7 @@ mod tests {
             zone_is_chosen: false,
             here: "/kafka".into(),
         };
-        KafkaPage { frame, explained: Vec::new(), shown: Ok(shown(query)) }.render().expect("a page")
+        KafkaPage { frame, explained: Explained(Vec::new()), shown: Ok(shown(query)) }.render().expect("a page")
     }
 
     #[test]
