@@ -53,15 +53,14 @@ struct KafkaPage {
 }
 
 /// The explanations that are open, as the cookie says. Rocket does not read the cookies of requests from our server.
-struct Explained(Vec<String>);
+pub struct Explained(Vec<String>);
 
 #[rocket::async_trait]
 impl<'r> FromRequest<'r> for Explained {
     type Error = std::convert::Infallible;
 
     async fn from_request(request: &'r Request<'_>) -> Outcome<Self, Self::Error> {
-        let mut cookies = request.headers().get("Cookie").flat_map(|header| header.split(';'));
-        let ours = cookies.find_map(|cookie| cookie.trim().strip_prefix(EXPLAIN)?.strip_prefix('='));
+        let ours = super::cookie(request, EXPLAIN);
         Outcome::Success(Explained(ours.unwrap_or_default().split('.').take(8).map(str::to_owned).collect()))
     }
 }
