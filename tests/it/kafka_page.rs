@@ -330,8 +330,8 @@ fn groups_are_sorted_by_lag_and_lists_are_searched_without_script() {
 fn the_topic_has_its_retention_its_oldest_record_and_hot_keys() {
     let topic = Topic::create(kafka::shared(), 2, &[("retention.ms", "432000000")]);
     let app = Application::at(kafka::shared()).topic(&topic).start();
-    let an_hour_ago = (time::OffsetDateTime::now_utc().unix_timestamp() - 7_300) * 1000;
-    topic.produce(&NewRecord::event("Ann", "step").partition(0).timestamp(an_hour_ago));
+    let two_hours_ago = (time::OffsetDateTime::now_utc().unix_timestamp() - 7_300) * 1000;
+    topic.produce(&NewRecord::event("Ann", "step").partition(0).timestamp(two_hours_ago));
     topic.produce_all(&vec![NewRecord::event("Ann", "step").key("Ann").partition(0); 90]);
     topic.produce_all(&vec![NewRecord::event("Zoe", "step").key("Zoe").partition(0); 30]);
     eventually("the hot key", || {
