@@ -781,8 +781,11 @@ fn the_full_record_is_shown_on_demand() {
     app.topic().produce(&NewRecord::new().value(vec![0, 159, 146, 150]));
     browser.press_escape();
     browser.js("document.activeElement.blur()");
-    browser.js("document.querySelector('#held').click()");
-    browser.wait_for_rows(4);
+    browser.wait_for("all rows", || {
+        // The pointer may be over the list.
+        browser.js("document.querySelector('#held').click()");
+        browser.rows().len() == 4
+    });
     let rest = browser.texts("#rows .rest").join("|");
     for words in ["not JSON", "tombstone", "binary"] {
         assert!(rest.contains(words), "{words} in {rest}");
