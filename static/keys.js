@@ -1,7 +1,7 @@
 // Keyboard shortcuts. Each is also a button in the list of shortcuts.
 
 import { copy } from './copy.js';
-import { $, at } from './words.js';
+import { $, at, isWide } from './words.js';
 
 const STORED = 'footfall-keys';
 
@@ -22,18 +22,20 @@ export function startKeys(list) {
     k: () => step(list, -1),
     Enter: () => current(list)?.querySelector('summary')?.click(),
     Escape: () => back(),
+    ']': () => hide(list),
     ' ': () => mark(list),
     c: () => compare(list),
     y: () => copyRecord(list),
     l: () => copyLink(list),
     '?': () => (dialog.open ? dialog.close() : dialog.showModal()),
   };
+  if (list) rove(list);
   // Keys for what this page does not have.
   if (!$('filters')) drop('/');
   if (!$('pause')) drop('p');
   if (!$('send')) drop('n');
   if (!list) 'j k Enter'.split(' ').forEach(drop);
-  if (!list) [' ', 'c'].forEach(drop);
+  if (!list) [' ', 'c', ']'].forEach(drop);
   if (!list && !$('json')) ['y', 'l'].forEach(drop);
 
   function drop(key) {
@@ -68,6 +70,32 @@ export function startKeys(list) {
 
 let last = null;
 
+const ARROWS = { ArrowDown: 1, ArrowUp: -1 };
+const SUMMARY = '#rows > li > details > summary';
+
+/** Makes the list one stop of the Tab key, at the row that had the focus last. The arrow keys move within it. */
+function rove(list) {
+  let stop = null;
+  const stopAt = (summary) => {
+    if (stop) stop.tabIndex = -1;
+    stop = summary;
+    if (stop) stop.tabIndex = 0;
+  };
+  const tidy = () => {
+    for (const summary of list.querySelectorAll(`${SUMMARY}:not([tabindex])`)) summary.tabIndex = -1;
+    if (!stop?.isConnected) stopAt(list.querySelector(SUMMARY));
+  };
+  new MutationObserver(tidy).observe(list, { childList: true });
+  tidy();
+  list.addEventListener('focusin', ({ target }) => target.matches(SUMMARY) && stopAt(target));
+  list.addEventListener('keydown', (event) => {
+    const by = ARROWS[event.key];
+    if (!by || !event.target.matches(SUMMARY) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    step(list, by);
+  });
+}
+
 /** The row that has the focus, or had it last. */
 function current(list) {
   const row = document.activeElement.closest?.('#rows > li') ?? last;
@@ -80,8 +108,10 @@ function step(list, by) {
   if (!next) return;
   last = next;
   const target = next.querySelector('summary, a');
-  if (target) target.focus({ focusVisible: true });
-  else step(list, by);
+  if (!target) return step(list, by);
+  // Beside the list, the opened record follows.
+  if (isWide() && list.querySelector(':scope > li > details[open]')) next.querySelector('details').open = true;
+  target.focus({ focusVisible: true });
 }
 
 const place = (row) => row.id.slice(2);
@@ -135,6 +165,11 @@ function say(words) {
   $('keys-said').textContent = words;
   clearTimeout(saying);
   saying = setTimeout(() => ($('keys-said').textContent = ''), 3000);
+}
+
+/** Closes the open rows: a wide window shows one of them beside the list. */
+function hide(list) {
+  for (const open of list.querySelectorAll(':scope > li > details[open]')) open.open = false;
 }
 
 /** Closes what is open, else removes the focus from the row or field. */

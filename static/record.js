@@ -4,17 +4,14 @@ import { copyBy } from './copy.js';
 import { isFilter, pageOf } from './filters.js';
 import { members, pretty } from './json.js';
 import { exactTime } from './time.js';
-import { at, hex, number } from './words.js';
+import { at, hex, isWide, number } from './words.js';
 
 // Characters shown of a value; Copy copies all of it.
 const MOST_SHOWN = 200_000;
 
-// As in app.css: the pane beside the list has room for one record.
-const PANE = '(min-width: 1600px)';
-
-/** Shows the record of an open row. */
+/** Shows the record of an open row. Beside the list there is room for one. */
 export function open(details) {
-  if (matchMedia(PANE).matches) {
+  if (isWide()) {
     for (const other of details.closest('.rows').querySelectorAll('li > details[open]')) {
       if (other !== details) other.open = false;
     }

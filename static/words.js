@@ -23,6 +23,9 @@ export function showBase(within) {
   for (const place of within.querySelectorAll('.base')) place.textContent = location.origin + base;
 }
 
+/** Whether the window has room for the opened record beside the list, as app.css decides it. */
+export const isWide = () => matchMedia('(min-width: 1600px)').matches;
+
 /** The element with this id. */
 export const $ = (id) => document.getElementById(id);
 
