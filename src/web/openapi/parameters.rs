@@ -97,10 +97,10 @@ pub struct Columns {
 #[into_params(parameter_in = Query)]
 pub struct Compared {
     /// The first record: its partition and its offset.
-    #[param(example = "2-3524", pattern = "^[0-9]+-[0-9]+$")]
+    #[param(example = "2-3524", pattern = "^[0-9]{1,9}-[0-9]{1,18}$")]
     a: String,
     /// The second record.
-    #[param(example = "2-3525", pattern = "^[0-9]+-[0-9]+$")]
+    #[param(example = "2-3525", pattern = "^[0-9]{1,9}-[0-9]{1,18}$")]
     b: String,
 }
 
