@@ -519,7 +519,10 @@ class Feed {
       if (!how || input !== document.activeElement) input.value = input.defaultValue;
     }
     // The link that had the focus is gone.
-    if (place && !place.isConnected) $('filters').querySelector('input:not([type="hidden"])').focus();
+    if (place && !place.isConnected) {
+      const [first, folded] = [$('filters').elements.user_prefix, $('unfold')];
+      (first.checkVisibility() ? first : folded).focus();
+    }
     this.stream.restart(fresh.dataset.cursor, filters);
     this.#waiting();
     this.#sum();

@@ -217,7 +217,7 @@ impl Inspector {
         }
     }
 
-    /// Samples in the background: every [`SAMPLE_EVERY`], unless a snapshot was requested meanwhile. Each sample asks every
+    /// Samples in the background: every 10 s, unless a snapshot was requested meanwhile. Each sample asks every
     /// broker for its groups and the topic's ends, and the coordinators about at most 100 groups.
     pub fn sample_in_background(self: &Arc<Self>) -> io::Result<Sampler> {
         let inspector = self.clone();
@@ -234,7 +234,7 @@ impl Inspector {
         Ok(Sampler(thread))
     }
 
-    /// Has the next snapshots count these topics and describe these groups too. The first [`WANTED`] in [`WANTED_FOR`] are.
+    /// Has the next snapshots count these topics and describe these groups too. As many as a bound allows.
     pub fn want<'a>(&self, topics: impl Iterator<Item = &'a str>, groups: impl Iterator<Item = &'a str>) {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         remember(&mut wanted.topics, topics);

@@ -84,6 +84,35 @@ fn rows_axis_table_and_inputs_are_in_the_zone_of_the_cookie() {
 }
 
 #[test]
+fn every_time_of_every_page_is_in_the_zone() {
+    let app = Application::on(Broker::Kafka).start();
+    let place = |user: &str| {
+        let receipt = app.accept(&json!({"user": user, "action": "login", "time": "2026-11-23T12:00:00.250Z"}));
+        format!("{}-{}", receipt["partition"], receipt["offset"])
+    };
+    let (first, second) = (place("Ann"), place("Ann"));
+    app.request("POST", "/api/v1/events").json(&json!({"user": "Ann"})).send().expect(422);
+    let record = format!("/events/{}", second.replace('-', "/"));
+    let mut checked = 0;
+    let compare = format!("/compare?a={first}&b={second}");
+    for path in ["/", "/history?chart=1", &record, &compare, "/users/Ann", "/overview", "/rejects", "/kafka"] {
+        let page = in_zone(&app, path, KATHMANDU).expect(200);
+        let times = all(page.text(), "<time datetime=\"", '/');
+        for time in times {
+            // `2026-11-23T12:00:00.250Z" title="…">17:45:00<`
+            let (iso, rest) = time.split_once('"').expect("an attribute");
+            let shown = rest.split_once('>').expect("its text").1;
+            let minute: u32 = iso[14..16].parse().expect("a minute");
+            let local = format!(":{:02}", (minute + 45) % 60);
+            // The age of something has no clock.
+            assert!(!shown.contains(':') || shown.contains(&local), "{path}: {time}");
+            checked += usize::from(shown.contains(':'));
+        }
+    }
+    assert!(checked > 8, "{checked}");
+}
+
+#[test]
 fn a_copied_time_finds_the_row_from_which_it_was_copied() {
     let app = Application::on(Broker::Embedded).start();
     write_at_noon(&app);

@@ -12,7 +12,7 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::{Parameters, bad};
 use crate::web::views::{
-    BrokerStatus, ComparedField, Listing, PageFrame, Row, RowUser, Stamp, compare, record_page, sentence, step,
+    BrokerStatus, ComparedField, Listing, PageFrame, Row, RowUser, Stamp, Zone, compare, record_page, sentence, step,
 };
 
 #[derive(Template)]
@@ -85,8 +85,8 @@ impl Side {
 }
 
 impl Head {
-    fn new(record: &Record) -> Self {
-        let row = Row::new(record, &Listing::default());
+    fn new(record: &Record, zone: &Zone) -> Self {
+        let row = Row::new(record, &Listing::default().in_zone(zone));
         let who = match row.user {
             RowUser::User(name) | RowUser::Key(name) => name,
             RowUser::Missing => String::new(),
@@ -102,9 +102,9 @@ impl Head {
 }
 
 impl Comparison {
-    fn new([a, b]: [&Record; 2]) -> Self {
+    fn new([a, b]: [&Record; 2], zone: &Zone) -> Self {
         let step = b.time_ms().zip(a.time_ms()).map(|(b, a)| step(b.saturating_sub(a)));
-        Comparison { heads: [Head::new(a), Head::new(b)], step, fields: compare(a, b) }
+        Comparison { heads: [Head::new(a, zone), Head::new(b, zone)], step, fields: compare(a, b) }
     }
 }
 
@@ -136,7 +136,7 @@ pub async fn page(
     }
     if let [Some(first), Some(second)] = [0, 1].map(|index| place_of(&page.sides[index].typed)) {
         let (first, second) = (read(searches, client, first).await?, read(searches, client, second).await?);
-        page.comparison = Some(Comparison::new([&first, &second]));
+        page.comparison = Some(Comparison::new([&first, &second], &page.frame.zone));
     }
     html(Status::Ok, &page)
 }

@@ -28,8 +28,8 @@ use crate::web::openapi;
 use crate::web::problem::{Kind, Problem};
 use crate::web::query::Parameters;
 use crate::web::views::{
-    BrokerStatus, Chart, Filters, Listing, PageFrame, Row, RowUser, Series, Span, Stamp, Zone, count_of, cut, duration,
-    event_html, rate_over, sentence, step, thousands, user_page,
+    BrokerStatus, Chart, Filters, Listing, PageFrame, Row, RowUser, Series, Span, Stamp, WrongParameters, Zone,
+    count_of, cut, duration, event_html, rate_over, sentence, step, thousands, user_page,
 };
 
 /// Most columns of the chart, and actions with a series of their own.
@@ -56,8 +56,7 @@ struct UserPage {
 struct NarrowForm {
     actions: Vec<String>,
     partitions: String,
-    /// What is wrong: the parameter, and why, as a sentence.
-    wrong: Option<(String, String)>,
+    wrong: WrongParameters,
 }
 
 impl NarrowForm {
@@ -65,7 +64,7 @@ impl NarrowForm {
         NarrowForm {
             actions: parameters.all("action").map(str::to_owned).collect(),
             partitions: parameters.get("partitions").unwrap_or_default().to_owned(),
-            wrong: None,
+            wrong: WrongParameters::default(),
         }
     }
 
@@ -75,12 +74,12 @@ impl NarrowForm {
 
     /// What is wrong with a parameter.
     fn error(&self, name: &str) -> Option<&str> {
-        self.wrong.as_ref().filter(|(wrong, _)| *wrong == *name).map(|(_, words)| &**words)
+        self.wrong.of(name).map(|wrong| &*wrong.words)
     }
 
     /// What is wrong with a parameter that has no field.
     fn other_error(&self) -> Option<&str> {
-        self.wrong.as_ref().filter(|(wrong, _)| !matches!(&**wrong, "action" | "partitions")).map(|(_, words)| &**words)
+        self.wrong.iter().find(|wrong| !matches!(&*wrong.name, "action" | "partitions")).map(|wrong| &*wrong.words)
     }
 }
 
@@ -247,7 +246,7 @@ pub fn with_error(frame: PageFrame, user: &str, parameters: &Parameters, problem
     let mut page = UserPage::new(frame, user, parameters);
     // The detail begins with the name.
     let (name, detail) = problem.detail().split_once(' ')?;
-    page.form.wrong = Some((name.to_owned(), sentence(&format!("{name} {detail}"))));
+    page.form.wrong.add(name, parameters.get(name).unwrap_or_default(), detail);
     page.notice = Some("Nothing was looked for, because a filter is wrong.".to_owned());
     page.render().ok()
 }
