@@ -51,8 +51,8 @@ pub enum InspectError {
 #[derive(Debug, Clone)]
 pub struct ClusterSnapshot {
     pub cluster: ClusterSummary,
-    /// All topics but Kafka's internal ones, sorted by name; at most [`LISTED`]. The records are counted of the first
-    /// [`TOPICS`] and of those that viewers want.
+    /// All topics but Kafka's internal ones, sorted by name; at most `bounds::LISTED`. The records are counted of the first
+    /// `bounds::TOPICS` and of those that viewers want.
     pub topics: Vec<TopicSummary>,
     /// Topics beyond the listed ones.
     pub topics_left_out: usize,
@@ -60,7 +60,7 @@ pub struct ClusterSnapshot {
     pub facts: TopicFacts,
     /// What happened in the last 15 minutes.
     pub trends: TrendSnapshot,
-    /// All groups, sorted by name; at most [`LISTED`].
+    /// All groups, sorted by name; at most `bounds::LISTED`.
     pub listed_groups: Vec<ListedGroup>,
     /// How many of them have not been described yet, so that it is not known whether they read our topic.
     pub unexamined_groups: usize,
