@@ -77,8 +77,8 @@ struct Entry {
 }
 
 enum IdState {
-    /// In flight: this batch will get the outcome.
-    Pending(Arc<Batch>, usize),
+    /// In flight: this batch will get the outcome. A record with this id may have been seen meanwhile.
+    Pending(Arc<Batch>, usize, Option<Box<Seen>>),
     Known(Written),
     /// Written, but at an unknown offset. Produced after this time, in milliseconds since 1970.
     OffsetUnknown {
@@ -90,6 +90,13 @@ enum IdState {
     },
     /// A record of another writer has this id, perhaps in a transaction that is still open.
     HeldUp,
+}
+
+/// A record that was seen while an event of its id was in flight. It counts if that event is not written.
+struct Seen {
+    value: u64,
+    state: IdState,
+    undecided: bool,
 }
 
 /// What the memory knows about an event's id.
@@ -141,10 +148,10 @@ impl Ids {
             Some(Entry { state: IdState::HeldUp, .. }) => Claim::HeldUp,
             Some(entry) if entry.value != value => Claim::Reused,
             Some(Entry { state: IdState::Known(written), .. }) => Claim::Known(*written),
-            Some(Entry { state: IdState::Pending(batch, index), .. }) => Claim::Pending(batch.clone(), *index),
+            Some(Entry { state: IdState::Pending(batch, index, _), .. }) => Claim::Pending(batch.clone(), *index),
             Some(Entry { state: IdState::OffsetUnknown { .. } | IdState::Unknown { .. }, .. }) => Claim::Doubtful,
             None => {
-                let state = IdState::Pending(batch.clone(), index);
+                let state = IdState::Pending(batch.clone(), index, None);
                 self.insert(&mut memory, key, value, state, batch.started_at());
                 Claim::New
             }
@@ -162,7 +169,7 @@ impl Ids {
         }
     }
 
-    /// Notes that the event of an id was certainly not written: the id is free again.
+    /// Notes that the event of an id was certainly not written: the id is free again, unless the topic has a record with it.
     pub fn release(&self, key: IdHash) {
         self.lock(key).release(key);
     }
@@ -184,8 +191,10 @@ impl Ids {
             let mut memory = shard.lock().unwrap_or_else(PoisonError::into_inner);
             memory.starts = starts.into();
             memory.entries.retain(|_, entry| {
-                if let IdState::OffsetUnknown { since_ms } = entry.state {
-                    entry.state = IdState::Unknown { since_ms };
+                match &mut entry.state {
+                    IdState::OffsetUnknown { since_ms } => entry.state = IdState::Unknown { since_ms: *since_ms },
+                    IdState::Pending(_, _, seen) => *seen = None,
+                    _ => {}
                 }
                 !matches!(entry.state, IdState::Known(_) | IdState::HeldUp)
             });
@@ -196,6 +205,7 @@ impl Ids {
     pub fn doubt(&self, key: IdHash, since_ms: i64) {
         if let Some(entry) = self.lock(key).entries.get_mut(&key)
             && matches!(entry.state, IdState::Pending(..))
+            && !entry.fall_back()
         {
             entry.state = IdState::Unknown { since_ms };
         }
@@ -205,6 +215,7 @@ impl Ids {
     pub fn mark_offset_unknown(&self, key: IdHash, since_ms: i64) {
         if let Some(entry) = self.lock(key).entries.get_mut(&key)
             && matches!(entry.state, IdState::Pending(..))
+            && !entry.fall_back()
         {
             entry.state = IdState::OffsetUnknown { since_ms };
         }
@@ -230,11 +241,12 @@ impl Ids {
     /// Learns the id of a record that the tail has read, whoever wrote it.
     pub fn observe(&self, record: &Record) {
         let Some((key, written)) = self.place_of(record) else { return };
-        let is_settled = |entry: &Entry| {
-            !matches!(entry.state, IdState::OffsetUnknown { .. } | IdState::Unknown { .. } | IdState::HeldUp)
-                && !entry.undecided
+        let is_settled = |entry: &Entry| match &entry.state {
+            IdState::OffsetUnknown { .. } | IdState::Unknown { .. } | IdState::HeldUp => false,
+            IdState::Pending(_, _, seen) => seen.as_ref().is_some_and(|seen| !seen.undecided),
+            IdState::Known(_) => !entry.undecided,
         };
-        // Most records are our own, and their delivery reports have brought the same or are about to.
+        // Most records are our own, and their delivery reports have brought the same.
         if self.lock(key).entries.get(&key).is_some_and(is_settled) {
             return;
         }
@@ -243,6 +255,10 @@ impl Ids {
         let mut memory = self.lock(key);
         match memory.entries.get_mut(&key) {
             Some(entry) if is_settled(entry) => {}
+            // The event in flight may be this record. If it is another one and is not written, this one counts.
+            Some(Entry { state: IdState::Pending(_, _, seen), .. }) => {
+                *seen = Some(Box::new(Seen { value, state: IdState::Known(written), undecided: false }));
+            }
             Some(entry) => {
                 if std::mem::take(&mut entry.undecided) {
                     entry.value = value;
@@ -262,10 +278,15 @@ impl Ids {
         let (key, written) = self.place_of(record)?;
         let value = self.hashers[0].hash_one(record.value()?);
         let mut memory = self.lock(key);
-        if memory.entries.contains_key(&key) {
-            return None;
-        }
         let state = if is_ours { IdState::Known(written) } else { IdState::HeldUp };
+        match memory.entries.get_mut(&key) {
+            Some(Entry { state: IdState::Pending(_, _, seen @ None), number, .. }) => {
+                *seen = Some(Box::new(Seen { value, state, undecided: true }));
+                return Some(Undecided { key, number: *number });
+            }
+            Some(_) => return None,
+            None => {}
+        }
         let number = self.insert(&mut memory, key, value, state, Instant::now())?;
         memory.entries.get_mut(&key)?.undecided = true;
         Some(Undecided { key, number })
@@ -275,9 +296,14 @@ impl Ids {
     /// if the tail did get it.
     pub fn forget_undecided(&self, undecided: &Undecided) {
         let mut memory = self.lock(undecided.key);
-        let is_it = |entry: &Entry| entry.undecided && entry.number == undecided.number;
-        if memory.entries.get(&undecided.key).is_some_and(is_it) {
-            memory.release(undecided.key);
+        let Some(entry) = memory.entries.get_mut(&undecided.key).filter(|entry| entry.number == undecided.number)
+        else {
+            return;
+        };
+        match &mut entry.state {
+            IdState::Pending(_, _, seen) if seen.as_ref().is_some_and(|seen| seen.undecided) => *seen = None,
+            _ if entry.undecided => memory.release(undecided.key),
+            _ => {}
         }
     }
 
@@ -320,13 +346,27 @@ impl Ids {
     }
 }
 
+impl Entry {
+    /// Replaces an event in flight by the record that was seen meanwhile. Returns whether there was one.
+    fn fall_back(&mut self) -> bool {
+        let IdState::Pending(_, _, seen) = &mut self.state else { return false };
+        let Some(seen) = seen.take() else { return false };
+        (self.value, self.state, self.undecided) = (seen.value, seen.state, seen.undecided);
+        true
+    }
+}
+
 impl Memory {
     /// Returns whether an item of the order belongs to an entry.
     fn has(&self, key: IdHash, number: u64) -> bool {
         self.entries.get(&key).is_some_and(|entry| entry.number == number)
     }
 
+    /// Frees an id, unless the topic has a record with it.
     fn release(&mut self, key: IdHash) {
+        if self.entries.get_mut(&key).is_some_and(Entry::fall_back) {
+            return;
+        }
         let Some(entry) = self.entries.remove(&key) else { return };
         if self.order.back().is_some_and(|(_, number, _)| *number == entry.number) {
             self.order.pop_back();
@@ -415,9 +455,9 @@ mod tests {
         ids.claim(key, &event, &batch, 0).into()
     }
 
-    /// A simple model: the entries of all shards, oldest first.
+    /// A simple model: the entries of all shards, oldest first, and what was seen of ids in flight.
     #[derive(Default)]
-    struct Model(Vec<(usize, u8, u8, Expected)>);
+    struct Model(Vec<(usize, u8, u8, Expected)>, HashMap<u8, (u8, Written)>);
 
     impl Model {
         fn entry(&mut self, id: u8) -> Option<&mut (usize, u8, u8, Expected)> {
@@ -427,9 +467,17 @@ mod tests {
         fn insert(&mut self, shard: usize, id: u8, value: u8, expected: Expected) {
             if self.0.iter().filter(|(other, ..)| *other == shard).count() == KEPT {
                 let oldest = self.0.iter().position(|(other, ..)| *other == shard).expect("one of them");
-                self.0.remove(oldest);
+                self.1.remove(&self.0.remove(oldest).1);
             }
             self.0.push((shard, id, value, expected));
+        }
+
+        /// Replaces an event in flight by what was seen of its id.
+        fn fall_back(&mut self, id: u8) -> bool {
+            let Some((value, written)) = self.1.remove(&id) else { return false };
+            let (_, _, other, expected) = self.entry(id).expect("it is in flight");
+            (*other, *expected) = (value, Expected::Known(written));
+            true
         }
     }
 
@@ -455,17 +503,22 @@ mod tests {
                     }
                     Step::Settle(id) => {
                         ids.settle(key(id), written);
+                        model.1.remove(&id);
                         if let Some((.., expected)) = model.entry(id) {
                             *expected = Expected::Known(written);
                         }
                     }
                     Step::Release(id) => {
                         ids.release(key(id));
-                        model.0.retain(|(_, other, ..)| *other != id);
+                        if !model.fall_back(id) {
+                            model.0.retain(|(_, other, ..)| *other != id);
+                        }
                     }
                     Step::Doubt(id) => {
                         ids.doubt(key(id), 7);
-                        if let Some((.., expected)) = model.entry(id).filter(|(.., expected)| *expected == Expected::Pending) {
+                        if !model.fall_back(id)
+                            && let Some((.., expected @ Expected::Pending)) = model.entry(id)
+                        {
                             *expected = Expected::Doubtful;
                         }
                         let doubtful = model.entry(id).is_some_and(|(.., expected)| *expected == Expected::Doubtful);
@@ -477,6 +530,7 @@ mod tests {
                     }
                     Step::TopicRecreated => {
                         ids.topic_recreated(&[]);
+                        model.1.clear();
                         model.0.retain(|(.., expected)| !matches!(expected, Expected::Known(_)));
                     }
                     Step::Observe(id, value) => {
@@ -485,6 +539,7 @@ mod tests {
                         ids.observe(&Record::new(1, n as i64, Some(0), None, Some(&event.value), headers.into_iter()));
                         match model.entry(id) {
                             Some((.., expected)) if *expected == Expected::Doubtful => *expected = Expected::Known(written),
+                            Some((.., Expected::Pending)) => _ = model.1.entry(id).or_insert((value, written)),
                             Some(_) => {}
                             None => model.insert(shard(id), id, value, Expected::Known(written)),
                         }
@@ -520,6 +575,34 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_is_read_while_its_event_is_refused_keeps_its_id() {
+        let record = |id: u8, value: u8, offset: i64| {
+            let (event, name) = (event(id, value), format!("id-{id}"));
+            let headers = [("ce_id", Some(name.as_bytes()))];
+            Record::new(0, offset, Some(0), None, Some(&event.value), headers.into_iter())
+        };
+        let at = |offset| Expected::Known(Written { partition: 0, offset, time_ms: 0 });
+        let ids = memory();
+        let key = |id: u8| ids.key(None, &format!("id-{id}"));
+        (1..=6).for_each(|id| assert_eq!(claim(&ids, id, 0), Expected::New));
+        // The same event, another one with its id, one in an open transaction, and one that is aborted.
+        ids.observe(&record(1, 0, 1));
+        ids.observe(&record(2, 7, 2));
+        ids.observe_undecided(&record(3, 0, 3), false).expect("undecided");
+        let aborted = ids.observe_undecided(&record(4, 0, 4), true).expect("undecided");
+        ids.forget_undecided(&aborted);
+        // The outcome of this one is not known, but its record was read; this one was written elsewhere.
+        ids.observe(&record(5, 0, 5));
+        ids.observe(&record(6, 0, 6));
+        assert_eq!([1, 2, 3].map(|id| claim(&ids, id, 0)), [Expected::Pending, Expected::Pending, Expected::Pending]);
+        (1..=4).for_each(|id| ids.release(key(id)));
+        ids.doubt(key(5), 0);
+        ids.settle(key(6), Written { partition: 0, offset: 66, time_ms: 0 });
+        let expected = [at(1), Expected::Reused, Expected::HeldUp, Expected::New, at(5), at(66)];
+        assert_eq!([1, 2, 3, 4, 5, 6].map(|id| claim(&ids, id, 0)), expected);
+    }
+
+    #[test]
     fn an_old_id_is_evicted() {
         let ids = Arc::new(Ids::new("/own", KEPT * SHARDS, Duration::ZERO));
         claim(&ids, 0, 0);
@@ -541,7 +624,6 @@ mod tests {
         claim(&ids, 4, 0);
         let undecided = [(1, true), (2, false), (3, true), (4, true)];
         let undecided = undecided.map(|(id, is_ours)| ids.observe_undecided(&record(id, i64::from(id)), is_ours));
-        assert!(undecided[3].is_none());
         assert_eq!([1, 2, 3, 4].map(|id| claim(&ids, id, 0)), [at(1), Expected::HeldUp, at(3), Expected::Pending]);
         assert_eq!([1, 2].map(|id| claim(&ids, id, 1)), [Expected::Reused, Expected::HeldUp]);
         ids.observe(&record(3, 9));
