@@ -84,7 +84,7 @@ pub fn rocket(figment: Figment, settings: Settings) -> Result<(Rocket<Build>, Pa
     );
     let stats = Arc::new(Stats::new(connection.is_embedded()));
     let (requests, closing) = (TaskTracker::new(), CancellationToken::new());
-    let hot_keys = Arc::new(HotKeys::new(connection.is_embedded()));
+    let hot_keys = Arc::new(HotKeys::default());
     let sink =
         TailSink::new(feed.writer(), ingest.clone(), stats.clone(), hot_keys.clone(), history.clone(), closing.clone());
     let preload = settings.feed.events.min(PRELOAD);

@@ -99,7 +99,7 @@ impl Sink for TailSink {
     fn push(&mut self, record: Record) {
         self.ingest.observe(&record);
         self.stats.observe(&record);
-        self.hot_keys.observe(&record);
+        self.hot_keys.observe(&record, self.stats.time_of(&record));
         self.writer.push(record);
     }
 

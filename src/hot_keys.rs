@@ -23,10 +23,9 @@ const KEYS: usize = 64;
 const KEY_BYTES: usize = 200;
 
 /// Counts the keys of the records that the tail reads.
+#[derive(Default)]
 pub struct HotKeys {
     partitions: Mutex<Vec<[Part; 2]>>,
-    /// The embedded broker's timestamps are constant, so there the event's own time counts.
-    embedded: bool,
 }
 
 /// The keys of 5 minutes.
@@ -48,15 +47,9 @@ pub struct HotKey {
 }
 
 impl HotKeys {
-    pub fn new(embedded: bool) -> Self {
-        HotKeys { partitions: Mutex::default(), embedded }
-    }
-
-    /// Counts a record of the last minutes.
-    pub fn observe(&self, record: &Record) {
-        let ms = if self.embedded { record.time_ms() } else { record.timestamp_ms() };
+    /// Counts a record of the last minutes. `ms` is the time at which it counts.
+    pub fn observe(&self, record: &Record, ms: i64) {
         let now = now_ms();
-        let ms = ms.unwrap_or(now);
         let partition = record.partition() as usize;
         if ms <= now - 2 * PART_MS || ms > now + AHEAD_MS || partition >= bounds::SAMPLED_PARTITIONS {
             return;

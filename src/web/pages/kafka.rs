@@ -705,7 +705,7 @@ mod tests {
 
     fn shown(query: &str) -> ShownCluster {
         let choice = Choice::of(QueryString::parse(query).expect("parameters")).expect("a choice");
-        ShownCluster::new(cluster(10_000, 5_000), choice, &HotKeys::new(false))
+        ShownCluster::new(cluster(10_000, 5_000), choice, &HotKeys::default())
     }
 
     fn page(query: &str) -> String {
