@@ -252,7 +252,7 @@ pub struct RecentCounts {
     pub known_from_ms: i64,
     /// All events.
     pub columns: Vec<u64>,
-    /// Those of the most frequent actions, most frequent first. Not higher than `columns` together.
+    /// Those of the most frequent actions, most frequent first. Together they may be a little higher than `columns`.
     pub actions: Vec<(String, Vec<u64>)>,
 }
 
@@ -617,14 +617,11 @@ impl Windows {
         let steps = || self.fine.iter().filter_map(|step| Some((index(step)?, step)));
         let mut names = FrequentItemsSketch::new(NAMES).expect("a power of two");
         steps().for_each(|(_, step)| names.merge(&step.actions));
-        // The counts of names may be a little too high.
-        let mut left = recent.columns.clone();
         for name in top(&names).into_iter().map(|row| row.name).take(RecentCounts::ACTIONS) {
-            let mut columns = vec![0; left.len()];
+            let mut columns = vec![0; recent.columns.len()];
             for (index, step) in steps() {
-                if let (Some(left), Some(column)) = (left.get_mut(index), columns.get_mut(index)) {
-                    *column = step.actions.estimate(&name).min(*left);
-                    *left -= *column;
+                if let Some(column) = columns.get_mut(index) {
+                    *column = step.actions.estimate(&name);
                 }
             }
             recent.actions.push((name, columns));

@@ -1,12 +1,11 @@
 // Remembers in a cookie which explanations are open: the server renders the page with them.
 
-import { at } from './words.js';
+import { remember } from './words.js';
 
 export function startExplanations(boxes) {
-  const remember = () => {
+  const keep = () => {
     const open = boxes.filter((box) => box.open).map((box) => box.dataset.explain);
-    // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API needs HTTPS
-    document.cookie = `footfall_explain=${open.join('.')};path=${at('/kafka')};max-age=31536000;samesite=lax`;
+    remember('footfall_explain', open.join('.'));
   };
-  for (const box of boxes) box.addEventListener('toggle', remember);
+  for (const box of boxes) box.addEventListener('toggle', keep);
 }

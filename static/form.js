@@ -1,6 +1,6 @@
 // Sends the form without a reload: the input stays, the answer appears beside it.
 
-import { $, at, hex, sentence } from './words.js';
+import { $, at, hex, remember, sentence } from './words.js';
 
 // How long to wait for an answer beyond the server's own deadline for Kafka's acknowledgement.
 const BEYOND_DEADLINE = 10_000;
@@ -60,9 +60,7 @@ function closeForm() {
 function keep(open) {
   $('send').classList.remove('first');
   $('send').classList.toggle('open', open);
-  const state = open ? 'open' : 'closed';
-  // biome-ignore lint/suspicious/noDocumentCookie: Firefox has no CookieStore before version 140.
-  document.cookie = `footfall-form=${state}; path=${at('/')}; max-age=31536000; samesite=lax`;
+  remember('footfall-form', open ? 'open' : 'closed');
 }
 
 /** A new id for the next event. Until an event is saved, sending again sends it under the same id. */

@@ -1,16 +1,14 @@
 // Times in the zone of the page, and ages.
 
-import { $, at, number, write } from './words.js';
+import { $, number, remember, write } from './words.js';
 
 const root = globalThis.document?.documentElement;
 const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 /** Keeps the browser's zone for the next pages, which the server then renders in it. Returns whether the browser does so. */
 function keep() {
-  const cookie = `zone=${own}`;
-  // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API is not in every browser.
-  document.cookie = `${cookie}; path=${at('') || '/'}; max-age=31536000; samesite=lax`;
-  return document.cookie.split('; ').includes(cookie);
+  remember('zone', own);
+  return document.cookie.split('; ').includes(`zone=${own}`);
 }
 
 /** Whether the server does not know the zone yet, so that the times on this page are in UTC. */

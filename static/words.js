@@ -18,6 +18,12 @@ const base = new URL('..', import.meta.url).pathname.slice(0, -1);
 /** The address of a path of the server, such as `/footfall/history` for `/history`. */
 export const at = (path) => base + path;
 
+/** Keeps a value in a cookie for a year, for all pages of the server. */
+export function remember(name, value) {
+  // biome-ignore lint/suspicious/noDocumentCookie: the Cookie Store API needs HTTPS, and is not in every browser.
+  document.cookie = `${name}=${value}; path=${base || '/'}; max-age=31536000; samesite=lax`;
+}
+
 /** Shows where the server is in elements of the class `base`: it may not know the address under which this browser reaches it. */
 export function showBase(within) {
   for (const place of within.querySelectorAll('.base')) place.textContent = location.origin + base;

@@ -144,6 +144,9 @@ impl<'r> Responder<'r, 'static> for RefusedForm {
     }
 }
 
+/// The content type of forms.
+const ENCODED: &str = "application/x-www-form-urlencoded";
+
 /// The headers that say who sends the form, and how it is encoded.
 pub struct FormHead {
     wants_html: bool,
@@ -151,9 +154,13 @@ pub struct FormHead {
 }
 
 impl FormHead {
-    /// Whether the body is encoded as a form.
-    pub fn is_encoded(&self) -> bool {
-        self.encoded
+    /// Refuses a body that is not encoded as a form. `hint` follows what was expected: where other bodies go.
+    pub fn expect_encoded(&self, hint: &str) -> Result<(), Problem> {
+        if self.encoded {
+            return Ok(());
+        }
+        let detail = format!("expected the content type {ENCODED}{hint}");
+        Err(Problem::new(Kind::UnsupportedType, detail).header("Accept", ENCODED))
     }
 }
 
@@ -205,11 +212,7 @@ pub async fn submit(
     parameters: Parameters,
     body: RequestBody<'_>,
 ) -> Result<Submitted, Problem> {
-    if !head.encoded {
-        let detail = "expected the content type application/x-www-form-urlencoded; JSON goes to /api/v1/events";
-        let problem = Problem::new(Kind::UnsupportedType, detail);
-        return Err(problem.header("Accept", "application/x-www-form-urlencoded"));
-    }
+    head.expect_encoded("; JSON goes to /api/v1/events")?;
     let filters = Listing::of_rows(parameters.filters()?, parameters.columns()?).query();
     let body = body.read(form_bytes(ingest.settings().max_event.as_u64() as usize))?;
     let (mut typed, wrong) = Typed::read(&body);

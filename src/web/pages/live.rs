@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
-use footfall_core::query_string::BadParameter;
 use rocket::Either;
 use rocket::get;
 use rocket::http::Status;
@@ -199,7 +198,7 @@ impl<'r> LiveParts<'r> {
 
     /// The page with the filters as they were sent, and what is wrong in them; `None` if that is not in a filter.
     fn with_errors(self, parameters: &Parameters) -> Option<LivePage> {
-        let (mut listing, wrong) = separate(parameters, |parameters| Ok(listing(parameters)?))?;
+        let (mut listing, wrong) = separate(parameters, |parameters| Ok(Listing::of_live(parameters)?))?;
         listing.wrong = wrong;
         Some(LivePage {
             frame: self.frame,
@@ -226,7 +225,7 @@ impl<'r> LiveParts<'r> {
         receipt: Option<Receipt>,
         status: Status,
     ) -> Result<Html, Problem> {
-        let listing = listing(parameters)?.in_zone(&self.frame.zone);
+        let listing = Listing::of_live(parameters)?.in_zone(&self.frame.zone);
         if form.id.is_empty() {
             form.id = EventId::new().to_string();
         }
@@ -259,9 +258,4 @@ impl<'r> LiveParts<'r> {
         });
         page.await?
     }
-}
-
-/// The filters and columns of the page.
-fn listing(parameters: &Parameters) -> Result<Listing, BadParameter> {
-    Listing::new("/", parameters, &["sent", "as", "field", "op", "value"])
 }

@@ -341,24 +341,18 @@ fn chart(stats: &WindowStats, choice: &Choice, zone: &Zone) -> Chart {
 
 /// The most frequent actions, and the others.
 fn stacked(stats: &WindowStats) -> Vec<Series> {
-    // What is left of each column: the counts of names may be a little too high.
-    let mut left = stats.columns.clone();
-    let mut series: Vec<Series> = Vec::new();
-    for action in stats.top_actions.iter().take(SERIES) {
-        let mut values = Vec::with_capacity(left.len());
-        for (left, count) in left.iter_mut().zip(&action.columns) {
-            let count = *count.min(left);
-            *left -= count;
-            values.push(count);
-        }
-        let link = Some(Choice { window: stats.window, action: Some(action.name.clone()) }.address());
-        series.push(Series { name: action.name.clone(), colour: colours::of(&action.name), values, link });
+    if stats.top_actions.is_empty() {
+        let values = stats.columns.clone();
+        return vec![Series { name: "events".to_owned(), colour: Colour::OTHERS, values, link: None }];
     }
-    if series.is_empty() || left.iter().any(|count| *count > 0) {
-        let name = if series.is_empty() { "events" } else { "others" };
-        series.push(Series { name: name.to_owned(), colour: Colour::OTHERS, values: left, link: None });
-    }
-    series
+    let series = |action: &NameStats| Series {
+        name: action.name.clone(),
+        colour: colours::of(&action.name),
+        values: action.columns.clone(),
+        link: Some(Choice { window: stats.window, action: Some(action.name.clone()) }.address()),
+    };
+    let named = stats.top_actions.iter().take(SERIES).map(series).collect();
+    Series::stack(stats.columns.clone(), named, "others")
 }
 
 /// A row of the actions or users.

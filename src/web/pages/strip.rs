@@ -78,17 +78,13 @@ impl Strip {
 
 /// The actions from the bottom up, and the others, if there are any.
 fn series(counts: &RecentCounts) -> Vec<Series> {
-    let mut left = counts.columns.clone();
-    let mut series: Vec<Series> = Vec::new();
-    for (name, values) in &counts.actions {
-        left.iter_mut().zip(values).for_each(|(left, count)| *left = left.saturating_sub(*count));
-        let (name, values) = (name.clone(), values.clone());
-        series.push(Series { colour: colours::of(&name), name, values, link: None });
-    }
-    if left.iter().any(|count| *count > 0) {
-        series.push(Series { name: "others".to_owned(), colour: Colour::OTHERS, values: left, link: None });
-    }
-    series
+    let action = |(name, values): &(String, Vec<u64>)| Series {
+        name: name.clone(),
+        colour: colours::of(name),
+        values: values.clone(),
+        link: None,
+    };
+    Series::stack(counts.columns.clone(), counts.actions.iter().map(action).collect(), "others")
 }
 
 /// The strip of the live page
@@ -109,7 +105,7 @@ pub async fn fragment(
     zone: Zone,
     parameters: Parameters,
 ) -> Result<Html, Problem> {
-    let listing = Listing::new("/", &parameters, &["sent", "as", "field", "op", "value"])?.in_zone(&zone);
+    let listing = Listing::of_live(&parameters)?.in_zone(&zone);
     let (recents, feed) = (Arc::clone(recents), Feed::clone(feed));
     let is_filtered = !listing.filters.is_empty();
     let strip = move || html(Status::Ok, &Strip::new(&recents, &feed, &listing));

@@ -15,7 +15,7 @@ use super::overview::Overviews;
 use super::progress::SearchProgress;
 use super::{Html, ROWS, html};
 use crate::bounds::{Address, FIRST_LOOK, MERGE_BYTES};
-use crate::colours::{self, Colour};
+use crate::colours;
 use crate::event::Record;
 use crate::event::time::{now_ms, parse_ms};
 use crate::feed::{Cursor, Frames};
@@ -392,32 +392,21 @@ fn chart(moments: &UserMoments, query: String, zone: &Zone) -> Option<Chart> {
     let length = Span::step(last_ms.saturating_sub(first_ms), COLUMNS);
     let spans = Span::all_from(zone.offset_ms(first_ms), first_ms, last_ms + 1, length, i64::MIN, now_ms());
     let start_ms = spans.first()?.from_ms;
-    let mut by_action: HashMap<Option<&str>, Vec<u64>> = HashMap::new();
+    let (mut all, mut by_action) = (vec![0; spans.len()], HashMap::<&str, Vec<u64>>::new());
     for (ms, action) in moments.iter() {
-        let values = by_action.entry(action).or_insert_with(|| vec![0; spans.len()]);
-        if let Some(value) = values.get_mut(((ms - start_ms) / length) as usize) {
-            *value += 1;
+        let column = ((ms - start_ms) / length) as usize;
+        let Some(count) = all.get_mut(column) else { continue };
+        *count += 1;
+        if let Some(action) = action {
+            by_action.entry(action).or_insert_with(|| vec![0; spans.len()])[column] += 1;
         }
     }
-    let others = by_action.remove(&None);
-    let mut named: Vec<(&str, Vec<u64>)> =
-        by_action.into_iter().filter_map(|(action, values)| Some((action?, values))).collect();
+    let mut named: Vec<(&str, Vec<u64>)> = by_action.into_iter().collect();
     named.sort_by_key(|(action, values)| (std::cmp::Reverse(values.iter().sum::<u64>()), *action));
-    let rest = named.split_off(named.len().min(SERIES));
-    let mut series: Vec<Series> = named
-        .into_iter()
-        .map(|(action, values)| Series {
-            name: cut(action, usize::MAX),
-            colour: colours::of(action),
-            values,
-            link: None,
-        })
-        .collect();
-    let rest: Vec<Vec<u64>> = rest.into_iter().map(|(_, values)| values).chain(others).collect();
-    if !rest.is_empty() {
-        let values = (0..spans.len()).map(|index| rest.iter().map(|values| values[index]).sum()).collect();
-        series.push(Series { name: "other actions".to_owned(), colour: Colour::OTHERS, values, link: None });
-    }
+    named.truncate(SERIES);
+    let series =
+        |(action, values)| Series { name: cut(action, usize::MAX), colour: colours::of(action), values, link: None };
+    let series = Series::stack(all, named.into_iter().map(series).collect(), "other actions");
     Some(Chart {
         id: "user",
         label: "Events by action".to_owned(),

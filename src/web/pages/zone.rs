@@ -13,7 +13,7 @@ use crate::base_path::base_path;
 use crate::bounds::TARGET_BYTES;
 use crate::web::body::RequestBody;
 use crate::web::openapi;
-use crate::web::problem::{Kind, Problem};
+use crate::web::problem::Problem;
 use crate::web::query;
 use crate::web::views::{Bound, Zone, cut, explicit};
 
@@ -137,11 +137,7 @@ pub struct Chosen {
 )]
 #[post("/zone")]
 pub fn choose(head: FormHead, body: RequestBody<'_>) -> Result<Chosen, Problem> {
-    if !head.is_encoded() {
-        let detail = "expected the content type application/x-www-form-urlencoded";
-        let problem = Problem::new(Kind::UnsupportedType, detail);
-        return Err(problem.header("Accept", "application/x-www-form-urlencoded"));
-    }
+    head.expect_encoded("")?;
     let typed = Typed::read(&body.read(FORM_BYTES)?);
     let zone = parse(&typed.zone)?;
     let (name, path) = (zone.name(), if base_path().is_empty() { "/" } else { base_path() });

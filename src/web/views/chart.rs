@@ -111,6 +111,24 @@ pub struct Series {
     pub link: Option<String>,
 }
 
+impl Series {
+    /// Returns the named series and, on top of them, the `others`, if anything of `all` is left for them. Counts of names may
+    /// be a little too high: they are cut to what is left.
+    pub fn stack(all: Vec<u64>, mut named: Vec<Series>, others: &str) -> Vec<Series> {
+        let mut left = all;
+        for series in &mut named {
+            for (left, count) in left.iter_mut().zip(&mut series.values) {
+                *count = (*count).min(*left);
+                *left -= *count;
+            }
+        }
+        if left.iter().any(|count| *count > 0) {
+            named.push(Series { name: others.to_owned(), colour: Colour::OTHERS, values: left, link: None });
+        }
+        named
+    }
+}
+
 impl Span {
     /// Returns the piece from a time to another. What is before `known_from_ms` has no data; the piece with `now_ms` is
     /// filling.
@@ -438,9 +456,12 @@ mod tests {
 
     const NOON: i64 = 1_795_435_200_000;
 
+    fn series(name: &str, colour: Colour, values: Vec<u64>) -> Series {
+        Series { name: name.into(), colour, values, link: None }
+    }
+
     fn chart(values: &[u64], known_from_ms: i64) -> Chart {
         let to_ms = NOON + values.len() as i64 * MINUTE;
-        let series = |name: &str, colour, values: Vec<u64>| Series { name: name.into(), colour, values, link: None };
         Chart {
             id: "test",
             label: "Events".into(),
@@ -456,6 +477,16 @@ mod tests {
             query: "action=a%26b".into(),
             zone: Zone::default(),
         }
+    }
+
+    #[test]
+    fn counts_of_names_are_cut_to_what_is_left() {
+        let named = |values: &[u64]| series("login", Colour::numbered(1), values.to_vec());
+        let values = |series: Vec<Series>| series.into_iter().map(|one| (one.name, one.values)).collect::<Vec<_>>();
+        let stack = Series::stack(vec![5, 2, 0], vec![named(&[3, 3, 0]), named(&[1, 1, 1])], "others");
+        let login = |values: [u64; 3]| ("login".to_owned(), values.to_vec());
+        assert_eq!(values(stack), [login([3, 2, 0]), login([1, 0, 0]), ("others".to_owned(), vec![1, 0, 0])]);
+        assert_eq!(values(Series::stack(vec![3, 2, 0], vec![named(&[3, 2, 0])], "others")), [login([3, 2, 0])]);
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl Listing {
         Ok(Listing::of(path, filters, columns, parameters.with(&removed)))
     }
 
+    /// Reads the filters and columns of the live page.
+    pub fn of_live(parameters: &QueryString) -> Result<Self, BadParameter> {
+        Listing::new("/", parameters, &["sent", "as", "field", "op", "value"])
+    }
+
     /// Returns a listing for the rows of a page whose parameters are nothing but filters and columns.
     pub fn of_rows(filters: Filters, columns: Vec<Pointer>) -> Self {
         Listing::of("/", filters, columns, String::new())
